@@ -1,0 +1,117 @@
+//! What a device is: it loads a [`Plan`]'s weights, holds caches and runs steps.
+//!
+//! `Device` -> `load` -> `Program` (weights, shared) -> `session` -> `Session` (cache and scratch,
+//! one user at a time). The engine above owns the block tables; a device only reads them.
+
+pub mod cpu;
+pub mod plan;
+pub mod reference;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use crate::Result;
+use crate::gguf::Gguf;
+use plan::Plan;
+
+/// Positions per cache block, on every device.
+pub const BLOCK_LEN: usize = 64;
+
+/// What there is to know of a device before using it.
+#[derive(Clone, Debug, Default)]
+pub struct DeviceInfo {
+    /// "AMD EPYC 9354" or the marketing name of a card.
+    pub name: String,
+    /// Instruction set or architecture in use: "avx512vnni", "avx2", "scalar", "gfx1100".
+    pub arch: String,
+    /// Bytes of memory in all and free at the time of asking; 0 where unknown.
+    pub memory_total: u64,
+    pub memory_free: u64,
+    /// Threads the device computes with (CPU), or compute units.
+    pub compute_units: usize,
+}
+
+/// Called with (bytes done, bytes in all); false stops the load with [`Error::Cancelled`](crate::Error::Cancelled).
+pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
+
+/// Called after an op with its name, the row count and the op's output buffer (`rows x width`).
+pub type Observer = Box<dyn FnMut(&str, usize, &[f32]) + Send>;
+
+pub trait Device: Send + Sync {
+    fn info(&self) -> DeviceInfo;
+
+    /// Makes the plan's weights ready to compute with. Weights are found in `file` by name, with the
+    /// type and shape that the plan states (the plan's builder has checked them).
+    fn load(&self, plan: Arc<Plan>, file: Arc<Gguf>, progress: &mut Progress<'_>)
+    -> Result<Arc<dyn Program>>;
+
+    /// dst (cols x rows) = transpose of src (rows x cols), row-major. Lengths are `rows * cols`.
+    fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()>;
+}
+
+/// Most that a session will be asked for at once.
+#[derive(Clone, Copy, Debug)]
+pub struct SessionLimits {
+    /// Tokens in a step.
+    pub max_tokens: usize,
+    /// Rows of logits in a step.
+    pub max_outputs: usize,
+    /// Cache blocks of [`BLOCK_LEN`] positions.
+    pub n_blocks: usize,
+}
+
+/// A plan with its weights on a device.
+pub trait Program: Send + Sync {
+    fn plan(&self) -> &Arc<Plan>;
+
+    /// Bytes of weights held outside the file's map.
+    fn weight_bytes(&self) -> u64;
+
+    /// Allocates cache and scratch for one user.
+    fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>>;
+}
+
+/// One step's work. All slices but `outputs` and `tables` have one entry per token.
+///
+/// Tokens of a sequence stand in order of position. A sequence's cache cell for position `p` is slot
+/// `table[p / BLOCK_LEN] * BLOCK_LEN + p % BLOCK_LEN`; a token at position `p` attends to the cells
+/// `0..=p` of its sequence, its own included. The engine guarantees that ids are below n_vocab, that
+/// tables cover every position, and that no two sequences of a step write one block.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    pub tokens: &'a [u32],
+    pub positions: &'a [u32],
+    /// Index into `tables`, per token; tokens of one sequence are adjacent.
+    pub sequences: &'a [u32],
+    /// Block tables: physical block of each BLOCK_LEN positions.
+    pub tables: &'a [&'a [u32]],
+    /// Indices of the tokens whose logits are wanted, ascending.
+    pub outputs: &'a [u32],
+}
+
+impl Step<'_> {
+    /// Slot of the cell of position `pos` of token `t`'s sequence.
+    pub fn slot(&self, t: usize, pos: usize) -> usize {
+        let table = self.tables[self.sequences[t] as usize];
+        table[pos / BLOCK_LEN] as usize * BLOCK_LEN + pos % BLOCK_LEN
+    }
+}
+
+/// Cache and scratch of one user of a [`Program`].
+pub trait Session: Send {
+    /// Runs the whole plan. `cancel` set by another thread ends it with `Error::Cancelled` within one
+    /// layer's time; the step's cache cells are then undefined, all others untouched.
+    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()>;
+
+    /// Logits of the last step, `outputs.len() x n_vocab`.
+    fn logits(&self) -> &[f32];
+
+    /// Copies one cache block, all layers: for sequences that part ways inside a block.
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;
+
+    /// Bytes of cache and of scratch.
+    fn memory(&self) -> (u64, u64);
+
+    /// Watches each op's output from the next step on; None stops. Fused ops report the last of them.
+    fn observe(&mut self, observer: Option<Observer>);
+}

@@ -1,0 +1,14 @@
+//! The engine: backends, models, contexts with their caches, sampling and generation.
+
+mod backend;
+mod cache;
+mod context;
+mod generate;
+mod model;
+mod sampler;
+
+pub use backend::{Backend, BackendParams, DeviceKind};
+pub use context::{Batch, CancelHandle, Context, ContextInfo, ContextParams, PerfCounters};
+pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};
+pub use model::{LoadTimes, Model, ModelInfo, ModelParams};
+pub use sampler::{Sampler, SamplerParams};

@@ -1,0 +1,1 @@
+//! The header's parser: bounded, checked, naming field and offset in every error.

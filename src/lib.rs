@@ -1,0 +1,15 @@
+//! rocmforge: an LLM inference engine for GGUF files.
+//!
+//! An architecture describes a model as a [`device::plan::Plan`], a device runs a plan, and a thin
+//! C boundary (`ffi`) hands both to any language. Modules import only from those further down:
+//! `ffi`, `bin` -> [`engine`] -> [`model`], [`text`] -> [`device`] -> [`gguf`] -> [`error`].
+
+pub mod device;
+pub mod engine;
+pub mod error;
+pub mod ffi;
+pub mod gguf;
+pub mod model;
+pub mod text;
+
+pub use error::{Error, Result};

@@ -1,0 +1,76 @@
+//! What the architectures share when they write a plan: checked weights, buffers, named ops.
+
+use crate::device::plan::*;
+use crate::gguf::{Gguf, dequant};
+use crate::{Error, Result};
+
+pub struct PlanBuilder<'a> {
+    file: &'a Gguf,
+    weights: Vec<Weight>,
+    buffers: Vec<Buffer>,
+    ropes: Vec<Rope>,
+    ops: Vec<NamedOp>,
+}
+
+impl<'a> PlanBuilder<'a> {
+    pub fn new(file: &'a Gguf) -> Self {
+        PlanBuilder { file, weights: Vec::new(), buffers: Vec::new(), ropes: Vec::new(), ops: Vec::new() }
+    }
+
+    /// A matrix of `rows` rows of `cols` elements; missing, misshapen or of a type that cannot be
+    /// computed with is an error.
+    pub fn matrix(&mut self, name: &str, cols: usize, rows: usize) -> Result<WeightId> {
+        self.find(name, cols, rows)?.ok_or_else(|| Error::model(format!("the tensor {name} is missing")))
+    }
+
+    pub fn vector(&mut self, name: &str, len: usize) -> Result<WeightId> {
+        self.matrix(name, len, 1)
+    }
+
+    /// The same, where the file may leave it out.
+    pub fn find(&mut self, name: &str, cols: usize, rows: usize) -> Result<Option<WeightId>> {
+        if let Some(at) = self.weights.iter().position(|w| w.name == name) {
+            return Ok(Some(WeightId(at as u32)));
+        }
+        let Some(tensor) = self.file.tensor(name) else {
+            return Ok(None);
+        };
+        if tensor.dims != [cols as u64, rows as u64, 1, 1] {
+            return Err(Error::model(format!(
+                "the tensor {name} has shape {:?}; [{cols}, {rows}] is wanted",
+                &tensor.dims[..tensor.n_dims]
+            )));
+        }
+        if !dequant::is_supported(tensor.ty) {
+            return Err(Error::Unsupported {
+                what: "tensor type",
+                name: format!("{} ({name})", tensor.ty),
+                supported: dequant::supported(),
+            });
+        }
+        self.weights.push(Weight { name: name.to_owned(), ty: tensor.ty, cols, rows });
+        Ok(Some(WeightId(self.weights.len() as u32 - 1)))
+    }
+
+    pub fn buffer(&mut self, name: &'static str, width: usize, rows: Rows) -> BufferId {
+        self.buffers.push(Buffer { name, width, rows });
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    pub fn rope(&mut self, rope: Rope) -> RopeId {
+        let at = self.ropes.iter().position(|r| *r == rope);
+        let at = at.unwrap_or_else(|| {
+            self.ropes.push(rope);
+            self.ropes.len() - 1
+        });
+        RopeId(at as u32)
+    }
+
+    pub fn op(&mut self, name: impl Into<String>, op: Op) {
+        self.ops.push(NamedOp { name: name.into(), op });
+    }
+
+    pub fn finish(self, cache: CacheShape, logits: BufferId) -> Plan {
+        Plan { weights: self.weights, buffers: self.buffers, ropes: self.ropes, ops: self.ops, cache, logits }
+    }
+}

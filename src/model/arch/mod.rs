@@ -1,0 +1,36 @@
+//! Architectures: each turns a [`Config`] and a file's tensors into a [`Plan`].
+
+mod builder;
+mod llama;
+mod rope;
+
+use super::Config;
+use crate::device::plan::Plan;
+use crate::gguf::Gguf;
+use crate::{Error, Result};
+
+type Build = fn(&Config, &Gguf) -> Result<Plan>;
+
+/// Every architecture by the name files give it.
+const ARCHITECTURES: &[(&str, Build)] =
+    &[("llama", llama::llama), ("qwen2", llama::qwen2), ("qwen3", llama::qwen3)];
+
+/// Names of the supported architectures, comma-separated.
+pub fn supported() -> String {
+    let names: Vec<_> = ARCHITECTURES.iter().map(|(name, _)| *name).collect();
+    names.join(", ")
+}
+
+/// The plan of `file`'s model.
+pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
+    let name = file
+        .metadata()
+        .str("general.architecture")?
+        .ok_or_else(|| Error::model("the key general.architecture is missing"))?;
+    let Some((_, build)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
+        return Err(Error::UnknownArchitecture { name: name.to_owned(), supported: supported() });
+    };
+    let config = Config::from_gguf(file)?;
+    let plan = build(&config, file)?;
+    Ok((config, plan))
+}
