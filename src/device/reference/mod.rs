@@ -140,7 +140,7 @@ impl Program for ReferenceProgram {
 fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
     let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     let mut out = Vec::new();
-    if !len.is_some_and(|len| out.try_reserve_exact(len).is_ok()) {
+    if len.is_none_or(|len| out.try_reserve_exact(len).is_err()) {
         let wanted = dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
         return Err(Error::OutOfMemory { what: what.into(), wanted, free: 0, total: 0 });
     }
