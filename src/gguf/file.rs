@@ -42,7 +42,6 @@ impl TensorInfo {
 /// the system ends this process (SIGBUS) at the first touch of a page that is gone; where it writes
 /// into one, the weights change under way. Replacing a file by renaming another over it is safe: the
 /// old one stays mapped.
-#[derive(Debug)]
 pub struct Gguf {
     parts: Vec<Part>,
     version: u32,
@@ -52,13 +51,11 @@ pub struct Gguf {
     index: HashMap<String, usize>,
 }
 
-#[derive(Debug)]
 struct Part {
     path: PathBuf,
     bytes: Bytes,
 }
 
-#[derive(Debug)]
 enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
@@ -197,6 +194,20 @@ impl Gguf {
         }
         #[cfg(not(unix))]
         let _ = info;
+    }
+}
+
+/// Without the contents, which run to gigabytes.
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gguf")
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("files", &self.parts.len())
+            .field("bytes", &self.file_bytes())
+            .field("pairs", &self.metadata.len())
+            .field("tensors", &self.tensors.len())
+            .finish()
     }
 }
 
