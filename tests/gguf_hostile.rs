@@ -172,6 +172,16 @@ fn string_lengths() {
 #[test]
 fn keys() {
     Raw::header(3, 0, 1).string("").u32(U32).u32(0).zeros(2).fails("metadata key 0", FIRST_PAIR, "empty");
+    let mut raw = Raw::header(3, 0, 1).u64(2);
+    raw.0.extend([b'a', 0xff]);
+    raw.u32(U32).u32(0).fails("metadata key 0", FIRST_PAIR, "not text");
+    let long = "k".repeat(65536);
+    Raw::header(3, 0, 1).string(&long).u32(U32).u32(0).fails(
+        "metadata key 0: length",
+        FIRST_PAIR,
+        "at most 65535",
+    );
+    accepted(Raw::header(3, 0, 1).string(&long[1..]).u32(U32).u32(0).0);
     let pair = |raw: Raw| raw.string("some.key").u32(U32).u32(7);
     let one = FIRST_PAIR + 8 + 8 + 4 + 4;
     pair(pair(Raw::header(3, 0, 2))).fails("metadata key 1", one, "\"some.key\" is there twice");
