@@ -46,7 +46,7 @@ models: ## fetch both test models
 
 .PHONY: header
 header: ## write include/rocmforge.h anew
-	@ROCMFORGE_HEADER=write $(CARGO) build --quiet --lib
+	@RF_UPDATE_HEADER=1 $(CARGO) check --quiet --lib
 
 .PHONY: fmt
 fmt: ## format the sources

@@ -208,38 +208,12 @@ fn backend_name(model: &Model) -> &'static str {
     }
 }
 
-/// "llama 135M Q4_1" in the peer; architecture and size come from the file here, and so does the type.
+/// "llama 135M Q4_1": architecture, parameters, and the type that the file says it is of.
 fn model_type(model: &Model) -> String {
     let info = model.info();
-    let file_type = model.file().metadata().u64("general.file_type").ok().flatten();
-    let size = info.n_params as f64;
-    let size = if size >= 1e9 { format!("{:.2}B", size / 1e9) } else { format!("{:.0}M", size / 1e6) };
-    format!("{} {size} {}", info.arch, file_type.and_then(file_type_name).unwrap_or("mixed"))
-}
-
-/// Names of `general.file_type`, as the peers print them.
-fn file_type_name(id: u64) -> Option<&'static str> {
-    Some(match id {
-        0 => "all F32",
-        1 => "F16",
-        2 => "Q4_0",
-        3 => "Q4_1",
-        7 => "Q8_0",
-        8 => "Q5_0",
-        9 => "Q5_1",
-        10 => "Q2_K - Medium",
-        11 => "Q3_K - Small",
-        12 => "Q3_K - Medium",
-        13 => "Q3_K - Large",
-        14 => "Q4_K - Small",
-        15 => "Q4_K - Medium",
-        16 => "Q5_K - Small",
-        17 => "Q5_K - Medium",
-        18 => "Q6_K",
-        21 => "Q2_K - Small",
-        32 => "BF16",
-        _ => return None,
-    })
+    let n = info.n_params as f64;
+    let size = if n >= 1e9 { format!("{:.2}B", n / 1e9) } else { format!("{:.0}M", n / 1e6) };
+    format!("{} {size} {}", info.arch, info.file_type)
 }
 
 fn describe(

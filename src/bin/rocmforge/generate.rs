@@ -71,10 +71,14 @@ pub fn stream(
 ) -> Result<Generation> {
     let mut out = io::stdout().lock();
     let mut written = Ok(());
+    let mut n_written = 0;
     let generation = generate(context, sampler, prompt, params, &mut |piece| {
+        n_written += piece.text.len();
         written = out.write_all(piece.text.as_bytes()).and_then(|()| out.flush());
         if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     written?;
+    // held back for a possible stop text when the generation was interrupted
+    out.write_all(generation.text.get(n_written..).unwrap_or_default().as_bytes())?;
     Ok(generation)
 }

@@ -30,9 +30,10 @@ pub fn run(args: Args) -> Result<()> {
     let i = model.info();
     writeln!(
         out,
-        "{} ({}), {:.2} M parameters, {}, {} layers, {} training context",
+        "{} ({}, {}), {:.2} M parameters, {}, {} layers, {} training context",
         if i.name.is_empty() { "unnamed" } else { &i.name },
         i.arch,
+        i.file_type,
         i.n_params as f64 / 1e6,
         terminal::bytes(i.file_bytes),
         i.n_layer,
