@@ -2,6 +2,7 @@
 mod common;
 
 use common::gguf_writer::GgufWriter;
+use common::models;
 use rocmforge::gguf::{Gguf, TensorType};
 
 #[test]
@@ -24,21 +25,15 @@ fn reads_back_what_was_written() {
     assert_eq!(file.data(b), [7; 34]);
 }
 
-/// The two models of `make models`, with facts that llama.cpp prints of them.
-fn model(name: &str) -> Gguf {
-    let dir = std::env::var_os("ROCMFORGE_MODELS").unwrap_or_else(|| "models".into());
-    let path = std::path::Path::new(&dir).join(name);
-    Gguf::open(&path).unwrap_or_else(|e| panic!("{e}: run `make models`"))
-}
-
+/// The facts are those that llama.cpp prints of them.
 #[test]
 fn opens_the_real_models() {
-    let file = model("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let file = Gguf::open(models::path(models::SMOLLM2)).unwrap();
     assert_eq!(file.metadata().u64("llama.embedding_length").unwrap(), Some(576));
     assert_eq!(file.tensors().len(), 272);
     assert_eq!(file.metadata().array("tokenizer.ggml.tokens").unwrap().unwrap().len(), 49152);
 
-    let file = model("Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf");
+    let file = Gguf::open(models::path(models::QWEN25)).unwrap();
     let output = file.tensor("output.weight").unwrap();
     assert_eq!((output.ty, output.dims), (TensorType::Q8_0, [896, 151936, 1, 1]));
 }
