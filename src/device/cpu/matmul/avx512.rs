@@ -10,6 +10,8 @@ use super::{Kernels, Sums};
 pub(super) struct Avx512;
 
 impl Kernels for Avx512 {
+    const TOKENS: usize = 8;
+
     unsafe fn quantized<F: Format, const N: usize>(
         tile: *const u8,
         units: usize,
@@ -33,7 +35,7 @@ impl Kernels for Avx512 {
     }
 }
 
-// The helpers below are inlined into these two functions, where the instructions are enabled.
+// The helpers below are inlined into the two functions where the instructions are enabled.
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn quantized<F: Format, const N: usize>(
@@ -55,20 +57,20 @@ unsafe fn quantized<F: Format, const N: usize>(
                 let words = words::<F>(unit.add(b * F::QUANT_BYTES));
                 if F::HALVES {
                     let scales = [scales::<F>(unit, d, d_min, 2 * b), scales::<F>(unit, d, d_min, 2 * b + 1)];
-                    for t in 0..N {
+                    for (t, acc) in acc.iter_mut().enumerate() {
                         let x = &*x.add(t * x_stride + b);
                         for (h, &(scale, min)) in scales.iter().enumerate() {
                             let words: &[__m512i; 4] = words[4 * h..][..4].try_into().unwrap_unchecked();
                             let dot = dot::<F, 4>(words, &x.q[16 * h], x.minus_sums[h]);
-                            acc[t] = add::<F>(acc[t], dot, scale, min, x.scale, x.scaled_sums[h]);
+                            *acc = add::<F>(*acc, dot, scale, min, x.scale, x.scaled_sums[h]);
                         }
                     }
                 } else {
                     let (scale, min) = scales::<F>(unit, d, d_min, b);
-                    for t in 0..N {
+                    for (t, acc) in acc.iter_mut().enumerate() {
                         let x = &*x.add(t * x_stride + b);
                         let dot = dot::<F, 8>(&words, &x.q[0], x.minus_sum);
-                        acc[t] = add::<F>(acc[t], dot, scale, min, x.scale, x.scaled_sum);
+                        *acc = add::<F>(*acc, dot, scale, min, x.scale, x.scaled_sum);
                     }
                 }
             }
@@ -189,8 +191,8 @@ unsafe fn float<W: Float, const N: usize>(
         let mut acc = [[_mm512_setzero_ps(); 2]; N];
         let column = |c: usize, acc: &mut [[__m512; 2]; N], half: usize| {
             let w = elements::<W>(tile.add(c * TILE_ROWS * W::SIZE));
-            for t in 0..N {
-                acc[t][half] = _mm512_fmadd_ps(w, _mm512_set1_ps(*x.add(t * x_stride + c)), acc[t][half]);
+            for (t, acc) in acc.iter_mut().enumerate() {
+                acc[half] = _mm512_fmadd_ps(w, _mm512_set1_ps(*x.add(t * x_stride + c)), acc[half]);
             }
         };
         for c in 0..cols / 2 {
