@@ -139,8 +139,8 @@ fn quantize(x: &[f32], blocks: &mut [Q8Block]) {
             *magnitude = x.to_bits() & 0x7fff_ffff;
         }
         let (scale, inverse) = scales(f32::from_bits(fold(magnitudes, u32::max)));
-        // In 1.5 * 2^23 .. the last bit is worth 1: adding rounds to nearest even. (What is not finite
-        // becomes some i8, of no matter next to a scale of NaN.)
+        // In 1.5 * 2^23 .. the last bit is worth 1: adding rounds to nearest even. (The last byte
+        // of a NaN is 0.)
         const ROUND: f32 = 12_582_912.0;
         let mut q = [0; BLOCK];
         for (q, x) in q.iter_mut().zip(x) {
@@ -150,7 +150,10 @@ fn quantize(x: &[f32], blocks: &mut [Q8Block]) {
             *out = q as i8;
         }
         let halves = q.as_chunks::<16>().0;
-        let sums = [fold(halves[0], i32::wrapping_add), fold(halves[1], i32::wrapping_add)];
+        let sums = match scale.is_nan() {
+            false => [fold(halves[0], i32::wrapping_add), fold(halves[1], i32::wrapping_add)],
+            true => [0, 0],
+        };
         block.set_scale(scale, sums);
     }
 }
