@@ -37,6 +37,17 @@ pub struct Partial {
     pub out: *mut f32,
 }
 
+impl Partial {
+    /// From row `row` on.
+    ///
+    /// # Safety
+    /// There is such a row.
+    pub unsafe fn row(self, row: usize, head_pad: usize) -> Self {
+        // SAFETY: the caller's promise.
+        unsafe { Partial { state: self.state.add(row), out: self.out.add(row * head_pad) } }
+    }
+}
+
 /// One span of one task.
 pub struct Span<'a> {
     pub cache: &'a KvCache,

@@ -32,7 +32,8 @@ pub enum Then {
 #[derive(Clone, Debug)]
 pub struct Project {
     pub x: BufferId,
-    pub norm: Option<Norm>,
+    /// Applied to x first; the buffer is where the plan has the result, free to use or not.
+    pub norm: Option<(Norm, BufferId)>,
     pub parts: Vec<Part>,
     pub then: Then,
 }
@@ -48,17 +49,56 @@ pub struct HeadPrep {
 /// An op as the CPU runs it.
 #[derive(Clone, Debug)]
 pub enum CpuOp {
-    Embed { weight: WeightId, out: BufferId },
-    RmsNorm { x: BufferId, norm: Norm, out: BufferId },
+    Embed {
+        weight: WeightId,
+        out: BufferId,
+    },
+    RmsNorm {
+        x: BufferId,
+        norm: Norm,
+        out: BufferId,
+    },
     Project(Project),
-    Rope { x: BufferId, head_dim: usize, rope: RopeId },
-    KvAppend { layer: usize, k: BufferId, v: BufferId },
+    Rope {
+        x: BufferId,
+        head_dim: usize,
+        rope: RopeId,
+    },
+    KvAppend {
+        layer: usize,
+        k: BufferId,
+        v: BufferId,
+    },
     /// Prepares q and k, appends k and v.
-    PrepareHeads { layer: usize, q: BufferId, k: BufferId, v: BufferId, q_prep: HeadPrep, k_prep: HeadPrep },
-    Attention { layer: usize, q: BufferId, scale: f32, out: BufferId },
-    Glu { gate: BufferId, up: BufferId, activation: Activation, out: BufferId },
-    Add { a: BufferId, b: BufferId, out: BufferId },
-    SelectRows { x: BufferId, out: BufferId },
+    PrepareHeads {
+        layer: usize,
+        q: BufferId,
+        k: BufferId,
+        v: BufferId,
+        q_prep: HeadPrep,
+        k_prep: HeadPrep,
+    },
+    Attention {
+        layer: usize,
+        q: BufferId,
+        scale: f32,
+        out: BufferId,
+    },
+    Glu {
+        gate: BufferId,
+        up: BufferId,
+        activation: Activation,
+        out: BufferId,
+    },
+    Add {
+        a: BufferId,
+        b: BufferId,
+        out: BufferId,
+    },
+    SelectRows {
+        x: BufferId,
+        out: BufferId,
+    },
 }
 
 /// The op, and the place in the plan of the last op it stands for.
@@ -160,7 +200,9 @@ fn project(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
         return None;
     }
     let (x, norm) = match norm {
-        Some((before, normed, norm)) if normed == x && is_dead(plan, next, normed) => (before, Some(norm)),
+        Some((before, normed, norm)) if normed == x && is_dead(plan, next, normed) => {
+            (before, Some((norm, normed)))
+        }
         Some(_) => return None,
         None => (x, None),
     };
@@ -187,8 +229,8 @@ fn project(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
 /// before the Attention.
 fn prepare_heads(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
     // look ahead to learn which buffers are q and k
-    let append = (at..(at + 5).min(plan.ops.len()))
-        .find(|&i| matches!(op(plan, i), Some(Op::KvAppend { .. })))?;
+    let append =
+        (at..(at + 5).min(plan.ops.len())).find(|&i| matches!(op(plan, i), Some(Op::KvAppend { .. })))?;
     let (Some(&Op::KvAppend { layer, k, v }), Some(&Op::Attention { q, .. })) =
         (op(plan, append), op(plan, append + 1))
     else {

@@ -1,7 +1,7 @@
 //! One user's cache and scratch, and the run of a step.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attention;
@@ -32,8 +32,9 @@ pub struct CpuSession {
     pub splits: Splits,
     tiles: Vec<Tile>,
     n_outputs: usize,
-    observer: Option<Observer>,
-    profile: Option<Profile>,
+    /// The leader of a step uses these; no lock is ever waited for.
+    observer: Mutex<Option<Observer>>,
+    profile: Mutex<Option<Profile>>,
 }
 
 /// f32 scratch of each worker.
@@ -117,8 +118,8 @@ impl CpuSession {
             offsets,
             limits,
             n_outputs: 0,
-            observer: None,
-            profile,
+            observer: Mutex::new(None),
+            profile: Mutex::new(profile),
             program,
         })
     }
@@ -162,9 +163,10 @@ impl CpuSession {
         for t in 0..n {
             let table = step.tables.get(step.sequences[t] as usize);
             let at = step.positions[t] as usize / BLOCK_LEN;
-            let follows =
-                t == 0 || step.sequences[t] != step.sequences[t - 1] || step.positions[t] > step.positions[t - 1];
-            if table.is_none_or(|table| at >= table.len()) || !follows {
+            let follows = t == 0
+                || step.sequences[t] != step.sequences[t - 1]
+                || step.positions[t] > step.positions[t - 1];
+            if table.is_none_or(|table| at >= table.len().min(self.limits.n_blocks)) || !follows {
                 return bad("positions do not rise or lie outside the block table");
             }
         }
@@ -181,15 +183,15 @@ impl Session for CpuSession {
         self.n_outputs = 0;
         let program = Arc::clone(&self.program);
         self.tiles.clear();
-        Tile::cut(step, attention::tile_tokens(program.plan.cache.n_head / program.plan.cache.n_head_kv), &mut self.tiles);
+        Tile::cut(
+            step,
+            attention::tile_tokens(program.plan.cache.n_head / program.plan.cache.n_head_kv),
+            &mut self.tiles,
+        );
 
-        // the leader alone uses these; the lock tells the compiler so
-        let observer = std::sync::Mutex::new(self.observer.take());
-        let profile = std::sync::Mutex::new(self.profile.take());
-        let ops = match observer.lock().is_ok_and(|o| o.is_some()) {
-            true => &program.unfused,
-            false => &program.fused,
-        };
+        let observing = lock(&self.observer).is_some();
+        let profiling = lock(&self.profile).is_some();
+        let ops = if observing { &program.unfused } else { &program.fused };
         let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
         let running = Running { session: self, step, tiles: &self.tiles };
         let outcome = program.team.run(&|worker| {
@@ -202,10 +204,13 @@ impl Session for CpuSession {
                     worker.stop();
                 }
                 running.op(worker, op)?;
-                if observing(ops, &program) {
-                    worker.leader(|| running.observe(&observer, *at))?;
+                if observing {
+                    worker.leader(|| running.observe(&mut lock(&self.observer), *at))?;
                 }
-                if leads && let Ok(mut profile) = profile.lock() && let Some(profile) = profile.as_mut() {
+                if leads
+                    && profiling
+                    && let Some(profile) = lock(&self.profile).as_mut()
+                {
                     let now = Instant::now();
                     profile.add(*at, now - start);
                     start = now;
@@ -214,8 +219,6 @@ impl Session for CpuSession {
             complete.store(true, Ordering::Relaxed);
             Ok(())
         });
-        self.observer = observer.into_inner().unwrap_or(None);
-        self.profile = profile.into_inner().unwrap_or(None);
         outcome?;
         if cancelled.into_inner() {
             return Err(Error::Cancelled);
@@ -245,12 +248,13 @@ impl Session for CpuSession {
     }
 
     fn observe(&mut self, observer: Option<Observer>) {
-        self.observer = observer;
+        *lock(&self.observer) = observer;
     }
 }
 
-fn observing(ops: &[Placed], program: &CpuProgram) -> bool {
-    std::ptr::eq(ops, program.unfused.as_slice())
+/// What a panic of an observer leaves is still an observer.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The longest row that is ever quantized; 0 where no matrix wants it.
@@ -335,7 +339,8 @@ impl Profile {
 
 impl Drop for CpuSession {
     fn drop(&mut self) {
-        let Some(Profile(times)) = &self.profile else {
+        let profile = lock(&self.profile).take();
+        let Some(Profile(times)) = &profile else {
             return;
         };
         // "blk.3.attn_q" counts as "attn_q"

@@ -118,11 +118,7 @@ pub struct Plain;
 const PLAIN_LANES: usize = 8;
 
 #[inline(always)]
-fn map2(
-    a: [f32; PLAIN_LANES],
-    b: [f32; PLAIN_LANES],
-    f: impl Fn(f32, f32) -> f32,
-) -> [f32; PLAIN_LANES] {
+fn map2(a: [f32; PLAIN_LANES], b: [f32; PLAIN_LANES], f: impl Fn(f32, f32) -> f32) -> [f32; PLAIN_LANES] {
     std::array::from_fn(|i| f(a[i], b[i]))
 }
 
