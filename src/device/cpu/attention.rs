@@ -226,6 +226,7 @@ unsafe fn products<S: Simd, const R: usize>(
 
 /// The first P vectors of [`products`]' columns.
 #[inline(always)]
+#[allow(clippy::needless_range_loop)] // r and p count registers
 unsafe fn strip<S: Simd, const R: usize, const P: usize>(
     a: *const f32,
     a_stride: usize,

@@ -191,7 +191,7 @@ impl Binary for GeluTimes {
     #[inline(always)]
     unsafe fn apply<S: Simd>(&self, gate: S::V, up: S::V) -> S::V {
         // x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
-        const TWO_ROOT: f32 = 1.595_769_1;
+        const TWO_ROOT: f32 = 1.595_769;
         // SAFETY: the caller's promise.
         unsafe {
             let cubed = S::mul(S::mul(gate, gate), gate);

@@ -61,7 +61,6 @@ pub struct Splits {
     memory: Zeroed<f32>,
     rows: usize,
     head_pad: usize,
-    pub max_spans: usize,
 }
 
 impl CpuSession {
@@ -307,7 +306,7 @@ impl Splits {
         let rows = max_tokens.min(SPLIT_TOKENS).checked_mul(n_head).and_then(|n| n.checked_mul(spans));
         let len = rows.and_then(|n| n.checked_mul(head_pad + 2));
         let memory = Zeroed::new(len, "scratch of split attention")?;
-        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad, max_spans })
+        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad })
     }
 
     /// State of `row` (and those after it).
