@@ -374,6 +374,9 @@ fn attention_is_the_same_in_any_batch() {
     }
 }
 
+/// Ops by name and what they left in their buffers.
+type Seen = Vec<(String, Vec<f32>)>;
+
 /// Whole models, op by op and by name: close to the reference, and fused or not the same bits.
 #[test]
 fn tiny_models_op_by_op() {
@@ -398,7 +401,7 @@ fn tiny_models_op_by_op() {
         });
         let watched = |device: &dyn Device| {
             let mut session = session(device, &plan, &file, limits);
-            let seen: Arc<Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+            let seen: Arc<Mutex<Seen>> = Arc::default();
             let sink = Arc::clone(&seen);
             session.observe(Some(Box::new(move |name, rows, data| {
                 assert!(rows > 0);
@@ -411,7 +414,7 @@ fn tiny_models_op_by_op() {
         let (want, _) = watched(&ReferenceDevice::new(1));
         for (name, device) in devices() {
             let (got, unfused) = watched(&device);
-            let names = |list: &[(String, Vec<f32>)]| list.iter().map(|x| x.0.clone()).collect::<Vec<_>>();
+            let names = |list: &Seen| list.iter().map(|x| x.0.clone()).collect::<Vec<_>>();
             assert_eq!(names(&want), names(&got), "{arch} {name}");
             for ((op, want), (_, got)) in want.iter().zip(&got) {
                 let error = nmse(want, got);
