@@ -273,7 +273,8 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
 #[test]
 fn threads_do_not_change_a_bit() {
     for device in DEVICES {
-        let tiny = TinyModel { n_ff: 512, ..TinyModel::new("qwen2").types(&[TensorType::Q5_0, TensorType::Q6_K]) };
+        let tiny =
+            TinyModel { n_ff: 512, ..TinyModel::new("qwen2").types(&[TensorType::Q5_0, TensorType::Q6_K]) };
         let ids = tokens(13, 100);
         let logits = |threads: usize| alone(&load(device, threads, &tiny), &ids);
         let one = logits(1);

@@ -5,7 +5,7 @@ use rocmforge::engine::{Backend, BackendParams, Context, ContextParams, DeviceKi
 use super::tiny_model::TinyModel;
 
 /// Every device that computes.
-pub const DEVICES: [DeviceKind; 1] = [DeviceKind::Reference];
+pub const DEVICES: [DeviceKind; 2] = [DeviceKind::Reference, DeviceKind::Cpu];
 
 pub fn load(device: DeviceKind, threads: usize, model: &TinyModel) -> Model {
     let backend = Backend::new(&BackendParams { device, threads }).unwrap();
