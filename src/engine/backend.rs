@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::Result;
+use crate::device::reference::ReferenceDevice;
 use crate::device::{Device, DeviceInfo};
+use crate::{Error, Result};
 
 /// Which kind of device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,23 +21,53 @@ pub struct BackendParams {
     pub threads: usize,
 }
 
+impl Default for BackendParams {
+    fn default() -> Self {
+        BackendParams { device: DeviceKind::Cpu, threads: 0 }
+    }
+}
+
 /// A device in use. Cheap to clone (shared), callable from many threads.
 #[derive(Clone)]
 pub struct Backend {
-    _device: Arc<dyn Device>,
+    device: Arc<dyn Device>,
+    kind: DeviceKind,
 }
 
 impl Backend {
-    pub fn new(_params: &BackendParams) -> Result<Self> {
-        todo!()
+    /// More than [`MAX_THREADS`](Self::MAX_THREADS) threads are Error::Param.
+    pub fn new(params: &BackendParams) -> Result<Self> {
+        if params.threads > Self::MAX_THREADS {
+            return Err(Error::param(format!(
+                "{} threads; the most is {}",
+                params.threads,
+                Self::MAX_THREADS
+            )));
+        }
+        let device: Arc<dyn Device> = match params.device {
+            DeviceKind::Cpu => {
+                return Err(Error::Unsupported {
+                    what: "device",
+                    name: "cpu".into(),
+                    supported: "reference".into(),
+                });
+            }
+            DeviceKind::Reference => Arc::new(ReferenceDevice::new(params.threads)),
+        };
+        Ok(Backend { device, kind: params.device })
     }
+
+    pub const MAX_THREADS: usize = 1024;
+
     pub fn info(&self) -> DeviceInfo {
-        todo!()
+        self.device.info()
     }
+
     pub fn device(&self) -> &Arc<dyn Device> {
-        todo!()
+        &self.device
     }
+
     pub fn kind(&self) -> DeviceKind {
-        todo!()
+        self.kind
     }
 }

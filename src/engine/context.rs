@@ -1,10 +1,15 @@
 //! A context: caches of one or more sequences over a model, and the steps that fill them.
 
-use super::Model;
-use crate::Result;
-use crate::device::Observer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-#[derive(Clone, Debug)]
+use super::Model;
+use super::cache::PagedCache;
+use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
+use crate::{Error, Result};
+
+#[derive(Clone, Debug, Default)]
 pub struct ContextParams {
     /// Positions of cache in all, shared by the sequences; 0: min(the model's training context, 4096).
     /// Rounded up to whole blocks.
@@ -41,10 +46,10 @@ pub struct Batch<'a> {
 
 #[derive(Clone, Debug, Default)]
 pub struct PerfCounters {
-    /// Tokens evaluated in steps of several tokens, and the time those took, microseconds.
+    /// Tokens evaluated in batches of several tokens, and the time those took, microseconds.
     pub prefill_tokens: u64,
     pub prefill_us: u64,
-    /// The same for steps of one token.
+    /// The same for batches of one token.
     pub decode_tokens: u64,
     pub decode_us: u64,
     pub sampled_tokens: u64,
@@ -53,72 +58,400 @@ pub struct PerfCounters {
 
 /// Sets a context's cancel flag from any thread.
 #[derive(Clone, Debug)]
-pub struct CancelHandle(std::sync::Arc<std::sync::atomic::AtomicBool>);
+pub struct CancelHandle(Arc<AtomicBool>);
 
 impl CancelHandle {
     /// The step in progress (or, if none is, the next) ends with Error::Cancelled; the flag is then clear again.
     pub fn cancel(&self) {
-        todo!()
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 
+/// Bytes of logits that a device step may leave; batches that want more are cut into more steps.
+const MAX_LOGITS_BYTES: usize = 64 << 20;
+/// Bounds on what a caller may ask for, far above sense, so that nothing below overflows.
+const MAX_CONTEXT: usize = 1 << 28;
+const MAX_BATCH: usize = 1 << 20;
+const MAX_SEQUENCES: usize = 4096;
+
 /// One user's caches. One thread at a time; keeps its model alive.
-pub struct Context {}
+pub struct Context {
+    model: Model,
+    session: Box<dyn Session>,
+    cache: PagedCache,
+    n_batch: usize,
+    n_seq_max: usize,
+    /// Most logits rows in a step.
+    max_outputs: usize,
+    cancel: Arc<AtomicBool>,
+    perf: PerfCounters,
+    batch: Grouped,
+    /// Per wanted row in batch order: its row in the order of evaluation.
+    rows: Vec<u32>,
+    /// Rows of logits in order of evaluation; empty while the session still holds all of them.
+    kept: Vec<f32>,
+}
+
+/// A batch regrouped for the device: tokens of a sequence adjacent. Kept between batches for its memory.
+#[derive(Debug, Default)]
+struct Grouped {
+    /// Per sequence id: tokens in the batch, and then where its next one goes.
+    counts: Vec<usize>,
+    /// Sequences of the batch, by first appearance, with their tokens.
+    active: Vec<(usize, usize)>,
+    /// What follows has one entry per token, in order of evaluation.
+    tokens: Vec<u32>,
+    positions: Vec<u32>,
+    sequences: Vec<u32>,
+    /// Index in the batch.
+    origin: Vec<u32>,
+    want: Vec<bool>,
+    /// Of one step: per token the index of its table, and the tokens with logits.
+    tables: Vec<u32>,
+    outputs: Vec<u32>,
+    /// (index in the batch, row in order of evaluation) of each wanted token.
+    wanted: Vec<(u32, u32)>,
+}
+
+impl Grouped {
+    /// Checks the batch against the cache and fills everything up to `want`.
+    fn fill(&mut self, batch: &Batch<'_>, cache: &PagedCache, n_vocab: usize) -> Result<()> {
+        let n = batch.tokens.len();
+        if n == 0 {
+            return Err(Error::param("the batch is empty"));
+        }
+        let lengths = [
+            ("positions", batch.positions.map(<[_]>::len)),
+            ("sequences", batch.sequences.map(<[_]>::len)),
+            ("want", batch.want.map(<[_]>::len)),
+        ];
+        for (what, len) in lengths {
+            if let Some(len) = len.filter(|len| *len != n) {
+                return Err(Error::param(format!("the batch has {n} tokens, but {len} {what}")));
+            }
+        }
+        let sequence = |i: usize| batch.sequences.map_or(0, |s| s[i] as usize);
+
+        self.counts.fill(0);
+        self.active.clear();
+        for i in 0..n {
+            let (token, s) = (batch.tokens[i], sequence(i));
+            if token as usize >= n_vocab {
+                return Err(Error::param(format!(
+                    "token {i} of the batch is {token}; the vocabulary has {n_vocab}"
+                )));
+            }
+            let n_seq_max = self.counts.len();
+            let Some(count) = self.counts.get_mut(s) else {
+                return Err(Error::param(format!(
+                    "token {i} of the batch is of sequence {s}; the context has {n_seq_max}"
+                )));
+            };
+            let position = cache.len(s) + *count;
+            if let Some(given) = batch.positions.map(|p| p[i]).filter(|p| *p as usize != position) {
+                return Err(Error::param(format!(
+                    "token {i} of the batch has position {given}; sequence {s} goes on at {position}"
+                )));
+            }
+            if *count == 0 {
+                self.active.push((s, 0));
+            }
+            *count += 1;
+        }
+        let mut start = 0;
+        for (s, count) in &mut self.active {
+            *count = self.counts[*s];
+            self.counts[*s] = start;
+            start += *count;
+        }
+
+        for column in [&mut self.tokens, &mut self.positions, &mut self.sequences, &mut self.origin] {
+            column.clear();
+            column.resize(n, 0);
+        }
+        self.want.clear();
+        self.want.resize(n, false);
+        let mut next = 0; // where the sequence's part of the batch starts
+        for (s, count) in &self.active {
+            for (i, position) in self.positions[next..next + count].iter_mut().enumerate() {
+                *position = (cache.len(*s) + i) as u32;
+            }
+            next += count;
+        }
+        for i in 0..n {
+            let s = sequence(i);
+            let at = self.counts[s];
+            self.counts[s] += 1;
+            self.tokens[at] = batch.tokens[i];
+            self.sequences[at] = s as u32;
+            self.origin[at] = i as u32;
+            self.want[at] = batch.want.map_or(i == n - 1, |want| want[i]);
+        }
+        Ok(())
+    }
+
+    /// Where the step that starts at `first` ends; fills `outputs`, relative to `first`.
+    fn cut(&mut self, first: usize, n_batch: usize, max_outputs: usize) -> usize {
+        self.outputs.clear();
+        let end = self.tokens.len().min(first + n_batch);
+        for at in first..end {
+            if self.want[at] {
+                if self.outputs.len() == max_outputs {
+                    return at;
+                }
+                self.outputs.push((at - first) as u32);
+            }
+        }
+        end
+    }
+}
 
 impl Context {
-    pub fn new(_model: &Model, _params: &ContextParams) -> Result<Self> {
-        todo!()
+    pub fn new(model: &Model, params: &ContextParams) -> Result<Self> {
+        let or = |value: usize, default: usize| if value == 0 { default } else { value };
+        let n_ctx = or(params.n_ctx, model.config().n_ctx_train.min(4096));
+        let n_seq_max = or(params.n_seq_max, 1);
+        let n_batch = or(params.n_batch, 512);
+        let limits = [
+            ("n_ctx", n_ctx, MAX_CONTEXT),
+            ("n_batch", n_batch, MAX_BATCH),
+            ("n_seq_max", n_seq_max, MAX_SEQUENCES),
+        ];
+        for (what, value, most) in limits {
+            if value > most {
+                return Err(Error::param(format!("{what} is {value}; the most is {most}")));
+            }
+        }
+        let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
+        let n_batch = n_batch.min(n_blocks * BLOCK_LEN);
+        let row_bytes = model.config().n_vocab * size_of::<f32>();
+        let max_outputs = (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, n_batch);
+        let session =
+            model.program().clone().session(SessionLimits { max_tokens: n_batch, max_outputs, n_blocks })?;
+        Ok(Context {
+            model: model.clone(),
+            session,
+            cache: PagedCache::new(n_blocks, n_seq_max),
+            n_batch,
+            n_seq_max,
+            max_outputs,
+            cancel: Arc::default(),
+            perf: PerfCounters::default(),
+            batch: Grouped { counts: vec![0; n_seq_max], ..Grouped::default() },
+            rows: Vec::new(),
+            kept: Vec::new(),
+        })
     }
+
     pub fn model(&self) -> &Model {
-        todo!()
+        &self.model
     }
+
     pub fn info(&self) -> ContextInfo {
-        todo!()
+        let (cache_bytes, scratch_bytes) = self.session.memory();
+        ContextInfo {
+            n_ctx: self.cache.capacity(),
+            n_batch: self.n_batch,
+            n_seq_max: self.n_seq_max,
+            n_used: self.cache.used(),
+            cache_bytes,
+            scratch_bytes,
+        }
     }
+
     pub fn cancel_handle(&self) -> CancelHandle {
-        todo!()
+        CancelHandle(self.cancel.clone())
     }
+
+    /// Clears a cancellation that came too late for the work it was meant for.
+    pub(super) fn forget_cancel(&self) {
+        self.cancel.store(false, Ordering::Relaxed);
+    }
+
+    /// Positions that `sequence` can still grow by.
+    pub(super) fn room(&self, sequence: u32) -> usize {
+        self.cache.room(sequence as usize)
+    }
+
     /// Evaluates the batch: all of it, or on any error none (the caches are as before; a batch longer than n_batch that is
     /// cancelled or fails half-way is rolled back).
-    pub fn decode(&mut self, _batch: &Batch<'_>) -> Result<()> {
-        todo!()
+    pub fn decode(&mut self, batch: &Batch<'_>) -> Result<()> {
+        let start = Instant::now();
+        self.rows.clear();
+        self.kept.clear();
+        self.batch.fill(batch, &self.cache, self.model.config().n_vocab)?;
+        self.cache.grow(self.batch.active.iter().copied())?;
+        for copy in self.cache.copies() {
+            if let Err(e) = self.session.copy_block(copy.from, copy.to) {
+                self.cache.undo();
+                return Err(e);
+            }
+        }
+        if let Err(e) = self.run_steps() {
+            self.rows.clear();
+            self.kept.clear();
+            self.cache.roll_back();
+            if matches!(e, Error::Cancelled) {
+                self.forget_cancel();
+            }
+            return Err(e);
+        }
+        self.cache.commit();
+
+        let us = start.elapsed().as_micros() as u64;
+        match batch.tokens.len() {
+            1 => {
+                self.perf.decode_tokens += 1;
+                self.perf.decode_us += us;
+            }
+            n => {
+                self.perf.prefill_tokens += n as u64;
+                self.perf.prefill_us += us;
+            }
+        }
+        Ok(())
     }
+
+    fn run_steps(&mut self) -> Result<()> {
+        let n = self.batch.tokens.len();
+        let mut first = 0;
+        self.batch.wanted.clear();
+        while first < n {
+            if self.cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let end = self.batch.cut(first, self.n_batch, self.max_outputs);
+            self.run_step(first, end)?;
+            for output in &self.batch.outputs {
+                let origin = self.batch.origin[first + *output as usize];
+                self.batch.wanted.push((origin, self.batch.wanted.len() as u32));
+            }
+            // the next step overwrites the session's logits
+            let more = end < n && !self.batch.outputs.is_empty();
+            if more || !self.kept.is_empty() {
+                let logits = self.session.logits();
+                if self.kept.try_reserve(logits.len()).is_err() {
+                    let wanted = size_of_val(logits) as u64;
+                    return Err(Error::OutOfMemory { what: "logits".into(), wanted, free: 0, total: 0 });
+                }
+                self.kept.extend_from_slice(logits);
+            }
+            first = end;
+        }
+        self.batch.wanted.sort_unstable();
+        self.rows.extend(self.batch.wanted.iter().map(|(_, row)| *row));
+        Ok(())
+    }
+
+    /// Runs the tokens `first..end` of the regrouped batch.
+    fn run_step(&mut self, first: usize, end: usize) -> Result<()> {
+        let batch = &mut self.batch;
+        let sequences = &batch.sequences[first..end];
+        batch.tables.clear();
+        let mut n_tables = 0;
+        for (i, s) in sequences.iter().enumerate() {
+            n_tables += u32::from(i == 0 || sequences[i - 1] != *s);
+            batch.tables.push(n_tables - 1);
+        }
+
+        // few sequences, the usual case, need no allocation
+        let mut few: [&[u32]; 16] = [&[]; 16];
+        let mut many: Vec<&[u32]> = Vec::new();
+        let tables = match few.get_mut(..n_tables as usize) {
+            Some(few) => few,
+            None => {
+                many.resize(n_tables as usize, &[]);
+                &mut many[..]
+            }
+        };
+        for (table, s) in batch.tables.iter().zip(sequences) {
+            tables[*table as usize] = self.cache.blocks(*s as usize);
+        }
+        let step = Step {
+            tokens: &batch.tokens[first..end],
+            positions: &batch.positions[first..end],
+            sequences: &batch.tables,
+            tables,
+            outputs: &batch.outputs,
+        };
+        self.session.run(&step, &self.cancel)
+    }
+
     /// Rows of logits the last decode left.
     pub fn n_logits(&self) -> usize {
-        todo!()
+        self.rows.len()
     }
+
     /// Row `row` of the wanted logits of the last decode, in batch order; n_vocab long.
-    pub fn logits(&self, _row: usize) -> Result<&[f32]> {
-        todo!()
+    pub fn logits(&self, row: usize) -> Result<&[f32]> {
+        let Some(at) = self.rows.get(row) else {
+            return Err(Error::param(format!(
+                "row {row} of the logits; the last decode left {}",
+                self.rows.len()
+            )));
+        };
+        let n_vocab = self.model.config().n_vocab;
+        let all = if self.kept.is_empty() { self.session.logits() } else { &self.kept };
+        Ok(&all[*at as usize * n_vocab..][..n_vocab])
     }
+
+    fn sequence(&self, seq: u32) -> Result<usize> {
+        if (seq as usize) < self.n_seq_max {
+            return Ok(seq as usize);
+        }
+        Err(Error::param(format!("sequence {seq}; the context has {}", self.n_seq_max)))
+    }
+
     /// Positions held by the sequence: 0..len.
-    pub fn kv_len(&self, _seq: u32) -> Result<usize> {
-        todo!()
+    pub fn kv_len(&self, seq: u32) -> Result<usize> {
+        Ok(self.cache.len(self.sequence(seq)?))
     }
+
     /// Forgets all sequences.
     pub fn kv_clear(&mut self) {
-        todo!()
+        for s in 0..self.n_seq_max {
+            self.cache.truncate(s, 0);
+        }
     }
+
     /// Forgets positions from `from` on (0: the whole sequence).
-    pub fn kv_truncate(&mut self, _seq: u32, _from: usize) -> Result<()> {
-        todo!()
+    pub fn kv_truncate(&mut self, seq: u32, from: usize) -> Result<()> {
+        let s = self.sequence(seq)?;
+        self.cache.truncate(s, from);
+        Ok(())
     }
+
     /// Makes `to` (emptied first) a copy of the first `len` positions of `from`; whole blocks are shared, not copied.
-    pub fn kv_copy(&mut self, _from: u32, _to: u32, _len: usize) -> Result<()> {
-        todo!()
+    /// `len` beyond the sequence, or `from == to`, is Error::Param.
+    pub fn kv_copy(&mut self, from: u32, to: u32, len: usize) -> Result<()> {
+        let (source, target) = (self.sequence(from)?, self.sequence(to)?);
+        let held = self.cache.len(source);
+        if len > held {
+            return Err(Error::param(format!("{len} positions of sequence {from}, which holds {held}")));
+        }
+        if source == target {
+            return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
+        }
+        self.cache.share(source, target, len);
+        Ok(())
     }
+
     pub fn perf(&self) -> PerfCounters {
-        todo!()
+        self.perf.clone()
     }
+
     pub fn perf_reset(&mut self) {
-        todo!()
+        self.perf = PerfCounters::default();
     }
+
     /// For `Sampler` users to account sampling time into `perf`.
-    pub fn count_sampling(&mut self, _tokens: u64, _time: std::time::Duration) {
-        todo!()
+    pub fn count_sampling(&mut self, tokens: u64, time: Duration) {
+        self.perf.sampled_tokens += tokens;
+        self.perf.sample_us += time.as_micros() as u64;
     }
+
     /// See [`Session::observe`](crate::device::Session::observe).
-    pub fn observe(&mut self, _observer: Option<Observer>) {
-        todo!()
+    pub fn observe(&mut self, observer: Option<Observer>) {
+        self.session.observe(observer);
     }
 }

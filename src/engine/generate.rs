@@ -1,9 +1,11 @@
 //! The generation loop: prompt in, text out, until something says stop.
 
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
-use super::{Context, Sampler};
-use crate::Result;
+use super::{Batch, Context, Sampler};
+use crate::text::Detokenizer;
+use crate::{Error, Result};
 
 #[derive(Clone, Debug, Default)]
 pub struct GenerateParams {
@@ -54,12 +56,219 @@ pub struct Generation {
 
 /// Evaluates `prompt` (not empty) after what the sequence holds and generates. Text held back at the end (a partial stop
 /// text) is given out last with the final token.
+///
+/// The prompt's tokens count for the sampler's penalties. Afterwards the sequence holds the prompt and all
+/// generated tokens but the last, which nothing was computed for yet. A prompt that does not fit in the cache is
+/// Error::CacheFull; running out of cache later, and being cancelled, are ends like others. Text still held back
+/// when another thread cancels is in [`Generation::text`] only.
 pub fn generate(
-    _context: &mut Context,
-    _sampler: &mut Sampler,
-    _prompt: &[u32],
-    _params: &GenerateParams,
-    _on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
+    context: &mut Context,
+    sampler: &mut Sampler,
+    prompt: &[u32],
+    params: &GenerateParams,
+    on_piece: &mut dyn FnMut(Piece<'_>) -> ControlFlow<()>,
 ) -> Result<Generation> {
-    todo!()
+    if prompt.is_empty() {
+        return Err(Error::param("the prompt is empty"));
+    }
+    if params.stop.iter().any(|stop| stop.is_empty()) {
+        return Err(Error::param("a stop text is empty"));
+    }
+    let mut generation = Generation {
+        tokens: Vec::new(),
+        text: String::new(),
+        stop: StopReason::Length,
+        prompt_tokens: prompt.len(),
+        prompt_us: 0,
+        decode_us: 0,
+    };
+
+    let start = Instant::now();
+    let evaluated = evaluate(context, prompt, params.sequence);
+    generation.prompt_us = start.elapsed().as_micros() as u64;
+    match evaluated {
+        Ok(()) => prompt.iter().for_each(|token| sampler.accept(*token)),
+        Err(Error::Cancelled) => {
+            generation.stop = StopReason::Cancelled;
+            return Ok(generation);
+        }
+        Err(e) => return Err(e),
+    }
+
+    let start = Instant::now();
+    let vocab = context.model().vocab().clone();
+    let mut detokenizer = Detokenizer::new(vocab.clone(), params.special);
+    let mut held = HeldText::new(&params.stop);
+    let most = params.max_tokens.unwrap_or(usize::MAX);
+    while generation.tokens.len() < most {
+        let sampling = Instant::now();
+        let token = sampler.sample(context.logits(0)?)?;
+        sampler.accept(token);
+        context.count_sampling(1, sampling.elapsed());
+        generation.tokens.push(token);
+
+        let mut found = held.push(&detokenizer.push(token));
+        let mut stop = if found {
+            Some(StopReason::StopText)
+        } else if !params.ignore_eog && vocab.is_eog(token) {
+            Some(StopReason::Eog)
+        } else if generation.tokens.len() == most {
+            Some(StopReason::Length)
+        } else if context.room(params.sequence) == 0 {
+            Some(StopReason::CacheFull)
+        } else {
+            None
+        };
+        if stop.is_some() && !found {
+            found = held.push(&detokenizer.finish());
+            if found {
+                stop = Some(StopReason::StopText);
+            } else {
+                held.finish();
+            }
+        }
+
+        let at = generation.text.len();
+        held.take(&mut generation.text);
+        let goes_on = on_piece(Piece { token, text: &generation.text[at..] });
+        if let Some(stop) = stop {
+            generation.stop = stop;
+            break;
+        }
+        let evaluated = match goes_on {
+            ControlFlow::Continue(()) => evaluate(context, &[token], params.sequence),
+            ControlFlow::Break(()) => Err(Error::Cancelled),
+        };
+        match evaluated {
+            Ok(()) => {}
+            Err(Error::Cancelled) => {
+                if !held.push(&detokenizer.finish()) {
+                    held.finish();
+                }
+                held.take(&mut generation.text);
+                generation.stop = StopReason::Cancelled;
+                break;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    context.forget_cancel();
+    generation.decode_us = start.elapsed().max(Duration::from_micros(1)).as_micros() as u64;
+    Ok(generation)
+}
+
+fn evaluate(context: &mut Context, tokens: &[u32], sequence: u32) -> Result<()> {
+    let batch = |sequences| Batch { tokens, positions: None, sequences, want: None };
+    match tokens.len() {
+        _ if sequence == 0 => context.decode(&batch(None)),
+        1 => context.decode(&batch(Some(&[sequence]))),
+        n => context.decode(&batch(Some(&vec![sequence; n]))),
+    }
+}
+
+/// Text on its way out, held back while it may be the start of a stop text.
+#[derive(Debug)]
+struct HeldText<'a> {
+    stops: &'a [String],
+    text: String,
+    /// Bytes of `text` that may go.
+    ready: usize,
+}
+
+impl<'a> HeldText<'a> {
+    fn new(stops: &'a [String]) -> Self {
+        HeldText { stops, text: String::new(), ready: 0 }
+    }
+
+    /// Adds text; true when a stop text is complete: it and what follows are dropped.
+    fn push(&mut self, text: &str) -> bool {
+        self.text.push_str(text);
+        if let Some(at) = self.stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min() {
+            self.text.truncate(at);
+            self.ready = at;
+            return true;
+        }
+        let starts_stop = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.text[*at..]));
+        let at = self.text.char_indices().map(|(at, _)| at).find(starts_stop);
+        self.ready = at.unwrap_or(self.text.len());
+        false
+    }
+
+    /// No more comes: all of it may go.
+    fn finish(&mut self) {
+        self.ready = self.text.len();
+    }
+
+    /// Moves what may go to the end of `out`.
+    fn take(&mut self, out: &mut String) {
+        out.extend(self.text.drain(..self.ready));
+        self.ready = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Feeds `pieces`; the texts given out one by one, and whether a stop text ended it.
+    fn feed(stops: &[&str], pieces: &[&str]) -> (Vec<String>, bool) {
+        let stops: Vec<String> = stops.iter().map(|s| s.to_string()).collect();
+        let mut held = HeldText::new(&stops);
+        let mut out = Vec::new();
+        for piece in pieces {
+            let found = held.push(piece);
+            let mut text = String::new();
+            held.take(&mut text);
+            out.push(text);
+            if found {
+                return (out, true);
+            }
+        }
+        held.finish();
+        let mut text = String::new();
+        held.take(&mut text);
+        out.push(text);
+        (out, false)
+    }
+
+    #[test]
+    fn a_stop_text_across_pieces_is_held_back_and_dropped() {
+        let (out, stopped) = feed(&["<end>"], &["hello <", "en", "d> more"]);
+        assert_eq!((out.concat().as_str(), stopped), ("hello ", true));
+        assert_eq!(out, ["hello ", "", ""]);
+    }
+
+    #[test]
+    fn a_start_that_comes_to_nothing_is_given_out() {
+        let (out, stopped) = feed(&["<end>"], &["a<", "enough", "<e"]);
+        assert_eq!((out, stopped), (["a", "<enough", "", "<e"].map(String::from).to_vec(), false));
+    }
+
+    #[test]
+    fn the_earliest_of_several_counts() {
+        let (out, stopped) = feed(&["world", "lo"], &["hello world"]);
+        assert_eq!((out.concat().as_str(), stopped), ("hel", true));
+        // a repeated first character must not hide the match
+        assert_eq!(feed(&["aab"], &["a", "a", "a", "b"]).0.concat(), "a");
+        assert_eq!(feed(&["é!"], &["caf", "é", "!"]).0.concat(), "caf");
+    }
+
+    proptest! {
+        /// However the text is cut, what comes out is the text up to the first stop text.
+        #[test]
+        fn cuts_do_not_matter(text in "[abé]{0,20}", stop in "[abé]{1,3}", cuts in prop::collection::vec(0..20usize, 0..6)) {
+            let chars: Vec<char> = text.chars().collect();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(chars.len())).collect();
+            cuts.extend([0, chars.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<String> = cuts.windows(2).map(|w| chars[w[0]..w[1]].iter().collect()).collect();
+            let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+            let (out, stopped) = feed(&[&stop], &pieces);
+            match text.find(&stop) {
+                Some(at) => prop_assert_eq!((out.concat(), stopped), (text[..at].to_owned(), true)),
+                None => prop_assert_eq!((out.concat(), stopped), (text, false)),
+            }
+        }
+    }
 }

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::Backend;
-use crate::Result;
+use crate::device::Program;
 use crate::gguf::Gguf;
-use crate::model::Config;
+use crate::model::{Config, arch};
 use crate::text::{ChatTemplate, Vocab};
+use crate::{Error, Result};
 
 #[derive(Default)]
 pub struct ModelParams<'a> {
@@ -35,6 +36,8 @@ pub struct ModelInfo {
     /// `general.name`, or empty.
     pub name: String,
     /// "Q4_K - Medium" and such, from `general.file_type`; "mixed" where unknown.
+    pub file_type: String,
+    /// Elements of all tensors.
     pub n_params: u64,
     pub file_bytes: u64,
     /// Bytes of weights held outside the file's map.
@@ -50,36 +53,150 @@ pub struct ModelInfo {
 
 /// Cheap to clone (shared), callable from many threads; keeps its backend alive.
 #[derive(Clone)]
-pub struct Model {}
+pub struct Model {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    backend: Backend,
+    file: Arc<Gguf>,
+    config: Config,
+    vocab: Arc<Vocab>,
+    /// Err: why the file's template does not compile.
+    template: Result<Option<ChatTemplate>, String>,
+    program: Arc<dyn Program>,
+    times: LoadTimes,
+}
 
 impl Model {
-    pub fn load(_backend: &Backend, _path: impl AsRef<Path>, _params: ModelParams<'_>) -> Result<Self> {
-        todo!()
+    pub fn load(backend: &Backend, path: impl AsRef<Path>, params: ModelParams<'_>) -> Result<Self> {
+        let start = Instant::now();
+        let file = Arc::new(Gguf::open(path)?);
+        Self::with_file(backend, file, params, start.elapsed())
     }
+
     /// From a file already opened (tests build files in memory).
-    pub fn from_gguf(_backend: &Backend, _file: Arc<Gguf>, _params: ModelParams<'_>) -> Result<Self> {
-        todo!()
+    pub fn from_gguf(backend: &Backend, file: Arc<Gguf>, params: ModelParams<'_>) -> Result<Self> {
+        Self::with_file(backend, file, params, Duration::ZERO)
     }
+
+    fn with_file(
+        backend: &Backend,
+        file: Arc<Gguf>,
+        params: ModelParams<'_>,
+        file_time: Duration,
+    ) -> Result<Self> {
+        let mut times = LoadTimes { file: file_time, ..LoadTimes::default() };
+
+        let start = Instant::now();
+        let (config, plan) = arch::plan(&file)?;
+        times.plan = start.elapsed();
+
+        let start = Instant::now();
+        let vocab = Arc::new(Vocab::from_metadata(file.metadata(), config.n_vocab)?);
+        // a model is of use without its template: the error waits for whoever asks for it
+        let template = ChatTemplate::from_metadata(file.metadata()).map_err(|e| match e {
+            Error::Template(why) => why,
+            other => other.to_string(),
+        });
+        if let Err(why) = &template {
+            tracing::warn!(path = %file.path().display(), why, "the chat template does not compile");
+        }
+        times.text = start.elapsed();
+
+        let start = Instant::now();
+        let mut always = |_, _| true;
+        let progress = params.progress.unwrap_or(&mut always);
+        let program = backend.device().load(Arc::new(plan), file.clone(), progress)?;
+        times.weights = start.elapsed();
+
+        tracing::info!(
+            path = %file.path().display(),
+            arch = config.arch,
+            weight_bytes = program.weight_bytes(),
+            ?times,
+            "model loaded"
+        );
+        let shared = Shared { backend: backend.clone(), file, config, vocab, template, program, times };
+        Ok(Model { shared: Arc::new(shared) })
+    }
+
     pub fn backend(&self) -> &Backend {
-        todo!()
+        &self.shared.backend
     }
+
     pub fn file(&self) -> &Arc<Gguf> {
-        todo!()
+        &self.shared.file
     }
+
     pub fn config(&self) -> &Config {
-        todo!()
+        &self.shared.config
     }
+
     pub fn vocab(&self) -> &Arc<Vocab> {
-        todo!()
+        &self.shared.vocab
     }
+
+    /// The plan with its weights, for those who drive a device themselves.
+    pub fn program(&self) -> &Arc<dyn Program> {
+        &self.shared.program
+    }
+
     /// The file's chat template; Err when it has one that does not compile.
     pub fn chat_template(&self) -> Result<Option<&ChatTemplate>> {
-        todo!()
+        match &self.shared.template {
+            Ok(template) => Ok(template.as_ref()),
+            Err(why) => Err(Error::Template(why.clone())),
+        }
     }
+
     pub fn info(&self) -> ModelInfo {
-        todo!()
+        let Shared { file, config, program, .. } = &*self.shared;
+        let meta = file.metadata();
+        let file_type = meta.u64("general.file_type").ok().flatten();
+        ModelInfo {
+            arch: config.arch.clone(),
+            name: meta.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
+            file_type: file_type.and_then(file_type_name).unwrap_or("mixed").to_owned(),
+            n_params: file.tensors().iter().map(|t| t.row_len() as u64 * t.rows() as u64).sum(),
+            file_bytes: file.file_bytes(),
+            weight_bytes: program.weight_bytes(),
+            n_vocab: config.n_vocab,
+            n_ctx_train: config.n_ctx_train,
+            n_embd: config.n_embd,
+            n_layer: config.n_layer,
+            n_head: config.n_head,
+            n_head_kv: config.n_head_kv,
+            head_dim: config.head_dim,
+        }
     }
+
     pub fn load_times(&self) -> &LoadTimes {
-        todo!()
+        &self.shared.times
     }
+}
+
+/// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).
+fn file_type_name(id: u64) -> Option<&'static str> {
+    Some(match id {
+        0 => "all F32",
+        1 => "F16",
+        2 => "Q4_0",
+        3 => "Q4_1",
+        7 => "Q8_0",
+        8 => "Q5_0",
+        9 => "Q5_1",
+        10 => "Q2_K - Medium",
+        11 => "Q3_K - Small",
+        12 => "Q3_K - Medium",
+        13 => "Q3_K - Large",
+        14 => "Q4_K - Small",
+        15 => "Q4_K - Medium",
+        16 => "Q5_K - Small",
+        17 => "Q5_K - Medium",
+        18 => "Q6_K",
+        21 => "Q2_K - Small",
+        32 => "BF16",
+        _ => return None,
+    })
 }

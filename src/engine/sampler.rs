@@ -1,6 +1,18 @@
-//! From logits to a token: penalties, temperature, top-k, top-p, min-p, and a seeded draw.
+//! From logits to a token: penalties, top-k, top-p, min-p, temperature, and a seeded draw, in this order
+//! (the default order of llama.cpp's chain).
+//!
+//! What is drawn is a function of the seed, the number of draws before and the logits alone, written so
+//! that another device can compute the same:
+//! - candidates are ranked by logit, highest first, equal ones by id, lowest first;
+//! - the uniform number of draw `n` is the top 53 bits of `splitmix64(seed + (n + 1) * 0x9E3779B97F4A7C15)`,
+//!   divided by 2^53;
+//! - the token is the first in rank order at which the running sum of exp((logit - max) / temperature)
+//!   exceeds that number times the sum over all candidates left.
 
-use crate::Result;
+use std::cmp::Ordering;
+use std::collections::VecDeque;
+
+use crate::{Error, Result};
 
 #[derive(Clone, Debug)]
 pub struct SamplerParams {
@@ -24,28 +36,266 @@ pub struct SamplerParams {
     pub seed: u64,
 }
 
+impl Default for SamplerParams {
+    /// llama.cpp's defaults, with seed 0.
+    fn default() -> Self {
+        SamplerParams {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            penalty_last_n: 64,
+            repeat_penalty: 1.0,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            seed: 0,
+        }
+    }
+}
+
+impl SamplerParams {
+    fn check(&self) -> Result<()> {
+        let unit = 0.0..=1.0;
+        let checks = [
+            ("temperature", self.temperature, self.temperature.is_finite(), "a number"),
+            ("top_p", self.top_p, unit.contains(&self.top_p), "0 to 1"),
+            ("min_p", self.min_p, unit.contains(&self.min_p), "0 to 1"),
+            (
+                "repeat_penalty",
+                self.repeat_penalty,
+                self.repeat_penalty.is_finite() && self.repeat_penalty > 0.0,
+                "above 0",
+            ),
+            ("frequency_penalty", self.frequency_penalty, self.frequency_penalty.is_finite(), "a number"),
+            ("presence_penalty", self.presence_penalty, self.presence_penalty.is_finite(), "a number"),
+        ];
+        match checks.into_iter().find(|(_, _, good, _)| !good) {
+            Some((name, value, _, range)) => {
+                Err(Error::param(format!("{name} is {value}; it must be {range}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn has_penalties(&self) -> bool {
+        self.penalty_last_n > 0
+            && (self.repeat_penalty != 1.0 || self.frequency_penalty != 0.0 || self.presence_penalty != 0.0)
+    }
+}
+
 /// One stream's sampling state. One thread at a time.
 #[derive(Clone, Debug)]
-pub struct Sampler {}
+pub struct Sampler {
+    params: SamplerParams,
+    /// The last `penalty_last_n` accepted tokens, oldest first.
+    recent: VecDeque<u32>,
+    draws: u64,
+    /// The rest is scratch memory, kept so that a token allocates nothing.
+    candidates: Ranked,
+    penalized: Vec<f32>,
+    seen: Vec<u32>,
+}
 
 impl Sampler {
     /// Out-of-range parameters (NaN, top_p outside 0..=1, ...) are Error::Param.
-    pub fn new(_params: SamplerParams) -> Result<Self> {
-        todo!()
+    pub fn new(params: SamplerParams) -> Result<Self> {
+        params.check()?;
+        let window = if params.has_penalties() { params.penalty_last_n.min(1 << 16) } else { 0 };
+        Ok(Sampler {
+            params,
+            recent: VecDeque::with_capacity(window),
+            draws: 0,
+            candidates: Ranked::default(),
+            penalized: Vec::new(),
+            seen: Vec::with_capacity(window),
+        })
     }
+
     pub fn params(&self) -> &SamplerParams {
-        todo!()
+        &self.params
     }
-    /// Chooses a token; does not remember it (see `accept`). NaN logits are an error.
-    pub fn sample(&mut self, _logits: &[f32]) -> Result<u32> {
-        todo!()
+
+    /// Chooses a token; does not remember it (see `accept`). Logits of minus infinity are never chosen; NaN,
+    /// plus infinity, or nothing to choose from is Error::Param.
+    pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
+        if let Some(id) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
+            return Err(Error::param(format!("the logit of token {id} is {}", logits[id])));
+        }
+        if self.params.has_penalties() && !self.recent.is_empty() {
+            let mut penalized = std::mem::take(&mut self.penalized);
+            penalized.clear();
+            penalized.extend_from_slice(logits);
+            self.penalize(&mut penalized);
+            let token = self.choose(&penalized);
+            self.penalized = penalized;
+            token
+        } else {
+            self.choose(logits)
+        }
     }
+
     /// Remembers a token for the penalties (prompt tokens too, if they shall count).
-    pub fn accept(&mut self, _token: u32) {
-        todo!()
+    pub fn accept(&mut self, token: u32) {
+        if self.params.has_penalties() {
+            if self.recent.len() == self.params.penalty_last_n {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(token);
+        }
     }
+
     /// Forgets accepted tokens and starts the seed's sequence anew.
     pub fn reset(&mut self) {
-        todo!()
+        self.recent.clear();
+        self.draws = 0;
+    }
+
+    fn penalize(&mut self, logits: &mut [f32]) {
+        self.seen.clear();
+        self.seen.extend(self.recent.iter().filter(|t| (**t as usize) < logits.len()));
+        self.seen.sort_unstable();
+        for same in self.seen.chunk_by(|a, b| a == b) {
+            let logit = &mut logits[same[0] as usize];
+            if *logit > 0.0 {
+                *logit /= self.params.repeat_penalty;
+            } else {
+                *logit *= self.params.repeat_penalty;
+            }
+            *logit -= same.len() as f32 * self.params.frequency_penalty + self.params.presence_penalty;
+        }
+    }
+
+    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        let SamplerParams { temperature, top_k, top_p, min_p, seed, .. } = self.params;
+        let k = if temperature <= 0.0 { 1 } else { top_k as usize };
+        let candidates = &mut self.candidates;
+        candidates.fill(logits, k);
+        let Some(best) = candidates.best() else {
+            return Err(Error::param("no logit is above minus infinity"));
+        };
+        if temperature <= 0.0 {
+            return Ok(best.id);
+        }
+        let max = best.logit;
+        if top_p < 1.0 {
+            let n = candidates.reach(f64::from(top_p), 1.0, |running, wanted| running >= wanted);
+            candidates.truncate(n);
+        }
+        if min_p > 0.0 {
+            candidates.drop_below(max + min_p.ln());
+        }
+        self.draws += 1;
+        let u = uniform(seed, self.draws);
+        let n = candidates.reach(u, temperature, |running, wanted| running > wanted);
+        Ok(candidates.at(n - 1).id)
+    }
+}
+
+/// Uniform in [0, 1) from a seed and the number of the draw, counted from 1: Vigna's splitmix64.
+fn uniform(seed: u64, draw: u64) -> f64 {
+    let mut z = seed.wrapping_add(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    z ^= z >> 31;
+    (z >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    logit: f32,
+    id: u32,
+}
+
+impl Candidate {
+    /// Highest logit first, lowest id first among equals. (0.0 and -0.0 are equal; no logit is NaN.)
+    fn rank(&self, other: &Candidate) -> Ordering {
+        let by_logit = other.logit.partial_cmp(&self.logit).unwrap_or(Ordering::Equal);
+        by_logit.then(self.id.cmp(&other.id))
+    }
+}
+
+/// Candidates that are put in order only as far as anybody looks: a vocabulary has 150,000, a draw
+/// rarely needs more than the first few.
+#[derive(Clone, Debug, Default)]
+struct Ranked {
+    candidates: Vec<Candidate>,
+    /// The first `sorted` are the best, in order.
+    sorted: usize,
+}
+
+impl Ranked {
+    /// The `k` best of `logits` (0: all) that are above minus infinity.
+    fn fill(&mut self, logits: &[f32], k: usize) {
+        let all = &mut self.candidates;
+        all.clear();
+        self.sorted = 0;
+        let k = if k == 0 { logits.len() } else { k.min(logits.len()) };
+        // collects up to `room` candidates, keeps the k best of them, and then takes only better ones
+        let room = if k < logits.len() / 2 { (2 * k).max(64) } else { logits.len() };
+        all.reserve(room);
+        let mut bar = f32::NEG_INFINITY;
+        for (id, &logit) in logits.iter().enumerate() {
+            // ids ascend: one that equals the bar ranks behind those already there
+            if logit > bar {
+                all.push(Candidate { logit, id: id as u32 });
+                if all.len() == room && k < room {
+                    all.select_nth_unstable_by(k - 1, Candidate::rank);
+                    all.truncate(k);
+                    bar = all[k - 1].logit;
+                }
+            }
+        }
+        if k < all.len() {
+            all.select_nth_unstable_by(k - 1, Candidate::rank);
+            all.truncate(k);
+        }
+    }
+
+    fn best(&mut self) -> Option<Candidate> {
+        (!self.candidates.is_empty()).then(|| self.at(0))
+    }
+
+    /// The candidate of rank `i`.
+    fn at(&mut self, i: usize) -> Candidate {
+        if i >= self.sorted {
+            let n = (8 * self.sorted).max(64).max(i + 1).min(self.candidates.len());
+            let rest = &mut self.candidates[self.sorted..];
+            let wanted = n - self.sorted;
+            if wanted < rest.len() {
+                rest.select_nth_unstable_by(wanted - 1, Candidate::rank);
+            }
+            rest[..wanted].sort_unstable_by(Candidate::rank);
+            self.sorted = n;
+        }
+        self.candidates[i]
+    }
+
+    /// How many of the best it takes until `enough(their sum, share * the sum of all)`; a candidate counts
+    /// exp((logit - max) / temperature). At least 1, at most all.
+    fn reach(&mut self, share: f64, temperature: f32, enough: impl Fn(f64, f64) -> bool) -> usize {
+        let max = self.at(0).logit;
+        let weight = |c: &Candidate| f64::from(((c.logit - max) / temperature).exp());
+        let wanted = share * self.candidates.iter().map(weight).sum::<f64>();
+        let mut running = 0.0;
+        for i in 0..self.candidates.len() {
+            running += weight(&self.at(i));
+            if enough(running, wanted) {
+                return i + 1;
+            }
+        }
+        self.candidates.len()
+    }
+
+    fn truncate(&mut self, n: usize) {
+        self.candidates.truncate(n);
+        self.sorted = self.sorted.min(n);
+    }
+
+    /// Drops candidates with logits below `bar`, which the best one reaches.
+    fn drop_below(&mut self, bar: f32) {
+        // those in order stay in order: what is dropped of them is their tail
+        self.candidates.retain(|c| c.logit >= bar);
+        let sorted = self.sorted.min(self.candidates.len());
+        self.sorted = self.candidates[..sorted].partition_point(|c| c.logit >= bar);
     }
 }

@@ -1,3 +1,4 @@
 //! The CPU device.
 
 pub mod isa;
+pub mod matmul;

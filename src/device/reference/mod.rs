@@ -1,1 +1,328 @@
-//! The reference device: every op in plain f32, from its definition.
+//! The reference device: every op in plain f32, from its definition. Slow and obvious: the oracle that the
+//! fast devices are tested against, itself tested against a peer's f32 logits.
+//!
+//! Weights stay in the file's map and are dequantized row by row as they are used. Scalars that many
+//! terms add up to (a norm's mean, a softmax's denominator, an angle) are f64; tensors are f32.
+
+mod ops;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::plan::{BufferId, CacheShape, Op, Plan, Rows, WeightId};
+use super::{BLOCK_LEN, Device, DeviceInfo, Observer, Program, Progress, Session, SessionLimits, Step};
+use crate::gguf::{Gguf, dequant};
+use crate::{Error, Result};
+
+/// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
+#[derive(Debug)]
+pub struct ReferenceDevice {
+    threads: usize,
+}
+
+impl ReferenceDevice {
+    /// `threads` 0: one per core this process may use.
+    pub fn new(threads: usize) -> Self {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        ReferenceDevice { threads }
+    }
+}
+
+impl Device for ReferenceDevice {
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            name: "reference".into(),
+            arch: "f32".into(),
+            compute_units: self.threads,
+            ..DeviceInfo::default()
+        }
+    }
+
+    fn load(
+        &self,
+        plan: Arc<Plan>,
+        file: Arc<Gguf>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Program>> {
+        let mut tensors = Vec::with_capacity(plan.weights.len());
+        for weight in &plan.weights {
+            let at = file.tensors().iter().position(|t| t.name == weight.name);
+            let at = at.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
+            let tensor = &file.tensors()[at];
+            if (tensor.ty, tensor.row_len(), tensor.rows()) != (weight.ty, weight.cols, weight.rows) {
+                return Err(Error::model(format!("the tensor {} is not what the plan states", weight.name)));
+            }
+            tensors.push(at);
+        }
+        let total = tensors.iter().map(|&at| file.tensors()[at].bytes).sum();
+        if !progress(total, total) {
+            return Err(Error::Cancelled);
+        }
+        Ok(Arc::new(ReferenceProgram { plan, file, tensors, threads: self.threads }))
+    }
+
+    fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
+        let len = rows.checked_mul(cols);
+        if len != Some(src.len()) || len != Some(dst.len()) {
+            return Err(Error::param(format!(
+                "transpose of {rows} x {cols}: the source has {} elements, the destination {}",
+                src.len(),
+                dst.len()
+            )));
+        }
+        for r in 0..rows {
+            for c in 0..cols {
+                dst[c * rows + r] = src[r * cols + c];
+            }
+        }
+        Ok(())
+    }
+}
+
+struct ReferenceProgram {
+    plan: Arc<Plan>,
+    file: Arc<Gguf>,
+    /// Index into the file's tensors, per weight of the plan.
+    tensors: Vec<usize>,
+    threads: usize,
+}
+
+impl ReferenceProgram {
+    /// Dequantizes row `r` of a weight into `out` (`cols` long).
+    fn weight_row(&self, id: WeightId, r: usize, out: &mut [f32]) -> Result<()> {
+        let weight = self.plan.weight(id);
+        let bytes = self.file.data(&self.file.tensors()[self.tensors[id.0 as usize]]);
+        let row_bytes = bytes.len() / weight.rows;
+        dequant::row(weight.ty, &bytes[r * row_bytes..(r + 1) * row_bytes], out)
+    }
+
+    /// A weight of one row.
+    fn vector(&self, id: WeightId) -> Result<Vec<f32>> {
+        let mut out = vec![0.0; self.plan.weight(id).cols];
+        self.weight_row(id, 0, &mut out)?;
+        Ok(out)
+    }
+}
+
+impl Program for ReferenceProgram {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        0
+    }
+
+    fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
+        let mut buffers = Vec::with_capacity(self.plan.buffers.len());
+        for buffer in &self.plan.buffers {
+            let rows = match buffer.rows {
+                Rows::Tokens => limits.max_tokens,
+                Rows::Outputs => limits.max_outputs,
+            };
+            buffers.push(zeros(buffer.name, &[rows, buffer.width])?);
+        }
+        let CacheShape { n_layers, n_head_kv, head_dim, .. } = self.plan.cache;
+        let cells = [n_layers, limits.n_blocks, BLOCK_LEN, n_head_kv, head_dim];
+        let cache = Cache {
+            k: zeros("the cache", &cells)?,
+            v: zeros("the cache", &cells)?,
+            n_slots: limits.n_blocks * BLOCK_LEN,
+            width: n_head_kv * head_dim,
+        };
+        Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_outputs: 0, observer: None }))
+    }
+}
+
+fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
+    let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let mut out = Vec::new();
+    if len.is_none_or(|len| out.try_reserve_exact(len).is_err()) {
+        let wanted = dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+        return Err(Error::OutOfMemory { what: what.into(), wanted, free: 0, total: 0 });
+    }
+    out.resize(len.unwrap_or(0), 0.0);
+    Ok(out)
+}
+
+/// Keys and values, `n_layers x n_slots x width` each.
+struct Cache {
+    k: Vec<f32>,
+    v: Vec<f32>,
+    n_slots: usize,
+    /// `n_head_kv * head_dim`
+    width: usize,
+}
+
+impl Cache {
+    /// Where the cell of `slot` in `layer` starts, in both `k` and `v`.
+    fn at(&self, layer: usize, slot: usize) -> usize {
+        (layer * self.n_slots + slot) * self.width
+    }
+}
+
+struct ReferenceSession {
+    program: Arc<ReferenceProgram>,
+    limits: SessionLimits,
+    /// One per buffer of the plan, at its most rows.
+    buffers: Vec<Vec<f32>>,
+    cache: Cache,
+    /// Rows of logits the last step left.
+    n_outputs: usize,
+    observer: Option<Observer>,
+}
+
+impl ReferenceSession {
+    /// Rows of a buffer that `step` fills.
+    fn rows(&self, id: BufferId, step: &Step<'_>) -> usize {
+        match self.program.plan.buffer(id).rows {
+            Rows::Tokens => step.tokens.len(),
+            Rows::Outputs => step.outputs.len(),
+        }
+    }
+
+    /// A copy of the filled rows of a buffer: an op may then write to the buffer it reads.
+    fn input(&self, id: BufferId, step: &Step<'_>) -> Vec<f32> {
+        let len = self.rows(id, step) * self.program.plan.buffer(id).width;
+        self.buffers[id.0 as usize][..len].to_vec()
+    }
+
+    /// The filled rows of a buffer.
+    fn output(&mut self, id: BufferId, step: &Step<'_>) -> &mut [f32] {
+        let len = self.rows(id, step) * self.program.plan.buffer(id).width;
+        &mut self.buffers[id.0 as usize][..len]
+    }
+
+    fn run_op(&mut self, op: &Op, step: &Step<'_>) -> Result<()> {
+        let program = self.program.clone();
+        let plan = &program.plan;
+        match *op {
+            Op::Embed { weight, out } => {
+                let width = plan.weight(weight).cols;
+                let out = self.output(out, step);
+                for (token, out) in step.tokens.iter().zip(out.chunks_exact_mut(width)) {
+                    program.weight_row(weight, *token as usize, out)?;
+                }
+            }
+            Op::RmsNorm { x, weight, eps, out } => {
+                let (x, weight) = (self.input(x, step), program.vector(weight)?);
+                ops::rms_norm(&x, &weight, eps, self.output(out, step));
+            }
+            Op::MatMul { x, weight, bias, out } => {
+                let x = self.input(x, step);
+                let bias = bias.map(|bias| program.vector(bias)).transpose()?;
+                let shape = plan.weight(weight);
+                let row = |r: usize, out: &mut [f32]| program.weight_row(weight, r, out);
+                let out = self.output(out, step);
+                ops::mat_mul(&x, shape.cols, shape.rows, row, bias.as_deref(), out, program.threads)?;
+            }
+            Op::Rope { x, head_dim, rope } => {
+                let width = plan.buffer(x).width;
+                let rows = self.output(x, step).chunks_exact_mut(width);
+                for (position, row) in step.positions.iter().zip(rows) {
+                    ops::rope(row, head_dim, plan.rope(rope), *position);
+                }
+            }
+            Op::KvAppend { layer, k, v } => {
+                let (k, v) = (self.input(k, step), self.input(v, step));
+                let width = self.cache.width;
+                for (t, position) in step.positions.iter().enumerate() {
+                    let at = self.cache.at(layer, step.slot(t, *position as usize));
+                    self.cache.k[at..at + width].copy_from_slice(&k[t * width..][..width]);
+                    self.cache.v[at..at + width].copy_from_slice(&v[t * width..][..width]);
+                }
+            }
+            Op::Attention { layer, q, scale, out } => {
+                let q = self.input(q, step);
+                let len = q.len();
+                let cache = &self.cache;
+                let attend = |t: usize, out: &mut [f32]| {
+                    let width = out.len();
+                    let cells: Vec<usize> = (0..=step.positions[t] as usize)
+                        .map(|position| cache.at(layer, step.slot(t, position)))
+                        .collect();
+                    let q = &q[t * width..][..width];
+                    ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out);
+                };
+                let out = &mut self.buffers[out.0 as usize][..len];
+                ops::each_row(out, step.tokens.len(), program.threads, attend);
+            }
+            Op::Glu { gate, up, activation, out } => {
+                let (gate, up) = (self.input(gate, step), self.input(up, step));
+                ops::glu(&gate, &up, activation, self.output(out, step));
+            }
+            Op::Add { a, b, out } => {
+                let (a, b) = (self.input(a, step), self.input(b, step));
+                for ((out, a), b) in self.output(out, step).iter_mut().zip(a).zip(b) {
+                    *out = a + b;
+                }
+            }
+            Op::SelectRows { x, out } => {
+                let width = plan.buffer(x).width;
+                let x = self.input(x, step);
+                let rows = self.output(out, step).chunks_exact_mut(width);
+                for (row, out) in step.outputs.iter().zip(rows) {
+                    out.copy_from_slice(&x[*row as usize * width..][..width]);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Session for ReferenceSession {
+    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+        let SessionLimits { max_tokens, max_outputs, .. } = self.limits;
+        if step.tokens.len() > max_tokens || step.outputs.len() > max_outputs {
+            return Err(Error::param(format!(
+                "a step of {} tokens and {} outputs; the session was made for {max_tokens} and {max_outputs}",
+                step.tokens.len(),
+                step.outputs.len()
+            )));
+        }
+        self.n_outputs = 0;
+        let plan = self.program.plan.clone();
+        for op in &plan.ops {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            self.run_op(&op.op, step)?;
+            if let (Some(out), Some(mut observer)) = (op.op.output(), self.observer.take()) {
+                let rows = self.rows(out, step);
+                observer(&op.name, rows, self.output(out, step));
+                self.observer = Some(observer);
+            }
+        }
+        self.n_outputs = step.outputs.len();
+        Ok(())
+    }
+
+    fn logits(&self) -> &[f32] {
+        let plan = &self.program.plan;
+        &self.buffers[plan.logits.0 as usize][..self.n_outputs * plan.n_vocab()]
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+        for layer in 0..self.program.plan.cache.n_layers {
+            let from = self.cache.at(layer, from as usize * BLOCK_LEN);
+            let to = self.cache.at(layer, to as usize * BLOCK_LEN);
+            let len = BLOCK_LEN * self.cache.width;
+            self.cache.k.copy_within(from..from + len, to);
+            self.cache.v.copy_within(from..from + len, to);
+        }
+        Ok(())
+    }
+
+    fn memory(&self) -> (u64, u64) {
+        let bytes = |len: usize| (len * size_of::<f32>()) as u64;
+        let scratch = self.buffers.iter().map(|b| bytes(b.len())).sum();
+        (bytes(self.cache.k.len() + self.cache.v.len()), scratch)
+    }
+
+    fn observe(&mut self, observer: Option<Observer>) {
+        self.observer = observer;
+    }
+}

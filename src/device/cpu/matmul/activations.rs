@@ -1,0 +1,148 @@
+//! Activations rounded to 8 bits, by blocks of 32.
+
+use super::format::BLOCK;
+use super::memory::Memory;
+use crate::Result;
+use crate::device::cpu::isa::Isa;
+
+/// 32 activations: `scale * q`, q in -127..=127. One cache line.
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub(super) struct Q8Block {
+    pub q: [i8; BLOCK],
+    /// amax / 127; NaN if an activation is not finite.
+    pub scale: f32,
+    /// scale * sum of q, for types with a minimum: of all, and of columns 0..16 and 16..32.
+    pub scaled_sum: f32,
+    pub scaled_sums: [f32; 2],
+    /// -(sum of q), for types whose zero is not 0: likewise.
+    pub minus_sum: i32,
+    pub minus_sums: [i32; 2],
+}
+
+/// Below this amax a block is taken as zeros: 127 / amax must be finite.
+const TINY: f32 = 1e-35;
+
+/// Quantized rows, allocated once for up to `max_rows` rows of up to `max_cols` columns.
+pub struct Q8Rows {
+    blocks: Memory,
+    max_rows: usize,
+    /// Blocks from a row to the next; odd, so that rows do not compete for the same cache sets.
+    stride: usize,
+}
+
+impl Q8Rows {
+    pub fn new(max_rows: usize, max_cols: usize) -> Result<Self> {
+        let stride = max_cols.div_ceil(BLOCK) | 1;
+        let bytes = max_rows.saturating_mul(stride).saturating_mul(size_of::<Q8Block>());
+        let blocks = Memory::zeroed(bytes, "quantized activations")?;
+        Ok(Self { blocks, max_rows, stride })
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.blocks.bytes()
+    }
+
+    pub fn max_rows(&self) -> usize {
+        self.max_rows
+    }
+
+    /// Columns that a row has room for.
+    pub fn max_cols(&self) -> usize {
+        self.stride * BLOCK
+    }
+
+    /// Quantizes `x`, whose length is a multiple of 32, to nearest, ties to even. A block with an
+    /// activation that is not finite makes every product with it NaN.
+    ///
+    /// # Safety
+    /// `isa` is available, and during the call no other thread uses this row.
+    pub unsafe fn quantize_row(&self, isa: Isa, row: usize, x: &[f32]) {
+        assert!(row < self.max_rows && x.len() <= self.max_cols() && x.len().is_multiple_of(BLOCK));
+        // SAFETY: row and length were checked; the caller vouches that the row is not in use elsewhere.
+        let blocks = unsafe { std::slice::from_raw_parts_mut(self.row(row).cast_mut(), x.len() / BLOCK) };
+        match isa {
+            Isa::Scalar => quantize(x, blocks),
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: the caller vouches for the instructions.
+            Isa::Avx2 => unsafe { quantize_avx2(x, blocks) },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            Isa::Avx512Vnni => unsafe { quantize_avx512(x, blocks) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512Vnni => quantize(x, blocks),
+        }
+    }
+
+    /// What the quantized row stands for.
+    ///
+    /// # Safety
+    /// During the call no other thread writes this row.
+    pub unsafe fn dequantize_row(&self, row: usize, x: &mut [f32]) {
+        assert!(row < self.max_rows && x.len() <= self.max_cols());
+        for (b, x) in x.chunks_mut(BLOCK).enumerate() {
+            // SAFETY: row and length were checked.
+            let block = unsafe { &*self.row(row).add(b) };
+            for (x, q) in x.iter_mut().zip(block.q) {
+                *x = block.scale * f32::from(q);
+            }
+        }
+    }
+
+    /// Blocks from a row to the next.
+    pub(super) fn stride(&self) -> usize {
+        self.stride
+    }
+
+    pub(super) fn row(&self, row: usize) -> *const Q8Block {
+        debug_assert!(row < self.max_rows);
+        self.blocks.as_ptr().cast::<Q8Block>().wrapping_add(row * self.stride)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn quantize_avx2(x: &[f32], blocks: &mut [Q8Block]) {
+    quantize(x, blocks);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+fn quantize_avx512(x: &[f32], blocks: &mut [Q8Block]) {
+    quantize(x, blocks);
+}
+
+/// Plain loops for the compiler to vectorize; the same result on every path.
+#[inline(always)]
+fn quantize(x: &[f32], blocks: &mut [Q8Block]) {
+    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        // As integers the magnitudes keep their order, with infinities and NaN above all.
+        let mut amax_bits = 0;
+        for x in x {
+            amax_bits = amax_bits.max(x.to_bits() & 0x7fff_ffff);
+        }
+        let amax = f32::from_bits(amax_bits);
+        let (scale, inverse) = match amax {
+            _ if !amax.is_finite() => (f32::NAN, f32::NAN),
+            _ if amax < TINY => (0.0, 0.0),
+            _ => (amax / 127.0, 127.0 / amax),
+        };
+        // In 1.5 * 2^23 .. the last bit is worth 1: adding rounds to nearest even.
+        const ROUND: f32 = 12_582_912.0;
+        let mut q = [0; BLOCK];
+        if inverse.is_finite() {
+            for (q, x) in q.iter_mut().zip(x) {
+                *q = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
+            }
+        }
+        let sums = [q[..16].iter().sum::<i32>(), q[16..].iter().sum::<i32>()];
+        *block = Q8Block {
+            q: q.map(|q| q as i8),
+            scale,
+            scaled_sum: scale * (sums[0] + sums[1]) as f32,
+            scaled_sums: [scale * sums[0] as f32, scale * sums[1] as f32],
+            minus_sum: -(sums[0] + sums[1]),
+            minus_sums: [-sums[0], -sums[1]],
+        };
+    }
+}

@@ -1,0 +1,1 @@
+pub(super) use super::scalar::Scalar as Avx512;

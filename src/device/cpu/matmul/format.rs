@@ -1,0 +1,333 @@
+//! The packed layout of each quantized type, as data: the kernels are generic over it.
+//!
+//! A tile is 16 rows. Its columns go by blocks of 32, a block by 8 groups of 4 columns: what one lane
+//! of a byte dot product takes in. Quants are unsigned; a *word* is 16 rows x 4 columns of them, 64
+//! bytes, row-major. A plane of B bits (1, 2, 4 or 8) stores the 8 words of a block in B stored words:
+//! the quants of group g are in stored word `g % B`, at bit `B * (g / B)` of each byte. A quant is a
+//! base plane's bits, with those of a high plane above them.
+//!
+//! One *unit* of a tile covers the columns of one block of the file (32, or 256 for the K types):
+//! ```text
+//! per block of 32 columns   base plane 64*BASE bytes, high plane 64*HIGH bytes
+//! then, by Scales           F16:    d [f16; 16]
+//!                           F16Min: d [f16; 16], min [f16; 16]
+//!                           Sub:    scale [i8; 16] per group of 16 columns, d [f16; 16]
+//!                           SubMin: scale [u8; 16] per block, min [u8; 16] per block, d, dmin [f16; 16]
+//!                           Nibble: scale | min << 4 [u8; 16] per group of 16 columns, d, dmin [f16; 16]
+//! ```
+//! Units of a tile follow each other; the same bytes serve every instruction set.
+
+/// Rows of a tile.
+pub const TILE_ROWS: usize = 16;
+/// Columns of a block: what activations share a scale over.
+pub const BLOCK: usize = 32;
+/// Words in a block.
+pub(super) const WORDS: usize = 8;
+/// Bytes of a word.
+pub(super) const WORD: usize = 4 * TILE_ROWS;
+
+/// How a quant becomes a weight.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Scales {
+    /// d * (q - ZERO), for 32 columns.
+    F16,
+    /// d * q + min, for 32 columns.
+    F16Min,
+    /// d * scale * (q - ZERO), a scale for 16 columns.
+    Sub,
+    /// d * scale * q - dmin * min, a scale and a min for 32 columns.
+    SubMin,
+    /// As SubMin, for 16 columns.
+    Nibble,
+}
+
+/// What the file holds beside the quants, for one block of one row. f16 stay as bytes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct FileScales {
+    pub d: [u8; 2],
+    pub min: [u8; 2],
+    pub sub: [u8; 16],
+    pub sub_min: [u8; 8],
+}
+
+pub(super) trait Format {
+    /// Bits of the base plane and of the high plane (0: none).
+    const BASE: usize;
+    const HIGH: usize;
+    /// The quant that means 0; a power of two, or 0 for types with a minimum.
+    const ZERO: i32 = 0;
+    const SCALES: Scales;
+    /// Bytes of a block of the file.
+    const FILE_BYTES: usize;
+
+    /// Quants of columns `32 * b ..` of a block of the file.
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK];
+    fn scales(block: &[u8]) -> FileScales;
+
+    /// Blocks of 32 columns in a unit.
+    const BLOCKS: usize = match Self::SCALES {
+        Scales::F16 | Scales::F16Min => 1,
+        Scales::Sub | Scales::SubMin | Scales::Nibble => 8,
+    };
+    /// Bytes of the quants of a block of 32 columns.
+    const QUANT_BYTES: usize = WORD * (Self::BASE + Self::HIGH);
+    /// Where a unit's scales start.
+    const SCALES_AT: usize = Self::BLOCKS * Self::QUANT_BYTES;
+    /// Where its d, and min or dmin, start.
+    const D_AT: usize = Self::SCALES_AT
+        + match Self::SCALES {
+            Scales::F16 | Scales::F16Min => 0,
+            Scales::Sub | Scales::SubMin | Scales::Nibble => 16 * TILE_ROWS,
+        };
+    const UNIT_BYTES: usize = Self::D_AT
+        + match Self::SCALES {
+            Scales::F16 | Scales::Sub => 2 * TILE_ROWS,
+            Scales::F16Min | Scales::SubMin | Scales::Nibble => 4 * TILE_ROWS,
+        };
+    /// Whether 16 columns share a scale, not 32.
+    const HALVES: bool = matches!(Self::SCALES, Scales::Sub | Scales::Nibble);
+    const HAS_MIN: bool = matches!(Self::SCALES, Scales::F16Min | Scales::SubMin | Scales::Nibble);
+}
+
+// Block layouts of the file: little endian, in the order of the fields named with each type.
+
+fn pair(bytes: &[u8], at: usize) -> [u8; 2] {
+    [bytes[at], bytes[at + 1]]
+}
+
+/// 16 bytes: columns 0..16 in the low nibbles, 16..32 in the high ones.
+#[inline(always)]
+fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
+    let bytes = &bytes[..16];
+    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+}
+
+/// Adds bit `i` of `high` to quant `i`, as its fifth bit.
+#[inline(always)]
+fn with_fifth_bits(mut quants: [u8; BLOCK], high: &[u8]) -> [u8; BLOCK] {
+    let high: [u8; 4] = std::array::from_fn(|i| high[i]);
+    for i in 0..BLOCK {
+        quants[i] |= ((high[i / 8] >> (i % 8)) & 1) << 4;
+    }
+    quants
+}
+
+/// d f16, quants [u4; 32]
+pub(super) struct Q4_0;
+impl Format for Q4_0 {
+    const BASE: usize = 4;
+    const HIGH: usize = 0;
+    const ZERO: i32 = 8;
+    const SCALES: Scales = Scales::F16;
+    const FILE_BYTES: usize = 18;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+        nibbles(&block[2..18])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 0), ..Default::default() }
+    }
+}
+
+/// d f16, min f16, quants [u4; 32]
+pub(super) struct Q4_1;
+impl Format for Q4_1 {
+    const BASE: usize = 4;
+    const HIGH: usize = 0;
+    const SCALES: Scales = Scales::F16Min;
+    const FILE_BYTES: usize = 20;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+        nibbles(&block[4..20])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 0), min: pair(block, 2), ..Default::default() }
+    }
+}
+
+/// d f16, fifth bits [u1; 32], low bits [u4; 32]
+pub(super) struct Q5_0;
+impl Format for Q5_0 {
+    const BASE: usize = 4;
+    const HIGH: usize = 1;
+    const ZERO: i32 = 16;
+    const SCALES: Scales = Scales::F16;
+    const FILE_BYTES: usize = 22;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+        with_fifth_bits(nibbles(&block[6..22]), &block[2..6])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 0), ..Default::default() }
+    }
+}
+
+/// d f16, min f16, fifth bits [u1; 32], low bits [u4; 32]
+pub(super) struct Q5_1;
+impl Format for Q5_1 {
+    const BASE: usize = 4;
+    const HIGH: usize = 1;
+    const SCALES: Scales = Scales::F16Min;
+    const FILE_BYTES: usize = 24;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+        with_fifth_bits(nibbles(&block[8..24]), &block[4..8])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 0), min: pair(block, 2), ..Default::default() }
+    }
+}
+
+/// d f16, quants [i8; 32]
+pub(super) struct Q8_0;
+impl Format for Q8_0 {
+    const BASE: usize = 8;
+    const HIGH: usize = 0;
+    const ZERO: i32 = 128;
+    const SCALES: Scales = Scales::F16;
+    const FILE_BYTES: usize = 34;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+        let block = &block[2..34];
+        std::array::from_fn(|i| block[i] ^ 0x80)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 0), ..Default::default() }
+    }
+}
+
+/// Bits `2 * (b % 4)..` of bytes `32 * (b / 4)..`: how 2-bit planes of the K types run.
+#[inline(always)]
+fn two_bits(bytes: &[u8], b: usize) -> [u8; BLOCK] {
+    let bytes = &bytes[32 * (b / 4)..][..32];
+    std::array::from_fn(|i| (bytes[i] >> (2 * (b % 4))) & 3)
+}
+
+/// Adds bit `b` of each byte of `high` to the quant, at bit `at`.
+#[inline(always)]
+fn with_bit(mut quants: [u8; BLOCK], high: &[u8], b: usize, at: usize) -> [u8; BLOCK] {
+    let high = &high[..BLOCK];
+    for i in 0..BLOCK {
+        quants[i] |= ((high[i] >> b) & 1) << at;
+    }
+    quants
+}
+
+/// scale and min [u4, u4; 16], quants [u2; 256], d f16, dmin f16
+pub(super) struct Q2K;
+impl Format for Q2K {
+    const BASE: usize = 2;
+    const HIGH: usize = 0;
+    const SCALES: Scales = Scales::Nibble;
+    const FILE_BYTES: usize = 84;
+    #[inline(always)]
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+        two_bits(&block[16..80], b)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales {
+            d: pair(block, 80),
+            min: pair(block, 82),
+            sub: std::array::from_fn(|i| block[i]),
+            ..Default::default()
+        }
+    }
+}
+
+/// third bits [u1; 256], low bits [u2; 256], scales [u6; 16] with zero 32, d f16
+pub(super) struct Q3K;
+impl Format for Q3K {
+    const BASE: usize = 2;
+    const HIGH: usize = 1;
+    const ZERO: i32 = 4;
+    const SCALES: Scales = Scales::Sub;
+    const FILE_BYTES: usize = 110;
+    #[inline(always)]
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+        with_bit(two_bits(&block[32..96], b), &block[..32], b, 2)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        let packed = &block[96..108];
+        // Low 4 bits: 16 nibbles of 8 bytes; high 2 bits: of 4 bytes, byte i % 4.
+        let sub = std::array::from_fn(|i| {
+            let low = (packed[i % 8] >> (4 * (i / 8))) & 15;
+            let high = (packed[8 + i % 4] >> (2 * (i / 4))) & 3;
+            (low | high << 4).wrapping_sub(32)
+        });
+        FileScales { d: pair(block, 108), sub, ..Default::default() }
+    }
+}
+
+/// The 12 bytes of 8 scales [u6] and 8 mins [u6] of Q4_K and Q5_K: of the first four, 6 bits each in
+/// bytes 0..4 and 4..8; of the others, low nibbles in bytes 8..12 and the top bits of bytes 0..8.
+fn scales_and_mins(packed: &[u8]) -> ([u8; 16], [u8; 8]) {
+    let mut scales = [0; 16];
+    let mut mins = [0; 8];
+    for i in 0..4 {
+        scales[i] = packed[i] & 63;
+        mins[i] = packed[4 + i] & 63;
+        scales[4 + i] = packed[8 + i] & 15 | packed[i] >> 6 << 4;
+        mins[4 + i] = packed[8 + i] >> 4 | packed[4 + i] >> 6 << 4;
+    }
+    (scales, mins)
+}
+
+/// Nibble `b % 2` of bytes `32 * (b / 2)..`.
+#[inline(always)]
+fn half_bytes(bytes: &[u8], b: usize) -> [u8; BLOCK] {
+    let bytes = &bytes[32 * (b / 2)..][..32];
+    std::array::from_fn(|i| (bytes[i] >> (4 * (b % 2))) & 15)
+}
+
+/// d f16, dmin f16, scales and mins [u6; 16], quants [u4; 256]
+pub(super) struct Q4K;
+impl Format for Q4K {
+    const BASE: usize = 4;
+    const HIGH: usize = 0;
+    const SCALES: Scales = Scales::SubMin;
+    const FILE_BYTES: usize = 144;
+    #[inline(always)]
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+        half_bytes(&block[16..144], b)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        let (sub, sub_min) = scales_and_mins(&block[4..16]);
+        FileScales { d: pair(block, 0), min: pair(block, 2), sub, sub_min }
+    }
+}
+
+/// d f16, dmin f16, scales and mins [u6; 16], fifth bits [u1; 256], low bits [u4; 256]
+pub(super) struct Q5K;
+impl Format for Q5K {
+    const BASE: usize = 4;
+    const HIGH: usize = 1;
+    const SCALES: Scales = Scales::SubMin;
+    const FILE_BYTES: usize = 176;
+    #[inline(always)]
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+        with_bit(half_bytes(&block[48..176], b), &block[16..48], b, 4)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        Q4K::scales(block)
+    }
+}
+
+/// low bits [u4; 256], high bits [u2; 256], scales [i8; 16], d f16
+pub(super) struct Q6K;
+impl Format for Q6K {
+    const BASE: usize = 4;
+    const HIGH: usize = 2;
+    const ZERO: i32 = 32;
+    const SCALES: Scales = Scales::Sub;
+    const FILE_BYTES: usize = 210;
+    #[inline(always)]
+    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+        // 128 columns: the low nibbles of 64 bytes, then their high nibbles.
+        let low = &block[64 * (b / 4) + 32 * (b % 2)..][..32];
+        let high = two_bits(&block[128..192], b);
+        std::array::from_fn(|i| (low[i] >> (4 * (b % 4 / 2))) & 15 | high[i] << 4)
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: pair(block, 208), sub: std::array::from_fn(|i| block[192 + i]), ..Default::default() }
+    }
+}

@@ -1,0 +1,368 @@
+//! The quantized matrix product: `out[t][r] = dot(w.row(r), x[t]) + bias[r]`.
+//!
+//! Weights are repacked once into tiles of 16 rows ([`format`]), in about the file's bits per weight:
+//! a few tokens cost what it costs to read them. Quantized types multiply activations rounded to
+//! 8 bits ([`Q8Rows`]) in exact integer arithmetic within a block; float types multiply f32.
+//!
+//! A token's result does not depend, in a single bit, on the tokens or tiles computed with it: every
+//! sum runs over the columns in one fixed order.
+
+mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod float;
+mod format;
+mod memory;
+mod pack;
+mod scalar;
+
+use std::ops::Range;
+
+use super::isa::Isa;
+use crate::gguf::TensorType;
+use crate::{Error, Result};
+
+pub use activations::Q8Rows;
+pub use format::TILE_ROWS;
+
+use activations::Q8Block;
+use float::Float;
+use format::Format;
+use memory::Memory;
+
+/// What a matrix takes its activations as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ActivationFormat {
+    Q8,
+    F32,
+}
+
+/// Activations of a step, one row per token.
+#[derive(Clone, Copy)]
+pub enum Activations<'a> {
+    Q8(&'a Q8Rows),
+    /// Row `t` starts at `t * stride`.
+    F32 {
+        x: &'a [f32],
+        stride: usize,
+    },
+}
+
+/// The weights of one matrix, `rows x cols`.
+pub struct PackedMatrix {
+    ty: TensorType,
+    rows: usize,
+    cols: usize,
+    tile_bytes: usize,
+    memory: Memory,
+}
+
+/// Evaluates `$body` with `$F` the format of a quantized type, or `$W` the element of a float type.
+macro_rules! with_type {
+    ($ty:expr, quantized $F:ident => $quantized:expr, float $W:ident => $float:expr, else => $none:expr) => {
+        match $ty {
+            TensorType::Q4_0 => with_type!(@ $F = format::Q4_0, $quantized),
+            TensorType::Q4_1 => with_type!(@ $F = format::Q4_1, $quantized),
+            TensorType::Q5_0 => with_type!(@ $F = format::Q5_0, $quantized),
+            TensorType::Q5_1 => with_type!(@ $F = format::Q5_1, $quantized),
+            TensorType::Q8_0 => with_type!(@ $F = format::Q8_0, $quantized),
+            TensorType::Q2_K => with_type!(@ $F = format::Q2K, $quantized),
+            TensorType::Q3_K => with_type!(@ $F = format::Q3K, $quantized),
+            TensorType::Q4_K => with_type!(@ $F = format::Q4K, $quantized),
+            TensorType::Q5_K => with_type!(@ $F = format::Q5K, $quantized),
+            TensorType::Q6_K => with_type!(@ $F = format::Q6K, $quantized),
+            TensorType::F32 => with_type!(@ $W = float::F32, $float),
+            TensorType::F16 => with_type!(@ $W = float::F16, $float),
+            TensorType::BF16 => with_type!(@ $W = float::BF16, $float),
+            _ => $none,
+        }
+    };
+    (@ $T:ident = $format:ty, $body:expr) => {{
+        type $T = $format;
+        $body
+    }};
+}
+
+/// Types that [`PackedMatrix`] takes.
+pub const SUPPORTED: [TensorType; 13] = [
+    TensorType::F32,
+    TensorType::F16,
+    TensorType::BF16,
+    TensorType::Q4_0,
+    TensorType::Q4_1,
+    TensorType::Q5_0,
+    TensorType::Q5_1,
+    TensorType::Q8_0,
+    TensorType::Q2_K,
+    TensorType::Q3_K,
+    TensorType::Q4_K,
+    TensorType::Q5_K,
+    TensorType::Q6_K,
+];
+
+impl PackedMatrix {
+    /// Allocates; [`pack_tile`](Self::pack_tile) fills. `cols` is whole blocks of `ty`.
+    pub fn new(ty: TensorType, rows: usize, cols: usize) -> Result<Self> {
+        let tile_bytes = with_type!(ty,
+        quantized F => cols.is_multiple_of(F::BLOCKS * format::BLOCK)
+            .then(|| (cols / (F::BLOCKS * format::BLOCK)).checked_mul(F::UNIT_BYTES)),
+        float W => Some(cols.checked_mul(TILE_ROWS * W::SIZE)),
+        else => return Err(Error::Unsupported {
+            what: "tensor type",
+            name: ty.to_string(),
+            supported: SUPPORTED.map(|ty| ty.name()).join(", "),
+        }));
+        let tile_bytes = tile_bytes
+            .ok_or_else(|| Error::param(format!("a {ty} matrix of {cols} columns: not whole blocks")))?
+            .unwrap_or(usize::MAX);
+        let bytes = tile_bytes.saturating_mul(rows.div_ceil(TILE_ROWS));
+        let memory = Memory::new(bytes, "packed weights")?;
+        Ok(Self { ty, rows, cols, tile_bytes, memory })
+    }
+
+    pub fn ty(&self) -> TensorType {
+        self.ty
+    }
+
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub fn cols(&self) -> usize {
+        self.cols
+    }
+
+    pub fn n_tiles(&self) -> usize {
+        self.rows.div_ceil(TILE_ROWS)
+    }
+
+    /// Bytes that a product reads, rows missing in the last tile included.
+    pub fn bytes(&self) -> usize {
+        self.tile_bytes * self.n_tiles()
+    }
+
+    pub fn format(&self) -> ActivationFormat {
+        match self.ty {
+            TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActivationFormat::F32,
+            _ => ActivationFormat::Q8,
+        }
+    }
+
+    /// Fills tile `t` from the tensor's bytes, row-major as in the file.
+    ///
+    /// # Safety
+    /// During the call no other thread uses this tile.
+    pub unsafe fn pack_tile(&self, t: usize, tensor: &[u8]) {
+        assert!(t < self.n_tiles() && tensor.len().is_multiple_of(self.rows));
+        let row_bytes = tensor.len() / self.rows;
+        let first = t * TILE_ROWS;
+        let n_rows = TILE_ROWS.min(self.rows - first);
+        let mut rows: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
+        for (r, row) in rows[..n_rows].iter_mut().enumerate() {
+            *row = &tensor[(first + r) * row_bytes..][..row_bytes];
+        }
+        let rows = &rows[..n_rows];
+        // SAFETY: the tile lies within the allocation and, says the caller, belongs to this call. The
+        // packers below only write to it, and write all of it.
+        let tile = unsafe { std::slice::from_raw_parts_mut(self.tile(t).cast_mut(), self.tile_bytes) };
+        with_type!(self.ty,
+            quantized F => {
+                assert_eq!(row_bytes, self.cols / (F::BLOCKS * format::BLOCK) * F::FILE_BYTES);
+                pack::quantized::<F>(rows, tile);
+            },
+            float W => {
+                assert_eq!(row_bytes, self.cols * W::SIZE);
+                pack::float::<{ W::SIZE }>(rows, tile);
+            },
+            else => unreachable!("refused by new"));
+    }
+
+    fn tile(&self, t: usize) -> *const u8 {
+        self.memory.as_ptr().wrapping_add(t * self.tile_bytes)
+    }
+}
+
+/// One call of [`matmul`].
+struct Job<'a> {
+    w: &'a PackedMatrix,
+    tokens: Range<usize>,
+    tiles: Range<usize>,
+    bias: Option<&'a [f32]>,
+    out: *mut f32,
+    out_stride: usize,
+}
+
+/// Sums of one tile for N tokens.
+type Sums<const N: usize> = [[f32; TILE_ROWS]; N];
+
+/// The kernels of an instruction set: the dot products of a tile's rows with N tokens.
+///
+/// # Safety
+/// The instructions are available; `tile` holds the packed `cols` columns; `x` points to N rows, each
+/// `x_stride` (blocks, floats) after the other.
+trait Kernels {
+    unsafe fn quantized<F: Format, const N: usize>(
+        tile: *const u8,
+        units: usize,
+        x: *const Q8Block,
+        x_stride: usize,
+        sums: &mut Sums<N>,
+    );
+    unsafe fn float<W: Float, const N: usize>(
+        tile: *const u8,
+        cols: usize,
+        x: *const f32,
+        x_stride: usize,
+        sums: &mut Sums<N>,
+    );
+}
+
+/// `out[t * out_stride + r] = dot(w.row(r), x[t]) + bias[r]`, for `t` of `tokens` and the rows `r` of
+/// `tiles`; nothing else of `out` is touched. `bias` has an entry per row of `w`.
+///
+/// # Safety
+/// `isa` is available. The tiles are packed and the rows of `x` quantized (`w.cols()` columns), and no
+/// other thread writes either during the call. `out` is valid for the writes named above, and no other
+/// thread uses those places.
+#[allow(clippy::too_many_arguments)]
+pub unsafe fn matmul(
+    isa: Isa,
+    w: &PackedMatrix,
+    x: Activations<'_>,
+    tokens: Range<usize>,
+    tiles: Range<usize>,
+    bias: Option<&[f32]>,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    assert!(tiles.end <= w.n_tiles() && bias.is_none_or(|bias| bias.len() == w.rows));
+    match x {
+        Activations::Q8(rows) => assert!(tokens.end <= rows.max_rows() && w.cols <= rows.max_cols()),
+        Activations::F32 { x, stride } => {
+            assert!(tokens.is_empty() || (tokens.end - 1) * stride + w.cols <= x.len());
+        }
+    }
+    let job = Job { w, tokens, tiles, bias, out, out_stride };
+    // SAFETY: the caller vouches for the instructions and for `out`; the ranges were checked.
+    unsafe {
+        match isa {
+            Isa::Scalar => job.run::<scalar::Scalar>(x),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => job.run::<avx2::Avx2>(x),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => job.run::<avx512::Avx512>(x),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512Vnni => job.run::<scalar::Scalar>(x),
+        }
+    }
+}
+
+impl Job<'_> {
+    /// # Safety
+    /// As [`matmul`], with K's instructions.
+    unsafe fn run<K: Kernels>(&self, x: Activations<'_>) {
+        let cols = self.w.cols;
+        with_type!(self.w.ty,
+            quantized F => {
+                let Activations::Q8(rows) = x else { panic!("{} takes quantized activations", self.w.ty) };
+                let units = cols / (F::BLOCKS * format::BLOCK);
+                let row = |t: usize| rows.row(t);
+                let row_bytes = rows.stride() * size_of::<Q8Block>();
+                // SAFETY: of the rows and tiles in range.
+                unsafe {
+                    self.by_tokens(
+                        row_bytes,
+                        |tile, t, sums| K::quantized::<F, 8>(tile, units, row(t), rows.stride(), sums),
+                        |tile, t, sums| K::quantized::<F, 4>(tile, units, row(t), rows.stride(), sums),
+                        |tile, t, sums| K::quantized::<F, 2>(tile, units, row(t), rows.stride(), sums),
+                        |tile, t, sums| K::quantized::<F, 1>(tile, units, row(t), rows.stride(), sums),
+                    )
+                }
+            },
+            float W => {
+                let Activations::F32 { x, stride } = x else { panic!("{} takes f32 activations", self.w.ty) };
+                let row = |t: usize| x[t * stride..].as_ptr();
+                // SAFETY: as above.
+                unsafe {
+                    self.by_tokens(
+                        4 * stride,
+                        |tile, t, sums| K::float::<W, 8>(tile, cols, row(t), stride, sums),
+                        |tile, t, sums| K::float::<W, 4>(tile, cols, row(t), stride, sums),
+                        |tile, t, sums| K::float::<W, 2>(tile, cols, row(t), stride, sums),
+                        |tile, t, sums| K::float::<W, 1>(tile, cols, row(t), stride, sums),
+                    )
+                }
+            },
+            else => unreachable!("refused by PackedMatrix::new"));
+    }
+
+    /// Runs the kernels over tokens and tiles; `row_bytes` are those of a token's activations.
+    ///
+    /// # Safety
+    /// `out` is valid for the rows of `tiles` and `tokens`.
+    #[inline(always)]
+    unsafe fn by_tokens(
+        &self,
+        row_bytes: usize,
+        eight: impl Fn(*const u8, usize, &mut Sums<8>),
+        four: impl Fn(*const u8, usize, &mut Sums<4>),
+        two: impl Fn(*const u8, usize, &mut Sums<2>),
+        one: impl Fn(*const u8, usize, &mut Sums<1>),
+    ) {
+        /// Activations that stay in the second-level cache while the tiles pass by.
+        const CACHED: usize = 256 << 10;
+        let chunk = (CACHED / row_bytes.max(1)).max(8) & !7;
+        let mut start = self.tokens.start;
+        while start < self.tokens.end {
+            let end = self.tokens.end.min(start + chunk);
+            for tile in self.tiles.clone() {
+                let w = self.w.tile(tile);
+                let mut t = start;
+                // SAFETY: rows of this tile and tokens of this job.
+                unsafe {
+                    while end - t >= 8 {
+                        t = self.step(tile, t, |sums| eight(w, t, sums));
+                    }
+                    if end - t >= 4 {
+                        t = self.step(tile, t, |sums| four(w, t, sums));
+                    }
+                    if end - t >= 2 {
+                        t = self.step(tile, t, |sums| two(w, t, sums));
+                    }
+                    if end - t >= 1 {
+                        self.step(tile, t, |sums| one(w, t, sums));
+                    }
+                }
+            }
+            start = end;
+        }
+    }
+
+    /// N tokens from `t` on; returns the token after them.
+    #[inline(always)]
+    unsafe fn step<const N: usize>(&self, tile: usize, t: usize, kernel: impl Fn(&mut Sums<N>)) -> usize {
+        let mut sums = [[0.0; TILE_ROWS]; N];
+        kernel(&mut sums);
+        let first = tile * TILE_ROWS;
+        let n_rows = TILE_ROWS.min(self.w.rows - first);
+        for (i, sums) in sums.iter_mut().enumerate() {
+            if let Some(bias) = self.bias {
+                for (sum, bias) in sums.iter_mut().zip(&bias[first..first + n_rows]) {
+                    *sum += bias;
+                }
+            }
+            // SAFETY: the rows first .. first + n_rows of a token of this job.
+            unsafe {
+                let out = self.out.add((t + i) * self.out_stride + first);
+                if n_rows == TILE_ROWS {
+                    out.cast::<[f32; TILE_ROWS]>().write_unaligned(*sums);
+                } else {
+                    std::ptr::copy_nonoverlapping(sums.as_ptr(), out, n_rows);
+                }
+            }
+        }
+        t + N
+    }
+}

@@ -1,0 +1,253 @@
+//! The arithmetic of the ops, over plain slices.
+
+use crate::Result;
+use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
+
+/// Sum of products, in 16 partial sums: the compiler may then use vector registers, and the rounding
+/// error grows with len / 16 rather than len.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut sums = [0.0f32; 16];
+    let (a, a_rest) = a.as_chunks::<16>();
+    let (b, b_rest) = b.as_chunks::<16>();
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..16 {
+            sums[i] += a[i] * b[i];
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Every group of `weight.len()` elements: x / sqrt(mean(x^2) + eps) * weight.
+pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let n = weight.len();
+    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
+        let mean = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / n as f64;
+        let scale = (1.0 / (mean + f64::from(eps)).sqrt()) as f32;
+        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+            *out = x * scale * weight;
+        }
+    }
+}
+
+/// out[t][r] = dot(row(r), x[t]) + bias[r]. `row(r, buffer)` dequantizes a row of the weight: once per call,
+/// for all tokens. Rows are divided among the threads.
+pub fn mat_mul(
+    x: &[f32],
+    cols: usize,
+    rows: usize,
+    row: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+    threads: usize,
+) -> Result<()> {
+    let n_tokens = x.len() / cols;
+    if n_tokens == 0 {
+        return Ok(());
+    }
+    // rows first..last of the product, transposed: [r - first][t]
+    let part = |first: usize, last: usize| -> Result<Vec<f32>> {
+        let mut weight = vec![0.0; cols];
+        let mut product = Vec::with_capacity((last - first) * n_tokens);
+        for r in first..last {
+            row(r, &mut weight)?;
+            let bias = bias.map_or(0.0, |bias| bias[r]);
+            product.extend(x.chunks_exact(cols).map(|x| dot(&weight, x) + bias));
+        }
+        Ok(product)
+    };
+    let mut scatter = |first: usize, product: &[f32]| {
+        for (r, product) in product.chunks_exact(n_tokens).enumerate() {
+            for (t, value) in product.iter().enumerate() {
+                out[t * rows + first + r] = *value;
+            }
+        }
+    };
+
+    // threads cost some 50 us to start: as long as a small product takes
+    let threads = if rows * cols * n_tokens < 1 << 17 { 1 } else { threads };
+    let share = rows.div_ceil(threads);
+    let starts: Vec<usize> = (0..rows).step_by(share).collect();
+    if starts.len() == 1 {
+        scatter(0, &part(0, rows)?);
+        return Ok(());
+    }
+    std::thread::scope(|scope| {
+        let part = &part;
+        let workers: Vec<_> =
+            starts.iter().map(|&first| scope.spawn(move || part(first, (first + share).min(rows)))).collect();
+        for (first, worker) in starts.iter().zip(workers) {
+            match worker.join() {
+                Ok(product) => scatter(*first, &product?),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Calls `f(t, row t of out)` for each of `n` rows, divided among the threads.
+pub fn each_row(out: &mut [f32], n: usize, threads: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+    if n == 0 {
+        return;
+    }
+    let width = out.len() / n;
+    let share = n.div_ceil(threads);
+    let work = |first: usize, rows: &mut [f32]| {
+        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
+            f(first + i, row);
+        }
+    };
+    if share == n {
+        return work(0, out);
+    }
+    std::thread::scope(|scope| {
+        for (i, rows) in out.chunks_mut(share * width).enumerate() {
+            scope.spawn(move || work(i * share, rows));
+        }
+    });
+}
+
+/// Rotates each head of `row`. The angle is computed in f64: its error is then that of `inv_freq` alone,
+/// one part in 2^24, at any position.
+pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) {
+    let half = rope.inv_freq.len();
+    let turns: Vec<(f32, f32)> = rope
+        .inv_freq
+        .iter()
+        .map(|freq| {
+            let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
+            (sin as f32 * rope.magnitude, cos as f32 * rope.magnitude)
+        })
+        .collect();
+    for head in row.chunks_exact_mut(head_dim) {
+        for (i, (sin, cos)) in turns.iter().enumerate() {
+            let (a, b) = match rope.pairs {
+                RopePairs::Consecutive => (2 * i, 2 * i + 1),
+                RopePairs::Halves => (i, i + half),
+            };
+            let (x, y) = (head[a], head[b]);
+            head[a] = x * cos - y * sin;
+            head[b] = x * sin + y * cos;
+        }
+    }
+}
+
+/// One token's attention. `cells`: where the key and the value of each position it sees start in `k` and `v`.
+pub fn attention(
+    q: &[f32],
+    cells: &[usize],
+    k: &[f32],
+    v: &[f32],
+    shape: CacheShape,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let dim = shape.head_dim;
+    let group = shape.n_head / shape.n_head_kv;
+    let mut weights = vec![0.0f32; cells.len()];
+    for (head, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
+        let head_at = head / group * dim;
+        for (weight, cell) in weights.iter_mut().zip(cells) {
+            *weight = dot(q, &k[cell + head_at..][..dim]) * scale;
+        }
+        let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        weights.iter_mut().for_each(|w| *w = (*w - max).exp());
+        let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+        out.fill(0.0);
+        for (weight, cell) in weights.iter().zip(cells) {
+            for (out, v) in out.iter_mut().zip(&v[cell + head_at..][..dim]) {
+                *out += weight * v;
+            }
+        }
+        let scale = (1.0 / sum) as f32;
+        out.iter_mut().for_each(|out| *out *= scale);
+    }
+}
+
+/// out = activation(gate) * up
+pub fn glu(gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
+    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
+        let gate = match activation {
+            Activation::Silu => gate / (1.0 + (-gate).exp()),
+            Activation::Gelu => {
+                // Hendrycks & Gimpel 2016, section 2
+                let inner = (2.0 / std::f32::consts::PI).sqrt() * (gate + 0.044715 * gate * gate * gate);
+                0.5 * gate * (1.0 + inner.tanh())
+            }
+        };
+        *out = gate * up;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dot_covers_whole_chunks_and_the_rest() {
+        for n in [0, 1, 15, 16, 17, 40] {
+            let a: Vec<f32> = (0..n).map(|i| i as f32).collect();
+            let b = vec![2.0; n];
+            assert_eq!(dot(&a, &b), (0..n).map(|i| 2.0 * i as f32).sum::<f32>());
+        }
+    }
+
+    #[test]
+    fn rope_keeps_lengths_and_turns_by_the_angle() {
+        for (pairs, partner) in [(RopePairs::Consecutive, 1), (RopePairs::Halves, 2)] {
+            let table = Rope { pairs, inv_freq: [0.5, 0.25].into(), magnitude: 1.0 };
+            let mut head = [0.0; 6];
+            head[0] = 1.0;
+            head[5] = 7.0; // beyond n_rot = 4: untouched
+            rope(&mut head, 6, &table, 3);
+            assert!((head[0] - 1.5f32.cos()).abs() < 1e-6);
+            assert!((head[partner] - 1.5f32.sin()).abs() < 1e-6);
+            assert_eq!(head[5], 7.0);
+        }
+    }
+
+    #[test]
+    fn attention_to_equal_keys_is_the_mean_of_the_values() {
+        let shape = CacheShape { n_layers: 1, n_head: 2, n_head_kv: 1, head_dim: 2 };
+        let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
+        let mut out = [9.0; 4];
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out);
+        for value in out {
+            assert!((value - 3.0).abs() < 1e-6, "{out:?}");
+        }
+    }
+
+    #[test]
+    fn rms_norm_works_by_groups() {
+        let mut out = [0.0; 4];
+        rms_norm(&[3.0, 4.0, 0.0, 2.0], &[1.0, 2.0], 0.0, &mut out);
+        let (first, second) = (12.5f32.sqrt(), 2.0f32.sqrt());
+        let want = [3.0 / first, 8.0 / first, 0.0, 4.0 / second];
+        for (got, want) in out.iter().zip(want) {
+            assert!((got - want).abs() < 1e-6, "{out:?}");
+        }
+    }
+
+    #[test]
+    fn mat_mul_does_not_depend_on_threads() {
+        let (cols, rows, n) = (257, 301, 3);
+        let weight = |r: usize, out: &mut [f32]| {
+            out.iter_mut().enumerate().for_each(|(c, w)| *w = ((r * 31 + c * 7) % 17) as f32 / 8.0 - 1.0);
+            Ok(())
+        };
+        let x: Vec<f32> = (0..cols * n).map(|i| (i % 13) as f32 * 0.1 - 0.5).collect();
+        let bias: Vec<f32> = (0..rows).map(|r| r as f32).collect();
+        let mut one = vec![0.0; rows * n];
+        mat_mul(&x, cols, rows, weight, Some(&bias), &mut one, 1).unwrap();
+        for threads in [2, 3, 7] {
+            let mut many = vec![0.0; rows * n];
+            mat_mul(&x, cols, rows, weight, Some(&bias), &mut many, threads).unwrap();
+            assert_eq!(one, many);
+        }
+        let mut row = vec![0.0; cols];
+        weight(5, &mut row).unwrap();
+        let want: f32 = row.iter().zip(&x[cols..]).map(|(w, x)| w * x).sum::<f32>() + 5.0;
+        assert!((one[rows + 5] - want).abs() < 1e-3);
+    }
+}
