@@ -89,7 +89,10 @@ pub unsafe extern "C" fn rf_backend_create(
 /// Describes the backend's device; `compute_units` is the number of threads that the CPU computes with. Set
 /// info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rf_backend_info(backend: *const rf_backend, info: *mut rf_device_details) -> rf_status {
+pub unsafe extern "C" fn rf_backend_info(
+    backend: *const rf_backend,
+    info: *mut rf_device_details,
+) -> rf_status {
     guard(|| {
         // SAFETY: the caller passes NULL or valid pointers.
         let (backend, out) = unsafe { (handle::share(backend)?, sized::Out::new(info)?) };
@@ -143,7 +146,8 @@ pub unsafe extern "C" fn rf_op_transpose(
         // SAFETY: the caller passes NULL or a live handle.
         let backend = unsafe { handle::share(backend) }?;
         let _log = backend.log.enter();
-        let n = rows.checked_mul(cols).ok_or_else(|| Failure::param(format!("{rows} x {cols} is too much")))?;
+        let n =
+            rows.checked_mul(cols).ok_or_else(|| Failure::param(format!("{rows} x {cols} is too much")))?;
         check_apart(src, dst, n)?;
         // SAFETY: the caller passes `rows * cols` floats each, and they lie apart.
         let (src, dst) = unsafe { (array(src, n, "src")?, array_mut(dst, n, "dst")?) };

@@ -13,7 +13,7 @@ use super::log::Log;
 use super::model::rf_model;
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
-use super::text::{rf_token, tokens};
+use super::text::{rf_token, token_ids};
 use crate::engine::{Batch, CancelHandle, Context, ContextParams};
 
 /// A user's caches. One thread at a time: a call that finds the context in use by another returns RF_ERROR_BUSY.
@@ -253,7 +253,7 @@ pub unsafe extern "C" fn rf_decode(ctx: *mut rf_context, batch: *const rf_batch)
             let want: Option<Vec<bool>> = optional_array(batch.want, batch.n, "want")?
                 .map(|want| want.iter().map(|flag| *flag != 0).collect());
             state.context.decode(&Batch {
-                tokens: tokens(batch.tokens, batch.n, "tokens")?,
+                tokens: token_ids(batch.tokens, batch.n, "tokens")?,
                 positions: optional_array(batch.pos, batch.n, "pos")?,
                 sequences: optional_array(batch.seq, batch.n, "seq")?,
                 want: want.as_deref(),

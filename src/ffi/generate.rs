@@ -14,19 +14,19 @@ use super::handle;
 use super::sampler::rf_sampler;
 use super::sized::{self, Sized};
 use super::status::{RF_CACHE_FULL, RF_CANCELLED, rf_status};
-use super::text::{rf_token, tokens};
+use super::text::{rf_token, token_ids};
 use crate::Error;
 use crate::engine::{GenerateParams, Generation, Piece, StopReason, generate};
 
 /// Why a generation ended: an end-of-generation token.
 pub const RF_STOP_EOG: i32 = 1;
-/// One of the stop texts.
+/// Why a generation ended: one of the stop texts.
 pub const RF_STOP_TEXT: i32 = 2;
-/// max_tokens.
+/// Why a generation ended: max_tokens.
 pub const RF_STOP_LENGTH: i32 = 3;
-/// No room left in the cache.
+/// Why a generation ended: no room left in the cache.
 pub const RF_STOP_CACHE_FULL: i32 = 4;
-/// The callback, or rf_context_cancel.
+/// Why a generation ended: the callback, or rf_context_cancel.
 pub const RF_STOP_CANCELLED: i32 = 5;
 
 /// How to generate. Fill it with rf_generate_params_init first.
@@ -133,7 +133,7 @@ pub unsafe extern "C" fn rf_generate(
         context::enter(ctx, |state| {
             let (sampler, params, out) =
                 (handle::share(sampler)?, sized::read(params)?, sized::Out::new(result)?);
-            let prompt = tokens(prompt, n_prompt, "prompt")?;
+            let prompt = token_ids(prompt, n_prompt, "prompt")?;
             if prompt.is_empty() {
                 return Err(Failure::param("the prompt is empty"));
             }
@@ -179,11 +179,7 @@ unsafe fn read_params(params: &rf_generate_params) -> Outcome<GenerateParams> {
 }
 
 /// Hands the result over; the two endings that are outcomes become failures, with their messages.
-fn finish(
-    state: &mut State,
-    outcome: crate::Result<Generation>,
-    out: sized::Out<rf_generation>,
-) -> Outcome {
+fn finish(state: &mut State, outcome: crate::Result<Generation>, out: sized::Out<rf_generation>) -> Outcome {
     let nothing = |stop| Generation {
         tokens: Vec::new(),
         text: String::new(),

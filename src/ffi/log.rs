@@ -12,12 +12,17 @@ use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher, span};
 use super::error::{Failure, Outcome, c_string};
 use super::guard;
 
-/// Log levels: each includes those before it.
+/// Log levels, each with those before it: nothing.
 pub const RF_LOG_OFF: i32 = 0;
+/// What failed.
 pub const RF_LOG_ERROR: i32 = 1;
+/// What may surprise.
 pub const RF_LOG_WARN: i32 = 2;
+/// What was loaded and created.
 pub const RF_LOG_INFO: i32 = 3;
+/// Choices and sizes.
 pub const RF_LOG_DEBUG: i32 = 4;
+/// Each step.
 pub const RF_LOG_TRACE: i32 = 5;
 
 /// Takes one line of log, without a line break; `message` is valid during the call. It runs on the thread that
@@ -38,7 +43,9 @@ impl Log {
             RF_LOG_INFO => LevelFilter::INFO,
             RF_LOG_DEBUG => LevelFilter::DEBUG,
             RF_LOG_TRACE => LevelFilter::TRACE,
-            _ => return Err(Failure::param(format!("log_level is {level}; levels are 0 (off) to 5 (trace)"))),
+            _ => {
+                return Err(Failure::param(format!("log_level is {level}; levels are 0 (off) to 5 (trace)")));
+            }
         };
         Ok(Log(match callback {
             Some(callback) if level != RF_LOG_OFF => {
@@ -122,7 +129,8 @@ mod tests {
 
     unsafe extern "C-unwind" fn collect(user: *mut c_void, level: i32, message: *const c_char) {
         // SAFETY: `user` is the test's Mutex, `message` is NUL-terminated.
-        let (lines, message) = unsafe { (&*user.cast::<Mutex<Vec<(i32, String)>>>(), CStr::from_ptr(message)) };
+        let (lines, message) =
+            unsafe { (&*user.cast::<Mutex<Vec<(i32, String)>>>(), CStr::from_ptr(message)) };
         lines.lock().unwrap().push((level, message.to_str().unwrap().to_owned()));
     }
 

@@ -14,19 +14,31 @@ use super::sized::{self, Sized};
 use super::status::rf_status;
 use crate::gguf::{Array, Value};
 
-/// Types of metadata values, as GGUF numbers them.
+/// Types of metadata values, as GGUF numbers them: u8, 8 bits, unsigned.
 pub const RF_META_U8: i32 = 0;
+/// i8: 8 bits, signed.
 pub const RF_META_I8: i32 = 1;
+/// u16.
 pub const RF_META_U16: i32 = 2;
+/// i16.
 pub const RF_META_I16: i32 = 3;
+/// u32.
 pub const RF_META_U32: i32 = 4;
+/// i32.
 pub const RF_META_I32: i32 = 5;
+/// f32: single precision.
 pub const RF_META_F32: i32 = 6;
+/// True or false.
 pub const RF_META_BOOL: i32 = 7;
+/// UTF-8 text.
 pub const RF_META_STRING: i32 = 8;
+/// An array of one of these types.
 pub const RF_META_ARRAY: i32 = 9;
+/// u64.
 pub const RF_META_U64: i32 = 10;
+/// i64.
 pub const RF_META_I64: i32 = 11;
+/// f64: double precision.
 pub const RF_META_F64: i32 = 12;
 
 /// One pair of the metadata.
@@ -38,9 +50,9 @@ pub struct rf_meta_details {
     /// "llama.block_count". Valid as long as the model.
     pub key: *const c_char,
     /// RF_META_U8 to RF_META_F64.
-    pub type_: i32,
-    /// Of an array: the type of its elements. Otherwise the same as `type_`.
-    pub element_type: i32,
+    pub kind: i32,
+    /// Of an array: the type of its elements. Otherwise the same as `kind`.
+    pub element_kind: i32,
     /// Of an array: how many elements. Otherwise 1.
     pub n_elements: usize,
 }
@@ -72,14 +84,14 @@ pub unsafe extern "C" fn rf_model_meta_at(
     guard(|| {
         // SAFETY: the caller passes NULL or valid pointers.
         let (model, out) = unsafe { (handle::share(model)?, sized::Out::new(info)?) };
-        let (type_, element_type, n_elements) = match value(&model, index)? {
-            Value::Array(array) => (RF_META_ARRAY, element_type(array), length(array)),
-            value => (type_of(value), type_of(value), 1),
+        let (kind, element_kind, n_elements) = match value(&model, index)? {
+            Value::Array(array) => (RF_META_ARRAY, array.element_type_id() as i32, array.len()),
+            value => (value.type_id() as i32, value.type_id() as i32, 1),
         };
-        let keys = model.meta_keys.get_or_init(|| {
-            model.model.file().metadata().iter().map(|(key, _)| c_string(key)).collect()
-        });
-        out.set(rf_meta_details { size: 0, key: keys[index].as_ptr(), type_, element_type, n_elements });
+        let keys = model
+            .meta_keys
+            .get_or_init(|| model.model.file().metadata().iter().map(|(key, _)| c_string(key)).collect());
+        out.set(rf_meta_details { size: 0, key: keys[index].as_ptr(), kind, element_kind, n_elements });
         Ok(())
     })
 }
@@ -229,7 +241,7 @@ fn value(model: &Arc<rf_model>, index: usize) -> Outcome<&Value> {
 /// The value itself, or an element of the array that it is.
 fn scalar(model: &Arc<rf_model>, index: usize, element: usize) -> Outcome<Value> {
     let (n, at) = match value(model, index)? {
-        Value::Array(array) => (length(array), element_at(array, element)),
+        Value::Array(array) => (array.len(), element_at(array, element)),
         value => (1, (element == 0).then(|| value.clone())),
     };
     at.ok_or_else(|| Failure::param(format!("element {element} of {n} of metadata pair {index}")))
@@ -240,58 +252,68 @@ fn mismatch(model: &Arc<rf_model>, index: usize, value: &Value, wanted: &str) ->
     Failure::param(format!("metadata key '{key}' does not fit {wanted}: {}", json(value)))
 }
 
-fn type_of(value: &Value) -> i32 {
-    match value {
-        Value::U8(_) => RF_META_U8,
-        Value::I8(_) => RF_META_I8,
-        Value::U16(_) => RF_META_U16,
-        Value::I16(_) => RF_META_I16,
-        Value::U32(_) => RF_META_U32,
-        Value::I32(_) => RF_META_I32,
-        Value::F32(_) => RF_META_F32,
-        Value::Bool(_) => RF_META_BOOL,
-        Value::String(_) => RF_META_STRING,
-        Value::Array(_) => RF_META_ARRAY,
-        Value::U64(_) => RF_META_U64,
-        Value::I64(_) => RF_META_I64,
-        Value::F64(_) => RF_META_F64,
-    }
-}
-
 /// Does `$body` with `$list` bound to the array's elements and `$make` to the matching Value.
 macro_rules! each_array {
     ($array:expr, $list:ident, $make:ident, $body:expr) => {
         match $array {
-            Array::U8($list) => { use Value::U8 as $make; $body }
-            Array::I8($list) => { use Value::I8 as $make; $body }
-            Array::U16($list) => { use Value::U16 as $make; $body }
-            Array::I16($list) => { use Value::I16 as $make; $body }
-            Array::U32($list) => { use Value::U32 as $make; $body }
-            Array::I32($list) => { use Value::I32 as $make; $body }
-            Array::F32($list) => { use Value::F32 as $make; $body }
-            Array::Bool($list) => { use Value::Bool as $make; $body }
-            Array::String($list) => { use Value::String as $make; $body }
-            Array::Array($list) => { use Value::Array as $make; $body }
-            Array::U64($list) => { use Value::U64 as $make; $body }
-            Array::I64($list) => { use Value::I64 as $make; $body }
-            Array::F64($list) => { use Value::F64 as $make; $body }
+            Array::U8($list) => {
+                use Value::U8 as $make;
+                $body
+            }
+            Array::I8($list) => {
+                use Value::I8 as $make;
+                $body
+            }
+            Array::U16($list) => {
+                use Value::U16 as $make;
+                $body
+            }
+            Array::I16($list) => {
+                use Value::I16 as $make;
+                $body
+            }
+            Array::U32($list) => {
+                use Value::U32 as $make;
+                $body
+            }
+            Array::I32($list) => {
+                use Value::I32 as $make;
+                $body
+            }
+            Array::F32($list) => {
+                use Value::F32 as $make;
+                $body
+            }
+            Array::Bool($list) => {
+                use Value::Bool as $make;
+                $body
+            }
+            Array::String($list) => {
+                use Value::String as $make;
+                $body
+            }
+            Array::Array($list) => {
+                use Value::Array as $make;
+                $body
+            }
+            Array::U64($list) => {
+                use Value::U64 as $make;
+                $body
+            }
+            Array::I64($list) => {
+                use Value::I64 as $make;
+                $body
+            }
+            Array::F64($list) => {
+                use Value::F64 as $make;
+                $body
+            }
         }
     };
 }
 
-fn element_type(array: &Array) -> i32 {
-    each_array!(array, list, make, {
-        // An empty array has its type all the same.
-        list.first().map_or_else(|| type_of(&make(Default::default())), |first| type_of(&make(first.clone())))
-    })
-}
-
-fn length(array: &Array) -> usize {
-    each_array!(array, list, _make, list.len())
-}
-
 fn element_at(array: &Array, index: usize) -> Option<Value> {
-    each_array!(array, list, make, list.get(index).map(|element| make(element.clone())))
+    each_array!(array, list, make, list.get(index).cloned().map(make))
 }
 
 fn json(value: &Value) -> serde_json::Value {
@@ -321,5 +343,5 @@ fn float(text: String, value: f64) -> serde_json::Value {
 }
 
 fn json_array(array: &Array) -> serde_json::Value {
-    each_array!(array, list, make, list.iter().map(|element| json(&make(element.clone()))).collect())
+    each_array!(array, list, make, list.iter().cloned().map(make).map(|element| json(&element)).collect())
 }

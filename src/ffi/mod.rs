@@ -4,6 +4,9 @@
 //! [`sized`], and turns a failure into a status and the calling thread's last error. build.rs makes the
 //! header from the files listed there; their doc comments are the header's.
 
+// Each function's contract is its C documentation: pointers are NULL or valid as it says, handles are alive.
+#![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
+
 mod args;
 mod guard;
 mod handle;
@@ -27,7 +30,9 @@ pub use context::*;
 pub use device::*;
 pub use error::*;
 pub use generate::*;
-pub use log::{RF_LOG_DEBUG, RF_LOG_ERROR, RF_LOG_INFO, RF_LOG_OFF, RF_LOG_TRACE, RF_LOG_WARN, rf_log_callback};
+pub use log::{
+    RF_LOG_DEBUG, RF_LOG_ERROR, RF_LOG_INFO, RF_LOG_OFF, RF_LOG_TRACE, RF_LOG_WARN, rf_log_callback,
+};
 pub use meta::*;
 pub use model::*;
 pub use sampler::*;

@@ -5,7 +5,7 @@
 use std::ffi::{CString, c_char, c_void};
 use std::sync::OnceLock;
 
-use super::args::{Out, c_text, path};
+use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
 use super::error::{Failure, Outcome, c_string};
 use super::guard::{guard, outside};
@@ -23,6 +23,7 @@ pub struct rf_model {
     pub(super) log: Log,
     arch: CString,
     name: CString,
+    file_type: CString,
     has_chat_template: bool,
     /// NUL-terminated copies of the file's names, made when first asked for.
     tensor_names: OnceLock<Vec<CString>>,
@@ -73,14 +74,19 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_load(
     backend: *const rf_backend,
-    path_: *const c_char,
+    path: *const c_char,
     params: *const rf_model_params,
     model: *mut *mut rf_model,
 ) -> rf_status {
     guard(|| {
         // SAFETY: the caller passes NULL or valid pointers, and NUL-terminated text.
         let (backend, path, params, out) = unsafe {
-            (handle::share(backend)?, path(path_, "path")?, sized::read(params)?, Out::new(model, "model")?)
+            (
+                handle::share(backend)?,
+                args::path(path, "path")?,
+                sized::read(params)?,
+                Out::new(model, "model")?,
+            )
         };
         let _log = backend.log.enter();
         let mut progress = |done, total| match params.progress {
@@ -94,6 +100,7 @@ pub unsafe extern "C" fn rf_model_load(
             log: backend.log.clone(),
             arch: c_string(info.arch),
             name: c_string(info.name),
+            file_type: c_string(info.file_type),
             has_chat_template: !matches!(model.chat_template(), Ok(None)),
             tensor_names: OnceLock::new(),
             meta_keys: OnceLock::new(),
@@ -113,6 +120,8 @@ pub struct rf_model_details {
     pub arch: *const c_char,
     /// The file's general.name, or "". Valid as long as the model.
     pub name: *const c_char,
+    /// How the file is quantized, "Q4_K - Medium". Valid as long as the model.
+    pub file_type: *const c_char,
     /// Parameters (weights), counted.
     pub n_params: u64,
     /// Bytes of the file, all parts.
@@ -162,6 +171,7 @@ pub unsafe extern "C" fn rf_model_info(model: *const rf_model, info: *mut rf_mod
             size: 0,
             arch: model.arch.as_ptr(),
             name: model.name.as_ptr(),
+            file_type: model.file_type.as_ptr(),
             n_params: info.n_params,
             file_bytes: info.file_bytes,
             weight_bytes: info.weight_bytes,

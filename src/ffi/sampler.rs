@@ -27,7 +27,9 @@ impl Handle for rf_sampler {
 impl rf_sampler {
     pub(super) fn lock(&self) -> Outcome<MutexGuard<'_, Sampler>> {
         self.sampler.try_lock().map_err(|error| match error {
-            TryLockError::WouldBlock => Failure::new(RF_ERROR_BUSY, "the rf_sampler is in use by another call"),
+            TryLockError::WouldBlock => {
+                Failure::new(RF_ERROR_BUSY, "the rf_sampler is in use by another call")
+            }
             TryLockError::Poisoned(_) => {
                 Failure::new(RF_ERROR_INTERNAL, "an earlier internal error left this rf_sampler unusable")
             }

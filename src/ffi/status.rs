@@ -11,35 +11,35 @@ use crate::Error;
 pub type rf_status = i32;
 
 /// Done.
-pub const RF_OK: rf_status = 0;
+pub const RF_OK: i32 = 0;
 /// Outcome: stopped by a callback or by rf_context_cancel.
-pub const RF_CANCELLED: rf_status = 1;
+pub const RF_CANCELLED: i32 = 1;
 /// Outcome: the context's cache has no room for the step.
-pub const RF_CACHE_FULL: rf_status = 2;
+pub const RF_CACHE_FULL: i32 = 2;
 /// Outcome: there is nothing of that name.
-pub const RF_NOT_FOUND: rf_status = 3;
+pub const RF_NOT_FOUND: i32 = 3;
 /// An argument is wrong: NULL, out of range, of a wrong size, not UTF-8.
-pub const RF_ERROR_PARAM: rf_status = -1;
+pub const RF_ERROR_PARAM: i32 = -1;
 /// The buffer is too short; the size that suffices is in *n.
-pub const RF_ERROR_BUFFER: rf_status = -2;
+pub const RF_ERROR_BUFFER: i32 = -2;
 /// The handle is in use by another call, from another thread or from inside a callback.
-pub const RF_ERROR_BUSY: rf_status = -3;
+pub const RF_ERROR_BUSY: i32 = -3;
 /// The operating system refused.
-pub const RF_ERROR_IO: rf_status = -4;
+pub const RF_ERROR_IO: i32 = -4;
 /// The file is not a well-formed GGUF file.
-pub const RF_ERROR_FORMAT: rf_status = -5;
+pub const RF_ERROR_FORMAT: i32 = -5;
 /// The file is well formed, but no model can be run from it.
-pub const RF_ERROR_MODEL: rf_status = -6;
+pub const RF_ERROR_MODEL: i32 = -6;
 /// An architecture, type or tokenizer that this library does not know.
-pub const RF_ERROR_UNSUPPORTED: rf_status = -7;
+pub const RF_ERROR_UNSUPPORTED: i32 = -7;
 /// Text could not be turned into tokens or back.
-pub const RF_ERROR_TOKENIZER: rf_status = -8;
+pub const RF_ERROR_TOKENIZER: i32 = -8;
 /// The model's chat template failed, ran too long or printed too much; or the model has none.
-pub const RF_ERROR_TEMPLATE: rf_status = -9;
+pub const RF_ERROR_TEMPLATE: i32 = -9;
 /// Memory could not be had.
-pub const RF_ERROR_MEMORY: rf_status = -10;
+pub const RF_ERROR_MEMORY: i32 = -10;
 /// A bug in this library, or a panic in a callback. A context in which it happened only takes rf_context_release.
-pub const RF_ERROR_INTERNAL: rf_status = -11;
+pub const RF_ERROR_INTERNAL: i32 = -11;
 
 const NAMES: [(rf_status, &CStr); 15] = [
     (RF_OK, c"RF_OK"),

@@ -5,7 +5,7 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::args::{Buffer, array, c_text, optional_c_text, text};
+use super::args::{self, Buffer, array, c_text, optional_c_text};
 use super::error::{Failure, Outcome};
 use super::guard::guard;
 use super::handle;
@@ -18,7 +18,7 @@ use crate::text::{ChatMessage, ChatPrompt, TokenAttr};
 pub type rf_token = i32;
 
 /// No token.
-pub const RF_TOKEN_NONE: rf_token = -1;
+pub const RF_TOKEN_NONE: i32 = -1;
 
 /// Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
 pub const RF_TOKENIZE_ADD_SPECIAL: u32 = 1;
@@ -29,20 +29,26 @@ pub const RF_TOKENIZE_PARSE_SPECIAL: u32 = 2;
 /// Flag of rf_detokenize: write control tokens out, too.
 pub const RF_DETOKENIZE_SPECIAL: u32 = 1;
 
-/// Kinds of token, as GGUF numbers them.
+/// Kinds of token, as GGUF numbers them: none is given.
 pub const RF_TOKEN_UNDEFINED: i32 = 0;
+/// Text.
 pub const RF_TOKEN_NORMAL: i32 = 1;
+/// Stands for text that the vocabulary lacks.
 pub const RF_TOKEN_UNKNOWN: i32 = 2;
+/// Marks the structure of a text, such as its end or the beginning of a message.
 pub const RF_TOKEN_CONTROL: i32 = 3;
+/// Text that is always one token.
 pub const RF_TOKEN_USER_DEFINED: i32 = 4;
+/// A placeholder.
 pub const RF_TOKEN_UNUSED: i32 = 5;
+/// One byte, for text that the vocabulary lacks.
 pub const RF_TOKEN_BYTE: i32 = 6;
 
 /// Token ids from C as the engine takes them.
 ///
 /// # Safety
 /// As `args::array`.
-pub(super) unsafe fn tokens<'a>(p: *const rf_token, n: usize, name: &str) -> Outcome<&'a [u32]> {
+pub(super) unsafe fn token_ids<'a>(p: *const rf_token, n: usize, name: &str) -> Outcome<&'a [u32]> {
     // SAFETY: the caller's promise.
     let ids = unsafe { array(p, n, name) }?;
     if let Some(at) = ids.iter().position(|id| *id < 0) {
@@ -72,7 +78,7 @@ fn fill_tokens(buffer: Buffer<rf_token>, ids: &[u32]) -> Outcome {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_tokenize(
     model: *const rf_model,
-    text_: *const c_char,
+    text: *const c_char,
     text_len: usize,
     flags: u32,
     tokens: *mut rf_token,
@@ -82,7 +88,7 @@ pub unsafe extern "C" fn rf_tokenize(
     guard(|| {
         // SAFETY: the caller passes NULL or valid pointers of the lengths it states.
         let (model, text, buffer) = unsafe {
-            (handle::share(model)?, text(text_, text_len, "text")?, Buffer::new(tokens, capacity, n)?)
+            (handle::share(model)?, args::text(text, text_len, "text")?, Buffer::new(tokens, capacity, n)?)
         };
         let _log = model.log.enter();
         check_flags(flags, RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_PARSE_SPECIAL)?;
@@ -102,7 +108,7 @@ pub unsafe extern "C" fn rf_tokenize(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_detokenize(
     model: *const rf_model,
-    tokens_: *const rf_token,
+    tokens: *const rf_token,
     n_tokens: usize,
     flags: u32,
     buffer: *mut c_char,
@@ -114,7 +120,7 @@ pub unsafe extern "C" fn rf_detokenize(
         let (model, ids, buffer) = unsafe {
             (
                 handle::share(model)?,
-                tokens(tokens_, n_tokens, "tokens")?,
+                token_ids(tokens, n_tokens, "tokens")?,
                 Buffer::text(buffer, capacity, n)?,
             )
         };
@@ -273,7 +279,7 @@ pub unsafe extern "C" fn rf_chat_text(
         let _log = model.log.enter();
         // SAFETY: as above.
         let prompt = unsafe { apply(&model, &params) }?;
-        buffer.fill_text(&prompt.text())
+        buffer.fill_text(prompt.text())
     })
 }
 
@@ -281,9 +287,7 @@ pub unsafe extern "C" fn rf_chat_text(
 /// The pointers in `params` are NULL or valid, of the lengths it states.
 unsafe fn apply(model: &rf_model, params: &rf_chat_params) -> Outcome<ChatPrompt> {
     // SAFETY: the caller's promise.
-    let (messages, tools) = unsafe {
-        (messages(params)?, optional_c_text(params.tools_json, "tools_json")?)
-    };
+    let (messages, tools) = unsafe { (messages(params)?, optional_c_text(params.tools_json, "tools_json")?) };
     let tools = tools.map(|text| json::<serde_json::Value>(text, "tools_json")).transpose()?;
     if tools.as_ref().is_some_and(|tools| !tools.is_array()) {
         return Err(Failure::param("tools_json is no JSON array"));
