@@ -42,7 +42,6 @@ impl TensorInfo {
 /// the system ends this process (SIGBUS) at the first touch of a page that is gone; where it writes
 /// into one, the weights change under way. Replacing a file by renaming another over it is safe: the
 /// old one stays mapped.
-#[derive(Debug)]
 pub struct Gguf {
     parts: Vec<Part>,
     version: u32,
@@ -52,13 +51,11 @@ pub struct Gguf {
     index: HashMap<String, usize>,
 }
 
-#[derive(Debug)]
 struct Part {
     path: PathBuf,
     bytes: Bytes,
 }
 
-#[derive(Debug)]
 enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
@@ -89,7 +86,7 @@ impl Gguf {
 
         let (mut parts, mut headers) = (vec![part], vec![header]);
         for no in 1..split.count {
-            let path = split_path(&prefix, no, split.count);
+            let path = split_path(path, prefix, no, split.count);
             let (part, header) = Part::open(&path, "open a part of the split model:")?;
             split.check_part(&path, &header, no)?;
             parts.push(part);
@@ -200,6 +197,20 @@ impl Gguf {
     }
 }
 
+/// Without the contents, which run to gigabytes.
+impl std::fmt::Debug for Gguf {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gguf")
+            .field("path", &self.path())
+            .field("version", &self.version)
+            .field("files", &self.parts.len())
+            .field("bytes", &self.file_bytes())
+            .field("pairs", &self.metadata.len())
+            .field("tensors", &self.tensors.len())
+            .finish()
+    }
+}
+
 impl Part {
     fn open(path: &Path, what: &'static str) -> Result<(Self, Header)> {
         let failed = |what| move |source| Error::Io { what, path: path.to_owned(), source };
@@ -247,23 +258,24 @@ impl Split {
         Ok(Some(Self { no, no_at, count, count_at, tensors, tensors_at }))
     }
 
-    /// The front of all parts' paths.
-    fn check_first(&self, path: &Path) -> Result<String> {
-        let name = path.to_string_lossy();
+    /// The part of the file name that all parts share.
+    fn check_first<'a>(&self, path: &'a Path) -> Result<&'a str> {
+        // No UTF-8, no match: the name is not one that a writer of splits gives.
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let prefix = name.strip_suffix(&split_suffix(self.no, self.count));
+        let first = split_suffix(0, self.count);
         if self.no != 0 {
             let first = match prefix {
-                Some(prefix) => split_path(prefix, 0, self.count).display().to_string(),
-                None => format!("the file that ends in {}", split_suffix(0, self.count)),
+                Some(prefix) => split_path(path, prefix, 0, self.count).display().to_string(),
+                None => format!("the file whose name ends in {first}"),
             };
             let why = format!("part {} of {}: open {first} instead", self.no.saturating_add(1), self.count);
             return Err(format_error(path, format_args!("metadata value {NO}"), self.no_at, why));
         }
-        prefix.map(str::to_owned).ok_or_else(|| {
+        prefix.ok_or_else(|| {
             let why = format!(
-                "the first of {} parts, whose name must end in {} for the others to be found",
-                self.count,
-                split_suffix(0, self.count)
+                "the first of {} parts: its name must end in {first} for the others to be found",
+                self.count
             );
             format_error(path, format_args!("metadata value {COUNT}"), self.count_at, why)
         })
@@ -311,6 +323,7 @@ fn split_suffix(no: u64, count: u64) -> String {
     format!("-{:05}-of-{count:05}.gguf", no.saturating_add(1))
 }
 
-fn split_path(prefix: &str, no: u64, count: u64) -> PathBuf {
-    PathBuf::from(format!("{prefix}{}", split_suffix(no, count)))
+/// Beside `first`.
+fn split_path(first: &Path, prefix: &str, no: u64, count: u64) -> PathBuf {
+    first.with_file_name(format!("{prefix}{}", split_suffix(no, count)))
 }

@@ -164,19 +164,12 @@ impl Metadata {
     pub fn from_pairs(pairs: Vec<(String, Value)>) -> Self {
         let mut metadata = Self::default();
         for (key, value) in pairs {
-            let _ = metadata.push(key, value);
+            if !metadata.index.contains_key(&key) {
+                metadata.index.insert(key.clone(), metadata.pairs.len());
+                metadata.pairs.push((key, value));
+            }
         }
         metadata
-    }
-
-    /// Gives the key back, and changes nothing, where it is there already.
-    pub(super) fn push(&mut self, key: String, value: Value) -> Result<(), String> {
-        if self.index.contains_key(&key) {
-            return Err(key);
-        }
-        self.index.insert(key.clone(), self.pairs.len());
-        self.pairs.push((key, value));
-        Ok(())
     }
 
     pub(super) fn position(&self, key: &str) -> Option<usize> {

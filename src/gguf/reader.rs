@@ -1,7 +1,9 @@
 //! The header's parser: bounded, checked, naming field and offset in every error.
 //!
-//! No number of the file is trusted before it is held against what is left of the file, so memory
-//! grows only with bytes that are really there.
+//! No number of the file is trusted before it is held against what is left of the file, and the
+//! values of the metadata are read only when all else has been checked: a file that is refused costs
+//! no more memory than its keys and its tensors' names. (One that is not: 24 bytes for each string of
+//! an array, which takes 8 bytes and its text in the file.)
 
 use std::collections::HashSet;
 use std::fmt::{Arguments, Display};
@@ -15,6 +17,7 @@ const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
 const MAX_STRING_BYTES: u64 = 1 << 30;
 const MAX_ARRAY_LEN: u64 = 1 << 30;
+const MAX_KEY_BYTES: u64 = u16::MAX as u64;
 /// Names have at most one byte less.
 const MAX_NAME_BYTES: u64 = 64;
 const MAX_DIMS: u32 = 4;
@@ -26,6 +29,11 @@ const MAX_ARRAY_DEPTH: usize = 4;
 const MIN_STRING: u64 = 8;
 const MIN_PAIR: u64 = 8 + 1 + 4 + 1;
 const MIN_TENSOR: u64 = 8 + 4 + 8 + 4 + 8;
+
+/// Value types that are spoken of by name; the others are numbers and bools.
+const U32: u32 = 4;
+const STRING: u32 = 8;
+const ARRAY: u32 = 9;
 
 /// What the front of one file says.
 pub(super) struct Header {
@@ -43,10 +51,11 @@ impl Header {
         let version = version(&mut c)?;
         let n_tensors = c.count(format_args!("tensor count"), MIN_TENSOR)?;
         let n_pairs = c.count(format_args!("metadata pair count"), MIN_PAIR)?;
-        let (metadata, value_offsets) = pairs(&mut c, n_pairs)?;
-        let alignment = alignment(&c, &metadata, &value_offsets)?;
+        let pairs = pairs(&mut c, n_pairs)?;
+        let alignment = alignment(&c, &pairs)?;
         let tensors = tensors(&mut c, n_tensors, alignment)?;
-        Ok(Self { version, metadata, value_offsets, tensors })
+        let value_offsets = pairs.iter().map(|pair| pair.at as u64).collect();
+        Ok(Self { version, metadata: metadata(&c, pairs)?, value_offsets, tensors })
     }
 }
 
@@ -109,19 +118,43 @@ impl<'a> Cursor<'a> {
         Ok(n)
     }
 
-    fn string(&mut self, field: Arguments<'_>, max_bytes: u64) -> Result<String> {
+    /// The bytes of a string.
+    fn text(&mut self, field: Arguments<'_>, max_bytes: u64) -> Result<&'a [u8]> {
         let start = self.at;
         let n = self.u64(format_args!("{field}: length"))?;
-        if n > self.left() {
-            let why = format!("{n} bytes wanted, {} left in the file", self.left());
-            return self.error(format_args!("{field}: length"), start, why);
-        }
-        if n > max_bytes {
-            let why = format!("{n} bytes, at most {max_bytes} are allowed");
-            return self.error(format_args!("{field}: length"), start, why);
-        }
-        Ok(String::from_utf8_lossy(self.take(field, n)?).into_owned())
+        let why = if n > self.left() {
+            format!("{n} bytes wanted, {} left in the file", self.left())
+        } else if n > max_bytes {
+            format!("{n} bytes, at most {max_bytes} are allowed")
+        } else {
+            return self.take(field, n);
+        };
+        self.error(format_args!("{field}: length"), start, why)
     }
+
+    fn string(&mut self, field: Arguments<'_>, max_bytes: u64) -> Result<String> {
+        Ok(mended(self.text(field, max_bytes)?))
+    }
+
+    /// Room for `n` things, but no more memory than there are bytes left: `n` is only a claim, and
+    /// things in memory may be larger than in the file.
+    fn reserve<T>(&self, n: u64) -> Vec<T> {
+        Vec::with_capacity(n.min(self.left() / size_of::<T>() as u64) as usize)
+    }
+}
+
+/// The text, with U+FFFD for what is not UTF-8.
+fn mended(text: &[u8]) -> String {
+    let size =
+        |chunk: std::str::Utf8Chunk<'_>| chunk.valid().len() + if chunk.invalid().is_empty() { 0 } else { 3 };
+    let mut string = String::with_capacity(text.utf8_chunks().map(size).sum());
+    for chunk in text.utf8_chunks() {
+        string.push_str(chunk.valid());
+        if !chunk.invalid().is_empty() {
+            string.push(char::REPLACEMENT_CHARACTER);
+        }
+    }
+    string
 }
 
 fn version(c: &mut Cursor<'_>) -> Result<u32> {
@@ -146,25 +179,41 @@ fn version(c: &mut Cursor<'_>) -> Result<u32> {
     }
 }
 
-fn pairs(c: &mut Cursor<'_>, n: u64) -> Result<(Metadata, Vec<u64>)> {
-    let mut metadata = Metadata::default();
-    let mut offsets = Vec::new();
+/// A pair whose value is well-formed, but not yet read.
+struct Pair<'a> {
+    key: &'a str,
+    /// The value's type, and where it starts.
+    ty: u32,
+    at: usize,
+}
+
+fn pairs<'a>(c: &mut Cursor<'a>, n: u64) -> Result<Vec<Pair<'a>>> {
+    let mut pairs = Vec::new();
+    let mut keys = HashSet::new();
     for i in 0..n {
         let start = c.at;
-        let key = c.string(format_args!("metadata key {i}"), MAX_STRING_BYTES)?;
-        if key.is_empty() {
-            return c.error(format_args!("metadata key {i}"), start, "the key is empty");
-        }
-        let type_at = c.at;
-        let ty = c.u32(format_args!("metadata value {}: type", Short(&key)))?;
-        offsets.push(c.at as u64);
-        let value = value(c, format_args!("metadata value {}", Short(&key)), ty, type_at)?;
-        if let Err(key) = metadata.push(key, value) {
-            let why = format!("key \"{}\" is there twice", Short(&key));
+        let key = c.text(format_args!("metadata key {i}"), MAX_KEY_BYTES)?;
+        let key = match str::from_utf8(key) {
+            Ok("") => return c.error(format_args!("metadata key {i}"), start, "the key is empty"),
+            Ok(key) => key,
+            Err(e) => {
+                return c.error(format_args!("metadata key {i}"), start, format!("the key is not text: {e}"));
+            }
+        };
+        if !keys.insert(key) {
+            let why = format!("key \"{}\" is there twice", Short(key));
             return c.error(format_args!("metadata key {i}"), start, why);
         }
+        let type_at = c.at;
+        let ty = c.u32(format_args!("metadata value {}: type", Short(key)))?;
+        if ty as usize >= TYPE_NAMES.len() {
+            return unknown_type(c, format_args!("metadata value {}: type", Short(key)), type_at, ty);
+        }
+        let at = c.at;
+        check_value(c, format_args!("metadata value {}", Short(key)), ty, 0)?;
+        pairs.push(Pair { key, ty, at });
     }
-    Ok((metadata, offsets))
+    Ok(pairs)
 }
 
 /// A name of the file in an error message: cut short, and no control characters.
@@ -178,7 +227,68 @@ impl Display for Short<'_> {
     }
 }
 
-fn value(c: &mut Cursor<'_>, field: Arguments<'_>, ty: u32, type_at: usize) -> Result<Value> {
+fn unknown_type<T>(c: &Cursor<'_>, field: Arguments<'_>, at: usize, ty: u32) -> Result<T> {
+    let last = TYPE_NAMES.len() - 1;
+    let why =
+        format!("unknown value type {ty}; known: 0 ({}) to {last} ({})", TYPE_NAMES[0], TYPE_NAMES[last]);
+    c.error(field, at, why)
+}
+
+/// The fewest bytes that a value of the known type `ty` takes.
+fn min_bytes(ty: u32) -> u64 {
+    match ty {
+        0 | 1 | 7 => 1,
+        2 | 3 => 2,
+        4..=6 => 4,
+        STRING => MIN_STRING,
+        ARRAY => 4 + 8,
+        _ => 8,
+    }
+}
+
+/// Passes over a value of the known type `ty` that is `depth` arrays deep.
+fn check_value(c: &mut Cursor<'_>, field: Arguments<'_>, ty: u32, depth: usize) -> Result<()> {
+    match ty {
+        STRING => c.text(field, MAX_STRING_BYTES).map(drop),
+        ARRAY => check_array(c, field, depth),
+        _ => c.take(field, min_bytes(ty)).map(drop),
+    }
+}
+
+fn check_array(c: &mut Cursor<'_>, field: Arguments<'_>, depth: usize) -> Result<()> {
+    let start = c.at;
+    if depth == MAX_ARRAY_DEPTH {
+        return c.error(field, start, format!("arrays nested more than {MAX_ARRAY_DEPTH} deep"));
+    }
+    let ty = c.u32(format_args!("{field}: element type"))?;
+    if ty as usize >= TYPE_NAMES.len() {
+        return unknown_type(c, format_args!("{field}: element type"), start, ty);
+    }
+    let length_at = c.at;
+    let n = c.count(format_args!("{field}: length"), min_bytes(ty))?;
+    if n > MAX_ARRAY_LEN {
+        let why = format!("{n} elements, at most {MAX_ARRAY_LEN} are allowed");
+        return c.error(format_args!("{field}: length"), length_at, why);
+    }
+    if ty == STRING || ty == ARRAY {
+        (0..n).try_for_each(|i| check_value(c, format_args!("{field}[{i}]"), ty, depth + 1))
+    } else {
+        // `count` has made sure that the product is within the file.
+        c.take(field, n * min_bytes(ty)).map(drop)
+    }
+}
+
+fn metadata(c: &Cursor<'_>, pairs: Vec<Pair<'_>>) -> Result<Metadata> {
+    let read = |pair: Pair<'_>| {
+        let mut c = Cursor { at: pair.at, ..*c };
+        let value = value(&mut c, format_args!("metadata value {}", Short(pair.key)), pair.ty)?;
+        Ok((pair.key.to_owned(), value))
+    };
+    Ok(Metadata::from_pairs(pairs.into_iter().map(read).collect::<Result<_>>()?))
+}
+
+/// Reads a value that `check_value` has passed.
+fn value(c: &mut Cursor<'_>, field: Arguments<'_>, ty: u32) -> Result<Value> {
     Ok(match ty {
         0 => Value::U8(u8::from_le_bytes(c.array(field)?)),
         1 => Value::I8(i8::from_le_bytes(c.array(field)?)),
@@ -188,44 +298,17 @@ fn value(c: &mut Cursor<'_>, field: Arguments<'_>, ty: u32, type_at: usize) -> R
         5 => Value::I32(i32::from_le_bytes(c.array(field)?)),
         6 => Value::F32(f32::from_le_bytes(c.array(field)?)),
         7 => Value::Bool(c.array::<1>(field)? != [0]),
-        8 => Value::String(c.string(field, MAX_STRING_BYTES)?),
-        9 => Value::Array(array(c, field, 1)?),
+        STRING => Value::String(c.string(field, MAX_STRING_BYTES)?),
+        ARRAY => Value::Array(array(c, field)?),
         10 => Value::U64(u64::from_le_bytes(c.array(field)?)),
         11 => Value::I64(i64::from_le_bytes(c.array(field)?)),
-        12 => Value::F64(f64::from_le_bytes(c.array(field)?)),
-        unknown => return unknown_type(c, format_args!("{field}: type"), type_at, unknown),
+        _ => Value::F64(f64::from_le_bytes(c.array(field)?)),
     })
 }
 
-fn unknown_type<T>(c: &Cursor<'_>, field: Arguments<'_>, at: usize, ty: u32) -> Result<T> {
-    c.error(
-        field,
-        at,
-        format!("unknown value type {ty}; known: 0 ({}) to 12 ({})", TYPE_NAMES[0], TYPE_NAMES[12]),
-    )
-}
-
-fn array(c: &mut Cursor<'_>, field: Arguments<'_>, depth: usize) -> Result<Array> {
-    let start = c.at;
-    if depth > MAX_ARRAY_DEPTH {
-        return c.error(field, start, format!("arrays nested more than {MAX_ARRAY_DEPTH} deep"));
-    }
-    let ty = c.u32(format_args!("{field}: element type"))?;
-    let min_bytes = match ty {
-        0 | 1 | 7 => 1,
-        2 | 3 => 2,
-        4..=6 => 4,
-        8 => MIN_STRING,
-        9 => 4 + 8,
-        10..=12 => 8,
-        unknown => return unknown_type(c, format_args!("{field}: element type"), start, unknown),
-    };
-    let length_at = c.at;
-    let n = c.count(format_args!("{field}: length"), min_bytes)?;
-    if n > MAX_ARRAY_LEN {
-        let why = format!("{n} elements, at most {MAX_ARRAY_LEN} are allowed");
-        return c.error(format_args!("{field}: length"), length_at, why);
-    }
+fn array(c: &mut Cursor<'_>, field: Arguments<'_>) -> Result<Array> {
+    let ty = c.u32(field)?;
+    let n = c.u64(field)?;
     Ok(match ty {
         0 => Array::U8(c.take(field, n)?.to_vec()),
         1 => Array::I8(numbers(c, field, n, i8::from_le_bytes)?),
@@ -235,8 +318,8 @@ fn array(c: &mut Cursor<'_>, field: Arguments<'_>, depth: usize) -> Result<Array
         5 => Array::I32(numbers(c, field, n, i32::from_le_bytes)?),
         6 => Array::F32(numbers(c, field, n, f32::from_le_bytes)?),
         7 => Array::Bool(numbers(c, field, n, |b: [u8; 1]| b != [0])?),
-        8 => Array::String(each(c, n, |c, i| c.string(format_args!("{field}[{i}]"), MAX_STRING_BYTES))?),
-        9 => Array::Array(each(c, n, |c, i| array(c, format_args!("{field}[{i}]"), depth + 1))?),
+        STRING => Array::String(each(n, || c.string(field, MAX_STRING_BYTES))?),
+        ARRAY => Array::Array(each(n, || array(c, field))?),
         10 => Array::U64(numbers(c, field, n, u64::from_le_bytes)?),
         11 => Array::I64(numbers(c, field, n, i64::from_le_bytes)?),
         _ => Array::F64(numbers(c, field, n, f64::from_le_bytes)?),
@@ -249,39 +332,29 @@ fn numbers<T, const N: usize>(
     n: u64,
     read: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>> {
-    // `count` has made sure that the product is within the file.
     let bytes = c.take(field, n * N as u64)?;
     Ok(bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
 }
 
-fn each<'a, T>(
-    c: &mut Cursor<'a>,
-    n: u64,
-    mut read: impl FnMut(&mut Cursor<'a>, u64) -> Result<T>,
-) -> Result<Vec<T>> {
-    let mut all = c.reserve(n);
-    for i in 0..n {
-        all.push(read(c, i)?);
+fn each<T>(n: u64, mut read: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
+    let mut all = Vec::with_capacity(n as usize);
+    for _ in 0..n {
+        all.push(read()?);
     }
     Ok(all)
 }
 
-impl Cursor<'_> {
-    /// Room for `n` things, but no more memory than there are bytes left: `n` is only a claim.
-    fn reserve<T>(&self, n: u64) -> Vec<T> {
-        Vec::with_capacity(n.min(self.left() / size_of::<T>() as u64) as usize)
-    }
-}
-
-fn alignment(c: &Cursor<'_>, metadata: &Metadata, offsets: &[u64]) -> Result<u64> {
+fn alignment(c: &Cursor<'_>, pairs: &[Pair<'_>]) -> Result<u64> {
     const KEY: &str = "general.alignment";
-    let Some(i) = metadata.position(KEY) else { return Ok(DEFAULT_ALIGNMENT) };
-    let (field, offset) = (format_args!("metadata value {KEY}"), offsets[i] as usize);
-    match metadata.get(KEY) {
-        Some(&Value::U32(n)) if n.is_power_of_two() => Ok(n.into()),
-        Some(Value::U32(n)) => c.error(field, offset, format!("{n} is not a power of two")),
-        Some(other) => c.error(field, offset, format!("must be u32, but is {}", other.type_name())),
-        None => Ok(DEFAULT_ALIGNMENT),
+    let Some(pair) = pairs.iter().find(|pair| pair.key == KEY) else { return Ok(DEFAULT_ALIGNMENT) };
+    let field = format_args!("metadata value {KEY}");
+    if pair.ty != U32 {
+        let why = format!("must be u32, but is {}", TYPE_NAMES[pair.ty as usize]);
+        return c.error(field, pair.at, why);
+    }
+    match (Cursor { at: pair.at, ..*c }).u32(field)? {
+        n if n.is_power_of_two() => Ok(n.into()),
+        n => c.error(field, pair.at, format!("{n} is not a power of two")),
     }
 }
 

@@ -6,6 +6,8 @@ use crate::{Error, Result};
 /// Largest value accepted for any dimension-like key: far above every model there is, far below
 /// what could overflow a product of three of them in u64.
 const MAX_DIM: u64 = 1 << 20;
+/// The same for context lengths, in positions.
+const MAX_CONTEXT: u64 = 1 << 31;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum RopeScaling {
@@ -20,7 +22,6 @@ pub enum RopeScaling {
         original_context: u32,
         beta_fast: f32,
         beta_slow: f32,
-        attn_factor: f32,
     },
 }
 
@@ -43,6 +44,8 @@ pub struct Config {
     pub rms_eps: f32,
     pub rope_base: f32,
     pub rope_scaling: RopeScaling,
+    /// Factor on what RoPE rotates, on top of yarn's own.
+    pub rope_attn_factor: f32,
 }
 
 impl Config {
@@ -54,6 +57,13 @@ impl Config {
             .to_owned();
         let keys = Keys { meta, arch: &arch };
 
+        if let Some(n @ 1..) = meta.u64(&keys.key("expert_count"))? {
+            return Err(Error::Unsupported {
+                what: "feed-forward",
+                name: format!("{n} experts ({})", keys.key("expert_count")),
+                supported: "one dense feed-forward per layer".into(),
+            });
+        }
         let n_embd = keys.dim("embedding_length")?;
         let n_head = keys.dim("attention.head_count")?;
         let n_head_kv = keys.dim_or("attention.head_count_kv", n_head)?;
@@ -86,7 +96,7 @@ impl Config {
 
         let config = Config {
             n_layer: keys.dim("block_count")?,
-            n_ctx_train: keys.dim_or("context_length", 2048)?,
+            n_ctx_train: keys.context_length()?,
             n_embd,
             n_ff: keys.dim("feed_forward_length")?,
             n_head,
@@ -97,8 +107,12 @@ impl Config {
             rms_eps: keys.float("attention.layer_norm_rms_epsilon", None)?,
             rope_base: keys.float("rope.freq_base", Some(10_000.0))?,
             rope_scaling: keys.rope_scaling()?,
+            rope_attn_factor: keys.float("rope.scaling.attn_factor", Some(1.0))?,
             arch: arch.clone(),
         };
+        if config.n_vocab == 0 || u32::try_from(config.n_vocab).is_err() {
+            return Err(Error::model(format!("token_embd.weight has {} rows", config.n_vocab)));
+        }
         if !(config.rms_eps >= 0.0 && config.rms_eps < 1.0) {
             return Err(Error::model(format!(
                 "{arch}.attention.layer_norm_rms_epsilon is {}",
@@ -123,8 +137,12 @@ impl Keys<'_> {
         format!("{}.{name}", self.arch)
     }
 
-    /// A count of at least 1. Some files give one value per layer: accepted when all are equal.
     fn find_dim(&self, name: &str) -> Result<Option<usize>> {
+        self.find_count(name, MAX_DIM)
+    }
+
+    /// A count of 1 to `most`. Some files give one value per layer: accepted when all are equal.
+    fn find_count(&self, name: &str, most: u64) -> Result<Option<usize>> {
         let key = self.key(name);
         let value = match self.meta.get(&key) {
             Some(crate::gguf::Value::Array(array)) => Some(uniform(&key, array)?),
@@ -132,8 +150,8 @@ impl Keys<'_> {
         };
         match value {
             None => Ok(None),
-            Some(v @ 1..=MAX_DIM) => Ok(Some(v as usize)),
-            Some(v) => Err(Error::model(format!("{key} is {v}; it must be 1 to {MAX_DIM}"))),
+            Some(v) if (1..=most).contains(&v) => Ok(Some(v as usize)),
+            Some(v) => Err(Error::model(format!("{key} is {v}; it must be 1 to {most}"))),
         }
     }
 
@@ -143,6 +161,10 @@ impl Keys<'_> {
 
     fn dim_or(&self, name: &str, default: usize) -> Result<usize> {
         Ok(self.find_dim(name)?.unwrap_or(default))
+    }
+
+    fn context_length(&self) -> Result<usize> {
+        Ok(self.find_count("context_length", MAX_CONTEXT)?.unwrap_or(2048))
     }
 
     fn float(&self, name: &str, default: Option<f32>) -> Result<f32> {
@@ -170,12 +192,14 @@ impl Keys<'_> {
             None | Some("linear") => Ok(RopeScaling::Linear { factor }),
             Some("yarn") => Ok(RopeScaling::Yarn {
                 factor,
-                original_context: self
-                    .dim_or("rope.scaling.original_context_length", self.dim_or("context_length", 2048)?)?
-                    as u32,
+                original_context: match self
+                    .find_count("rope.scaling.original_context_length", MAX_CONTEXT)?
+                {
+                    Some(n) => n as u32,
+                    None => self.context_length()? as u32,
+                },
                 beta_fast: self.float("rope.scaling.yarn_beta_fast", Some(32.0))?,
                 beta_slow: self.float("rope.scaling.yarn_beta_slow", Some(1.0))?,
-                attn_factor: self.float("rope.scaling.attn_factor", Some(1.0))?,
             }),
             Some(other) => Err(Error::Unsupported {
                 what: "rope scaling",

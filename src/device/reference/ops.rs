@@ -3,15 +3,15 @@
 use crate::Result;
 use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
 
-/// Sum of products, in 16 partial sums: the compiler may then use vector registers, and the rounding
-/// error grows with len / 16 rather than len.
+/// Sum of products, in 32 partial sums: the compiler may then use vector registers, and the rounding
+/// error grows with len / 32 rather than len.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let mut sums = [0.0f32; 16];
-    let (a, a_rest) = a.as_chunks::<16>();
-    let (b, b_rest) = b.as_chunks::<16>();
+    let mut sums = [0.0f32; 32];
+    let (a, a_rest) = a.as_chunks::<32>();
+    let (b, b_rest) = b.as_chunks::<32>();
     for (a, b) in a.iter().zip(b) {
-        for i in 0..16 {
-            sums[i] += a[i] * b[i];
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
         }
     }
     let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn dot_covers_whole_chunks_and_the_rest() {
-        for n in [0, 1, 15, 16, 17, 40] {
+        for n in [0, 1, 31, 32, 33, 80] {
             let a: Vec<f32> = (0..n).map(|i| i as f32).collect();
             let b = vec![2.0; n];
             assert_eq!(dot(&a, &b), (0..n).map(|i| 2.0 * i as f32).sum::<f32>());

@@ -1,5 +1,7 @@
 //! What the architectures share when they write a plan: checked weights, buffers, named ops.
 
+use std::collections::{HashMap, HashSet};
+
 use crate::device::plan::*;
 use crate::gguf::{Gguf, dequant};
 use crate::{Error, Result};
@@ -7,6 +9,9 @@ use crate::{Error, Result};
 pub struct PlanBuilder<'a> {
     file: &'a Gguf,
     weights: Vec<Weight>,
+    ids: HashMap<String, WeightId>,
+    /// Tensors read while building, which are no weights of the plan.
+    read: HashSet<&'static str>,
     buffers: Vec<Buffer>,
     ropes: Vec<Rope>,
     ops: Vec<NamedOp>,
@@ -14,7 +19,15 @@ pub struct PlanBuilder<'a> {
 
 impl<'a> PlanBuilder<'a> {
     pub fn new(file: &'a Gguf) -> Self {
-        PlanBuilder { file, weights: Vec::new(), buffers: Vec::new(), ropes: Vec::new(), ops: Vec::new() }
+        PlanBuilder {
+            file,
+            weights: Vec::new(),
+            ids: HashMap::new(),
+            read: HashSet::new(),
+            buffers: Vec::new(),
+            ropes: Vec::new(),
+            ops: Vec::new(),
+        }
     }
 
     /// A matrix of `rows` rows of `cols` elements; missing, misshapen or of a type that cannot be
@@ -29,9 +42,6 @@ impl<'a> PlanBuilder<'a> {
 
     /// The same, where the file may leave it out.
     pub fn find(&mut self, name: &str, cols: usize, rows: usize) -> Result<Option<WeightId>> {
-        if let Some(at) = self.weights.iter().position(|w| w.name == name) {
-            return Ok(Some(WeightId(at as u32)));
-        }
         let Some(tensor) = self.file.tensor(name) else {
             return Ok(None);
         };
@@ -41,6 +51,9 @@ impl<'a> PlanBuilder<'a> {
                 &tensor.dims[..tensor.n_dims]
             )));
         }
+        if let Some(id) = self.ids.get(name) {
+            return Ok(Some(*id));
+        }
         if !dequant::is_supported(tensor.ty) {
             return Err(Error::Unsupported {
                 what: "tensor type",
@@ -48,8 +61,10 @@ impl<'a> PlanBuilder<'a> {
                 supported: dequant::supported(),
             });
         }
+        let id = WeightId(self.weights.len() as u32);
         self.weights.push(Weight { name: name.to_owned(), ty: tensor.ty, cols, rows });
-        Ok(Some(WeightId(self.weights.len() as u32 - 1)))
+        self.ids.insert(name.to_owned(), id);
+        Ok(Some(id))
     }
 
     pub fn buffer(&mut self, name: &'static str, width: usize, rows: Rows) -> BufferId {
@@ -70,7 +85,24 @@ impl<'a> PlanBuilder<'a> {
         self.ops.push(NamedOp { name: name.into(), op });
     }
 
-    pub fn finish(self, cache: CacheShape, logits: BufferId) -> Plan {
-        Plan { weights: self.weights, buffers: self.buffers, ropes: self.ropes, ops: self.ops, cache, logits }
+    /// Counts a tensor as used that went into a table instead of a weight.
+    pub fn has_read(&mut self, name: &'static str) {
+        self.read.insert(name);
+    }
+
+    /// A file with tensors that nobody asked for is another architecture than it says: an error, for what
+    /// it would compute is not what its maker meant.
+    pub fn finish(self, cache: CacheShape, logits: BufferId) -> Result<Plan> {
+        let names = self.file.tensors().iter().map(|t| t.name.as_str());
+        let mut unknown = names.filter(|name| !self.ids.contains_key(*name) && !self.read.contains(name));
+        if let Some(name) = unknown.next() {
+            let more = unknown.count();
+            return Err(Error::model(format!(
+                "the architecture has no tensor {name}{}",
+                if more > 0 { format!(" (and {more} more of the file's)") } else { String::new() }
+            )));
+        }
+        let PlanBuilder { weights, buffers, ropes, ops, .. } = self;
+        Ok(Plan { weights, buffers, ropes, ops, cache, logits })
     }
 }

@@ -12,23 +12,28 @@ struct Traits {
     pairs: RopePairs,
     /// RMS norm over each head of q and k, before RoPE.
     head_norm: bool,
+    /// The file may hold factors for RoPE's frequencies.
+    rope_factors: bool,
 }
 
 pub fn llama(config: &Config, file: &Gguf) -> Result<Plan> {
-    build(config, file, Traits { pairs: RopePairs::Consecutive, head_norm: false })
+    build(config, file, Traits { pairs: RopePairs::Consecutive, head_norm: false, rope_factors: true })
 }
 
 pub fn qwen2(config: &Config, file: &Gguf) -> Result<Plan> {
-    build(config, file, Traits { pairs: RopePairs::Halves, head_norm: false })
+    build(config, file, Traits { pairs: RopePairs::Halves, head_norm: false, rope_factors: false })
 }
 
 pub fn qwen3(config: &Config, file: &Gguf) -> Result<Plan> {
-    build(config, file, Traits { pairs: RopePairs::Halves, head_norm: true })
+    build(config, file, Traits { pairs: RopePairs::Halves, head_norm: true, rope_factors: false })
 }
 
 fn build(c: &Config, file: &Gguf, traits: Traits) -> Result<Plan> {
     let mut b = PlanBuilder::new(file);
-    let rope = rope::table(c, file, traits.pairs)?;
+    let rope = rope::table(c, file, traits.pairs, traits.rope_factors)?;
+    if traits.rope_factors {
+        b.has_read(rope::FACTORS);
+    }
     let rope = b.rope(rope);
     let (n_q, n_kv) = (c.n_head * c.head_dim, c.n_head_kv * c.head_dim);
 
@@ -102,5 +107,5 @@ fn build(c: &Config, file: &Gguf, traits: Traits) -> Result<Plan> {
 
     let cache =
         CacheShape { n_layers: c.n_layer, n_head: c.n_head, n_head_kv: c.n_head_kv, head_dim: c.head_dim };
-    Ok(b.finish(cache, logits))
+    b.finish(cache, logits)
 }

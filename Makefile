@@ -1,0 +1,86 @@
+# `make` lists the targets. `make demo` and `make test` do all set-up themselves.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+CARGO ?= cargo
+PREFIX ?= /usr/local
+MODELS := $(if $(ROCMFORGE_MODELS),$(ROCMFORGE_MODELS),models)
+SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
+PEER := $(if $(ROCMFORGE_PEER),$(ROCMFORGE_PEER),build/peer)
+ROCMFORGE := target/release/rocmforge
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## set up, build, fetch a small model and let it answer
+	@tools/setup.sh demo
+	@$(MAKE) --no-print-directory build
+	@tools/get_models.sh smollm2
+	$(ROCMFORGE) generate -m $(SMOLLM2) --chat -p 'Why is the sky blue?' -n 96 --seed 1
+
+.PHONY: test
+test: demo ## the same, then every test
+	@tools/setup.sh test
+	@tools/get_models.sh
+	@tests/c/run.sh
+	@$(CARGO) test --quiet --doc
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+		$(CARGO) nextest run --cargo-quiet --no-fail-fast; \
+	else \
+		$(CARGO) test --quiet --no-fail-fast --lib --bins --tests; \
+	fi
+
+.PHONY: build
+build: ## the library and the command line, optimized
+	@$(CARGO) build --quiet --release
+
+.PHONY: lib
+lib: ## the library alone, without the crates that only the command line needs
+	@$(CARGO) build --quiet --release --lib --no-default-features
+
+.PHONY: models
+models: ## fetch both test models
+	@tools/setup.sh demo
+	@tools/get_models.sh
+
+.PHONY: header
+header: ## write include/rocmforge.h anew
+	@RF_UPDATE_HEADER=1 $(CARGO) check --quiet --lib
+
+.PHONY: fmt
+fmt: ## format the sources
+	@$(CARGO) fmt
+
+.PHONY: lint
+lint: ## formatting and clippy, warnings are errors
+	@$(CARGO) fmt --check
+	@$(CARGO) clippy --quiet --all-targets -- -D warnings
+
+.PHONY: doc
+doc: ## the Rust API's documentation, warnings are errors
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
+
+.PHONY: peer
+peer: ## build llama.cpp, the peer that figures are compared with
+	@tools/setup.sh peer
+	@tools/peer_build.sh $(PEER)
+
+.PHONY: bench
+bench: build models ## compare speed and memory with the peer (after make peer)
+	@tools/compare.py --peer $(PEER)/bin
+
+.PHONY: kl
+kl: build models ## compare exactness with the peer (after make peer; needs 4 GB of disk)
+	@tools/kl.py --peer $(PEER)/bin
+
+.PHONY: install
+install: ## library, header, CMake and pkg-config files, command line, to PREFIX (/usr/local)
+	@cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX)
+	@cmake --build build/cmake
+	@cmake --install build/cmake
+
+.PHONY: clean
+clean: ## remove what was built (models stay)
+	@$(CARGO) clean --quiet
+	@rm -rf build

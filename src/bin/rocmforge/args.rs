@@ -1,0 +1,241 @@
+//! Flags that several commands share, spelled as llama.cpp's users know them.
+
+use std::ffi::OsString;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use rocmforge::engine::{
+    Backend, BackendParams, Context, ContextParams, DeviceKind, Model, ModelParams, SamplerParams,
+};
+
+use crate::terminal::LoadBar;
+use crate::{interrupt, terminal};
+
+/// llama.cpp has short flags of several letters; each is turned into its long form.
+pub fn spell_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    args.map(|arg| match arg.to_str() {
+        Some("-sys") => "--system-prompt".into(),
+        _ => arg,
+    })
+    .collect()
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceName {
+    /// The processor, with the widest instruction set it has
+    Cpu,
+    /// Plain f32 from the definitions: slow, for checking
+    Reference,
+}
+
+impl From<DeviceName> for DeviceKind {
+    fn from(name: DeviceName) -> Self {
+        match name {
+            DeviceName::Cpu => DeviceKind::Cpu,
+            DeviceName::Reference => DeviceKind::Reference,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+pub struct DeviceArgs {
+    /// Device to compute on
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub device: DeviceName,
+    /// Threads to compute with; 0: one per core
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    pub threads: usize,
+}
+
+impl DeviceArgs {
+    pub fn backend(&self) -> Result<Backend> {
+        Ok(Backend::new(&BackendParams { device: self.device.into(), threads: self.threads })?)
+    }
+}
+
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// Model file (GGUF; a split model by its first part)
+    #[arg(short, long)]
+    pub model: PathBuf,
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl ModelArgs {
+    pub fn load(&self) -> Result<Model> {
+        let backend = self.device.backend()?;
+        load(&backend, &self.model)
+    }
+}
+
+/// Loads with a progress bar; Ctrl-C stops it.
+pub fn load(backend: &Backend, path: &PathBuf) -> Result<Model> {
+    let mut bar = LoadBar::new();
+    let mut progress = |done, total| {
+        bar.set(done, total);
+        !interrupt::is_set()
+    };
+    Ok(Model::load(backend, path, ModelParams { progress: Some(&mut progress) })?)
+}
+
+#[derive(clap::Args)]
+pub struct ContextArgs {
+    /// Positions of context; 0: what the model was trained for, at most 4096
+    #[arg(short, long, default_value_t = 0, hide_default_value = true)]
+    pub ctx_size: usize,
+    /// Most tokens computed in one step
+    #[arg(short, long, default_value_t = 512)]
+    pub batch_size: usize,
+}
+
+impl ContextArgs {
+    pub fn create(&self, model: &Model) -> Result<Context> {
+        context(model, self.ctx_size, self.batch_size)
+    }
+}
+
+/// A context of one sequence that Ctrl-C cancels.
+pub fn context(model: &Model, n_ctx: usize, n_batch: usize) -> Result<Context> {
+    let context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })?;
+    interrupt::watch(context.cancel_handle());
+    Ok(context)
+}
+
+#[derive(clap::Args)]
+pub struct SamplingArgs {
+    /// Temperature; 0: always the most likely token
+    #[arg(long, default_value_t = 0.8)]
+    temp: f32,
+    /// Keep the k most likely tokens; 0: all
+    #[arg(long, default_value_t = 40)]
+    top_k: u32,
+    /// Keep the fewest tokens whose probability reaches p; 1: all
+    #[arg(long, default_value_t = 0.95, value_parser = probability)]
+    top_p: f32,
+    /// Drop tokens less likely than p times the most likely; 0: none
+    #[arg(long, default_value_t = 0.05, value_parser = probability)]
+    min_p: f32,
+    /// Tokens that the penalties look back over; 0: none, -1: the whole context
+    #[arg(long, default_value_t = 64, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    repeat_last_n: i64,
+    /// Penalty on repeated tokens: divides their logits; 1: off
+    #[arg(long, default_value_t = 1.0)]
+    repeat_penalty: f32,
+    /// Penalty per occurrence of a token; 0: off
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    frequency_penalty: f32,
+    /// Penalty on tokens that occurred at all; 0: off
+    #[arg(long, default_value_t = 0.0, allow_negative_numbers = true)]
+    presence_penalty: f32,
+    /// Seed of the random draws; -1: a new one each time
+    #[arg(short, long, default_value_t = -1, allow_negative_numbers = true)]
+    seed: i64,
+}
+
+impl SamplingArgs {
+    /// `n_ctx` is what `--repeat-last-n -1` looks back over.
+    pub fn params(&self, n_ctx: usize) -> SamplerParams {
+        SamplerParams {
+            temperature: self.temp,
+            top_k: self.top_k,
+            top_p: self.top_p,
+            min_p: self.min_p,
+            penalty_last_n: usize::try_from(self.repeat_last_n).unwrap_or(n_ctx),
+            repeat_penalty: self.repeat_penalty,
+            frequency_penalty: self.frequency_penalty,
+            presence_penalty: self.presence_penalty,
+            seed: u64::try_from(self.seed).unwrap_or_else(|_| random_seed()),
+        }
+    }
+}
+
+/// 32 bits, so that it is easily typed again.
+fn random_seed() -> u64 {
+    let seed = std::hash::RandomState::new().build_hasher().finish() >> 32;
+    tracing::info!(seed, "sampling");
+    seed
+}
+
+fn probability(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(p) if (0.0..=1.0).contains(&p) => Ok(p),
+        _ => Err("must be a number from 0 to 1".into()),
+    }
+}
+
+#[derive(clap::Args)]
+pub struct GenerationArgs {
+    /// Most tokens to generate; -1: until the model ends or the context is full
+    #[arg(short = 'n', long = "predict", alias = "n-predict", default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    predict: i64,
+    /// Text that ends the generation (may be given several times); it is not printed
+    #[arg(short, long = "reverse-prompt", value_name = "TEXT", allow_hyphen_values = true)]
+    reverse_prompt: Vec<String>,
+    /// Go on past the end-of-generation token
+    #[arg(long)]
+    ignore_eos: bool,
+    /// Print control tokens too
+    #[arg(long)]
+    special: bool,
+}
+
+impl GenerationArgs {
+    pub fn params(&self) -> rocmforge::engine::GenerateParams {
+        rocmforge::engine::GenerateParams {
+            max_tokens: usize::try_from(self.predict).ok(),
+            stop: self.reverse_prompt.iter().filter(|s| !s.is_empty()).cloned().collect(),
+            ignore_eog: self.ignore_eos,
+            special: self.special,
+            sequence: 0,
+        }
+    }
+}
+
+/// What a generation did and how fast, on standard error.
+pub fn report(generation: &rocmforge::engine::Generation) {
+    use rocmforge::engine::StopReason::*;
+    let g = generation;
+    let stop = match g.stop {
+        Eog => "end of generation",
+        StopText => "stop text",
+        Length => "token limit",
+        CacheFull => "context full",
+        Cancelled => "interrupted",
+    };
+    // the first token comes out of the prompt's step
+    let decoded = g.tokens.len().saturating_sub(1);
+    terminal::note(format_args!(
+        "prompt: {} tokens, {:.2} s, {:.1} tok/s | decode: {} tokens, {:.2} s, {:.1} tok/s | stop: {stop}{}",
+        g.prompt_tokens,
+        g.prompt_us as f64 / 1e6,
+        terminal::rate(g.prompt_tokens, g.prompt_us),
+        g.tokens.len(),
+        g.decode_us as f64 / 1e6,
+        terminal::rate(decoded, g.decode_us),
+        terminal::peak_memory()
+            .map(|b| format!(" | peak memory: {}", terminal::bytes(b)))
+            .unwrap_or_default(),
+    ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_short_flags() {
+        let args = ["chat", "-sys", "be brief"].map(OsString::from);
+        assert_eq!(spell_out(args.into_iter()), ["chat", "--system-prompt", "be brief"]);
+    }
+
+    #[test]
+    fn probabilities() {
+        assert_eq!(probability("0.95"), Ok(0.95));
+        for bad in ["-0.1", "1.01", "nan", "x", ""] {
+            assert!(probability(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! `bench`: prompt processing (pp) and token generation (tg), measured as llama-bench measures: random tokens, a
+//! warm-up, each repetition from an empty cache.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use rocmforge::engine::{Batch, Context, DeviceKind, Model};
+use serde_json::{Value as Json, json};
+
+use crate::args::{self, DeviceArgs, DeviceName};
+use crate::{bandwidth, stats, terminal};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model files (several: one after the other)
+    #[arg(short, long, required_unless_present = "bandwidth")]
+    model: Vec<PathBuf>,
+    /// Prompt lengths, comma-separated; 0: none
+    #[arg(short = 'p', long, default_value = "512", value_delimiter = ',')]
+    n_prompt: Vec<usize>,
+    /// Generated lengths, comma-separated; 0: none
+    #[arg(short = 'n', long, default_value = "128", value_delimiter = ',')]
+    n_gen: Vec<usize>,
+    /// Positions already in the cache, comma-separated
+    #[arg(short = 'd', long, default_value = "0", value_delimiter = ',')]
+    n_depth: Vec<usize>,
+    /// Repetitions
+    #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    repetitions: u32,
+    /// Thread counts, comma-separated; 0: one per core
+    #[arg(short, long, default_value = "0", value_delimiter = ',')]
+    threads: Vec<usize>,
+    /// Most tokens computed in one step
+    #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    batch_size: usize,
+    /// Device to compute on
+    #[arg(long, value_enum, default_value = "cpu")]
+    device: DeviceName,
+    /// Measure how fast this machine reads memory (2 GiB, each thread count), no model needed
+    #[arg(long)]
+    bandwidth: bool,
+    /// Print JSON with llama-bench's field names
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Test {
+    n_prompt: usize,
+    n_gen: usize,
+    n_depth: usize,
+}
+
+impl Test {
+    /// "pp512", "tg128 @ d1024", as llama-bench writes them.
+    fn name(&self) -> String {
+        let name = match (self.n_prompt, self.n_gen) {
+            (p, 0) => format!("pp{p}"),
+            (_, g) => format!("tg{g}"),
+        };
+        if self.n_depth > 0 { format!("{name} @ d{}", self.n_depth) } else { name }
+    }
+
+    fn n_tokens(&self) -> usize {
+        self.n_prompt + self.n_gen
+    }
+}
+
+pub fn run(args: Args) -> Result<()> {
+    if args.bandwidth {
+        return print_bandwidth(&args);
+    }
+    let mut out = io::stdout().lock();
+    let mut results = Vec::new();
+    if !args.json {
+        writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
+        writeln!(out, "| --- | ---: | ---: | --- | ---: | ---: | ---: |")?;
+    }
+    for path in &args.model {
+        for &threads in &args.threads {
+            let backend = DeviceArgs { device: args.device, threads }.backend()?;
+            let model = args::load(&backend, path)?;
+            for test in tests(&args) {
+                let test_time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
+                let samples = measure(&model, test, args.batch_size, args.repetitions)?;
+                if args.json {
+                    results.push(describe(&model, path, test, args.batch_size, &test_time, &samples));
+                } else {
+                    let speeds = speeds(test, &samples);
+                    let info = model.info();
+                    writeln!(
+                        out,
+                        "| {} | {:.2} MiB | {:.2} M | {} | {} | {} | {:.2} ± {:.2} |",
+                        model_type(&model),
+                        info.file_bytes as f64 / f64::from(1 << 20),
+                        info.n_params as f64 / 1e6,
+                        backend_name(&model),
+                        backend.info().compute_units,
+                        test.name(),
+                        stats::mean(&speeds),
+                        stats::deviation(&speeds)
+                    )?;
+                    out.flush()?;
+                }
+            }
+        }
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(())
+}
+
+fn tests(args: &Args) -> Vec<Test> {
+    let mut tests = Vec::new();
+    for &n_depth in &args.n_depth {
+        let positive = |list: &[usize]| list.iter().copied().filter(|n| *n > 0).collect::<Vec<_>>();
+        tests.extend(positive(&args.n_prompt).into_iter().map(|n_prompt| Test {
+            n_prompt,
+            n_gen: 0,
+            n_depth,
+        }));
+        tests.extend(positive(&args.n_gen).into_iter().map(|n_gen| Test { n_prompt: 0, n_gen, n_depth }));
+    }
+    tests
+}
+
+/// Nanoseconds of each repetition.
+fn measure(model: &Model, test: Test, n_batch: usize, repetitions: u32) -> Result<Vec<u64>> {
+    let n_ctx = test.n_depth + test.n_tokens();
+    let mut context = args::context(model, n_ctx, n_batch.min(n_ctx))?;
+    let mut tokens = Tokens::new(model)?;
+
+    // warm-up: pages touched, threads awake
+    prompt(&mut context, &mut tokens, test.n_prompt)?;
+    decode(&mut context, &mut tokens, test.n_gen.min(1))?;
+    context.kv_clear();
+    prompt(&mut context, &mut tokens, test.n_depth)?;
+
+    let mut samples = Vec::new();
+    for _ in 0..repetitions {
+        context.kv_truncate(0, test.n_depth)?;
+        let start = Instant::now();
+        prompt(&mut context, &mut tokens, test.n_prompt)?;
+        decode(&mut context, &mut tokens, test.n_gen)?;
+        samples.push(u64::try_from(start.elapsed().as_nanos())?);
+    }
+    Ok(samples)
+}
+
+fn prompt(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let tokens: Vec<u32> = (0..n).map(|i| if i == 0 { tokens.first() } else { tokens.next() }).collect();
+    Ok(context.decode(&Batch { tokens: &tokens, positions: None, sequences: None, want: None })?)
+}
+
+fn decode(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
+    for i in 0..n {
+        let token = if i == 0 { tokens.first() } else { tokens.next() };
+        context.decode(&Batch { tokens: &[token], positions: None, sequences: None, want: None })?;
+    }
+    Ok(())
+}
+
+/// Random token ids (splitmix64), the same in every run.
+struct Tokens {
+    state: u64,
+    n_vocab: u64,
+    bos: Option<u32>,
+}
+
+impl Tokens {
+    fn new(model: &Model) -> Result<Self> {
+        let n_vocab = model.info().n_vocab as u64;
+        if n_vocab == 0 {
+            bail!("the model has no vocabulary");
+        }
+        let bos = model.vocab().bos().filter(|_| model.vocab().add_bos());
+        Ok(Tokens { state: 42, n_vocab, bos })
+    }
+
+    fn next(&mut self) -> u32 {
+        self.state = self.state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) % self.n_vocab) as u32
+    }
+
+    /// BOS where the model wants one.
+    fn first(&mut self) -> u32 {
+        self.bos.unwrap_or_else(|| self.next())
+    }
+}
+
+fn speeds(test: Test, samples: &[u64]) -> Vec<f64> {
+    samples.iter().map(|&ns| 1e9 * test.n_tokens() as f64 / ns.max(1) as f64).collect()
+}
+
+fn backend_name(model: &Model) -> &'static str {
+    match model.backend().kind() {
+        DeviceKind::Cpu => "CPU",
+        DeviceKind::Reference => "reference",
+    }
+}
+
+/// "llama 135M Q4_1": architecture, parameters, and the type that the file says it is of.
+fn model_type(model: &Model) -> String {
+    let info = model.info();
+    let n = info.n_params as f64;
+    let size = if n >= 1e9 { format!("{:.2}B", n / 1e9) } else { format!("{:.0}M", n / 1e6) };
+    format!("{} {size} {}", info.arch, info.file_type)
+}
+
+fn describe(
+    model: &Model,
+    path: &std::path::Path,
+    test: Test,
+    n_batch: usize,
+    test_time: &str,
+    samples: &[u64],
+) -> Json {
+    let info = model.info();
+    let device = model.backend().info();
+    let speeds = speeds(test, samples);
+    let nanos: Vec<f64> = samples.iter().map(|&ns| ns as f64).collect();
+    let cache_type = match model.backend().kind() {
+        DeviceKind::Cpu => "f16",
+        DeviceKind::Reference => "f32",
+    };
+    json!({
+        "build_commit": option_env!("ROCMFORGE_COMMIT").unwrap_or(env!("CARGO_PKG_VERSION")),
+        "build_number": 0,
+        "cpu_info": format!("{} ({})", device.name, device.arch),
+        "gpu_info": "",
+        "backends": backend_name(model),
+        "model_filename": path.to_string_lossy(),
+        "model_type": model_type(model),
+        "model_size": info.file_bytes,
+        "model_n_params": info.n_params,
+        "n_batch": n_batch,
+        "n_ubatch": n_batch,
+        "n_threads": device.compute_units,
+        "type_k": cache_type,
+        "type_v": cache_type,
+        "n_gpu_layers": 0,
+        "n_prompt": test.n_prompt,
+        "n_gen": test.n_gen,
+        "n_depth": test.n_depth,
+        "test_time": test_time,
+        "avg_ns": stats::mean(&nanos) as u64,
+        "stddev_ns": stats::deviation(&nanos) as u64,
+        "avg_ts": stats::mean(&speeds),
+        "stddev_ts": stats::deviation(&speeds),
+        "samples_ns": samples,
+        "samples_ts": speeds,
+    })
+}
+
+fn print_bandwidth(args: &Args) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let mut results = Vec::new();
+    for &threads in &args.threads {
+        let threads = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()),
+            n => n,
+        };
+        let rate = bandwidth::measure(threads)?;
+        if args.json {
+            results.push(json!({ "n_threads": threads, "read_bytes_per_second": rate as u64 }));
+        } else {
+            writeln!(out, "memory read, {threads} threads: {}/s", terminal::bytes(rate as u64))?;
+        }
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&results)?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! Ctrl-C (and SIGTERM, SIGHUP): the first stops the work cleanly, the second ends the process.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context as _, Result};
+use rocmforge::Error;
+use rocmforge::engine::CancelHandle;
+
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// Nothing is being computed: the first Ctrl-C already ends the process.
+static IDLE: AtomicBool = AtomicBool::new(false);
+/// The context whose step is to be cancelled.
+static CONTEXT: Mutex<Option<CancelHandle>> = Mutex::new(None);
+
+pub fn install() -> Result<()> {
+    ctrlc::set_handler(|| {
+        if IDLE.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+            std::process::exit(i32::from(super::exit::INTERRUPTED));
+        }
+        if let Ok(context) = CONTEXT.lock()
+            && let Some(handle) = context.as_ref()
+        {
+            handle.cancel();
+        }
+    })
+    .context("cannot handle Ctrl-C")
+}
+
+/// From now on Ctrl-C cancels this context's steps.
+pub fn watch(handle: CancelHandle) {
+    if let Ok(mut context) = CONTEXT.lock() {
+        *context = Some(handle);
+    }
+    // it may have come before there was a context
+    if is_set()
+        && let Ok(context) = CONTEXT.lock()
+        && let Some(handle) = context.as_ref()
+    {
+        handle.cancel();
+    }
+}
+
+pub fn is_set() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Whether it was set; the next Ctrl-C is then the first again.
+pub fn take() -> bool {
+    INTERRUPTED.swap(false, Ordering::SeqCst)
+}
+
+/// Runs `wait` (for input, say) with Ctrl-C ending the process at once.
+pub fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
+    IDLE.store(true, Ordering::SeqCst);
+    let result = wait();
+    IDLE.store(false, Ordering::SeqCst);
+    result
+}
+
+/// Err(Cancelled) once Ctrl-C came: for loops that have no context to cancel.
+pub fn check() -> rocmforge::Result<()> {
+    if is_set() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+/// Whether the error is nothing but the answer to Ctrl-C.
+pub fn is_interruption(error: &anyhow::Error) -> bool {
+    is_set() && matches!(error.downcast_ref::<Error>(), Some(Error::Cancelled))
+}

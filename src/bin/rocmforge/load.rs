@@ -1,0 +1,168 @@
+//! `load`: how long a model takes to be ready, how much memory it takes, and whether its tensors are sound.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use rocmforge::engine::{Batch, Model};
+use rocmforge::gguf::{Gguf, TensorInfo, dequant};
+
+use crate::args::{ContextArgs, ModelArgs};
+use crate::{interrupt, terminal};
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    context: ContextArgs,
+    /// Dequantize every tensor and count values that are not finite
+    #[arg(long)]
+    verify: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let start = Instant::now();
+    let model = args.model.load()?;
+    let loaded = start.elapsed();
+    let mut out = io::stdout().lock();
+    let i = model.info();
+    writeln!(
+        out,
+        "{} ({}, {}), {:.2} M parameters, {}, {} layers, {} training context",
+        if i.name.is_empty() { "unnamed" } else { &i.name },
+        i.arch,
+        i.file_type,
+        i.n_params as f64 / 1e6,
+        terminal::bytes(i.file_bytes),
+        i.n_layer,
+        i.n_ctx_train
+    )?;
+    let times = model.load_times().clone();
+    let mut phase =
+        |name: &str, time: Duration| writeln!(out, "{name:<24} {:>9.1} ms", time.as_secs_f64() * 1e3);
+    phase("open and check file", times.file)?;
+    phase("vocabulary, template", times.text)?;
+    phase("configuration, plan", times.plan)?;
+    phase("weights", times.weights)?;
+    phase("load in all", loaded)?;
+
+    let then = Instant::now();
+    let mut context = args.context.create(&model)?;
+    phase("context", then.elapsed())?;
+    let then = Instant::now();
+    context.decode(&Batch {
+        tokens: &[first_token(&model)],
+        positions: None,
+        sequences: None,
+        want: None,
+    })?;
+    phase("first token", then.elapsed())?;
+    phase("start to first token", start.elapsed())?;
+
+    let info = context.info();
+    writeln!(out, "{:<24} {:>12}", "weights outside the file", terminal::bytes(i.weight_bytes))?;
+    writeln!(out, "{:<24} {:>12}  ({} positions)", "cache", terminal::bytes(info.cache_bytes), info.n_ctx)?;
+    writeln!(out, "{:<24} {:>12}", "scratch", terminal::bytes(info.scratch_bytes))?;
+    if let Some(peak) = terminal::peak_memory() {
+        writeln!(out, "{:<24} {:>12}", "peak memory", terminal::bytes(peak))?;
+    }
+    if args.verify { verify(model.file(), &mut out) } else { Ok(()) }
+}
+
+/// Any token will do to time a step; BOS is in place.
+fn first_token(model: &Model) -> u32 {
+    model.vocab().bos().unwrap_or(0)
+}
+
+#[derive(Default)]
+struct Counts {
+    values: u64,
+    nan: u64,
+    infinite: u64,
+    /// Largest finite magnitude.
+    largest: f32,
+}
+
+fn verify(file: &Gguf, out: &mut impl Write) -> Result<()> {
+    let tensors = file.tensors();
+    let next = AtomicUsize::new(0);
+    let threads = std::thread::available_parallelism().map_or(1, |n| n.get()).min(tensors.len().max(1));
+    let mut results: Vec<(usize, rocmforge::Result<Counts>)> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads)
+            .map(|_| {
+                scope.spawn(|| {
+                    let mut done = Vec::new();
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(tensor) = tensors.get(i) else { return done };
+                        done.push((i, count(file, tensor)));
+                    }
+                })
+            })
+            .collect();
+        workers.into_iter().flat_map(|w| w.join().unwrap_or_default()).collect()
+    });
+    results.sort_by_key(|(i, _)| *i);
+    if results.len() != tensors.len() {
+        bail!("{} of {} tensors were checked", results.len(), tensors.len());
+    }
+
+    let (mut bad, mut values, mut largest) = (0usize, 0u64, 0f32);
+    for (i, result) in results {
+        let tensor = &tensors[i];
+        match result {
+            Ok(c) if c.nan + c.infinite > 0 => {
+                bad += 1;
+                writeln!(
+                    out,
+                    "bad   {} ({}): {} NaN and {} infinite of {} values",
+                    tensor.name, tensor.ty, c.nan, c.infinite, c.values
+                )?;
+            }
+            Ok(c) => {
+                values += c.values;
+                largest = largest.max(c.largest);
+            }
+            Err(rocmforge::Error::Cancelled) => return Err(rocmforge::Error::Cancelled.into()),
+            Err(error) => {
+                bad += 1;
+                writeln!(out, "bad   {} ({}): {error}", tensor.name, tensor.ty)?;
+            }
+        }
+    }
+    writeln!(
+        out,
+        "{} tensors checked, {bad} bad; {values} finite values, largest magnitude {largest}",
+        tensors.len()
+    )?;
+    if bad > 0 {
+        bail!("{bad} of {} tensors are bad", tensors.len());
+    }
+    Ok(())
+}
+
+fn count(file: &Gguf, tensor: &TensorInfo) -> rocmforge::Result<Counts> {
+    let mut counts = Counts::default();
+    let len = tensor.row_len();
+    let Some(row_bytes) = tensor.ty.row_bytes(len).filter(|n| *n > 0) else { return Ok(counts) };
+    let mut row = vec![0f32; len];
+    for (i, bytes) in file.data(tensor).chunks_exact(row_bytes).enumerate() {
+        if i % 1024 == 0 {
+            interrupt::check()?;
+        }
+        dequant::row(tensor.ty, bytes, &mut row)?;
+        for &v in &row {
+            if v.is_finite() {
+                counts.largest = counts.largest.max(v.abs());
+            } else if v.is_nan() {
+                counts.nan += 1;
+            } else {
+                counts.infinite += 1;
+            }
+        }
+        counts.values += len as u64;
+    }
+    Ok(counts)
+}

@@ -1,0 +1,68 @@
+//! `logits`: what the model answers at every position, raw, for comparisons with other programs.
+
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use rocmforge::engine::Batch;
+
+use crate::args::{self, ModelArgs};
+use crate::prompt;
+
+#[derive(clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    source: Source,
+    /// Where to write: little-endian f32, n_tokens x n_vocab
+    #[arg(short, long)]
+    out: PathBuf,
+    /// Most tokens computed in one step
+    #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    batch_size: usize,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// Token ids, comma-separated, evaluated as they stand
+    #[arg(long, value_delimiter = ',', value_name = "ID,ID,...")]
+    tokens: Vec<u32>,
+    /// Text to tokenize
+    #[arg(short, long, allow_hyphen_values = true)]
+    prompt: Option<String>,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let model = args.model.load()?;
+    let tokens = match &args.source.prompt {
+        Some(text) => model.vocab().tokenize(&prompt::unescape(text), true, true)?,
+        None => args.source.tokens,
+    };
+    if tokens.is_empty() {
+        bail!("no tokens");
+    }
+    let n_batch = args.batch_size.min(tokens.len());
+    let mut context = args::context(&model, tokens.len(), n_batch)?;
+    let name = args.out.display().to_string();
+    let mut file = BufWriter::new(File::create(&args.out).with_context(|| format!("cannot create {name}"))?);
+    let want = vec![true; n_batch];
+    for part in tokens.chunks(n_batch) {
+        context.decode(&Batch {
+            tokens: part,
+            positions: None,
+            sequences: None,
+            want: Some(&want[..part.len()]),
+        })?;
+        for row in 0..context.n_logits() {
+            for v in context.logits(row)? {
+                file.write_all(&v.to_le_bytes()).with_context(|| format!("cannot write {name}"))?;
+            }
+        }
+    }
+    file.flush().with_context(|| format!("cannot write {name}"))?;
+    writeln!(io::stdout(), "{} {}", tokens.len(), model.info().n_vocab)?;
+    Ok(())
+}

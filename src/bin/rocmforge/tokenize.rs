@@ -1,0 +1,83 @@
+//! `tokenize`: the tokens of a text, with the vocabulary alone.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use rocmforge::gguf::Gguf;
+use rocmforge::text::Vocab;
+
+use crate::prompt;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Model file (GGUF; a split model by its first part)
+    #[arg(short, long)]
+    model: PathBuf,
+    #[command(flatten)]
+    source: Source,
+    /// Print the ids alone, as a list: [1, 2, 3]
+    #[arg(long)]
+    ids: bool,
+    /// Do not put the beginning-of-text token in front
+    #[arg(long)]
+    no_bos: bool,
+    /// Take control tokens written out in the text as text
+    #[arg(long)]
+    no_parse_special: bool,
+    /// Print the number of tokens too
+    #[arg(long)]
+    show_count: bool,
+    /// Leave backslashes in --prompt alone
+    #[arg(long)]
+    no_escape: bool,
+}
+
+#[derive(clap::Args)]
+#[group(required = true, multiple = false)]
+struct Source {
+    /// The text
+    #[arg(short, long, allow_hyphen_values = true)]
+    prompt: Option<String>,
+    /// File that holds the text, to the byte; - is standard input
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+    /// Read the text from standard input, to the byte
+    #[arg(long)]
+    stdin: bool,
+}
+
+pub fn run(args: Args) -> Result<()> {
+    let file = Gguf::open(&args.model)?;
+    let vocab = Vocab::from_metadata(file.metadata(), n_vocab(&file))?;
+    let text = match (args.source.prompt, args.source.file) {
+        (Some(text), _) if args.no_escape => text,
+        (Some(text), _) => prompt::unescape(&text),
+        (None, Some(path)) => prompt::read(&path)?,
+        (None, None) => prompt::read(Path::new("-"))?,
+    };
+    let add_bos = vocab.add_bos() && !args.no_bos;
+    let tokens = vocab.tokenize(&text, add_bos, !args.no_parse_special)?;
+
+    let mut out = BufWriter::new(io::stdout().lock());
+    if args.ids {
+        let ids: Vec<String> = tokens.iter().map(u32::to_string).collect();
+        writeln!(out, "[{}]", ids.join(", "))?;
+    } else {
+        for &id in &tokens {
+            write!(out, "{id:>6} -> '")?;
+            out.write_all(vocab.token_bytes(id, true).unwrap_or_default())?;
+            writeln!(out, "'")?;
+        }
+    }
+    if args.show_count {
+        writeln!(out, "Total number of tokens: {}", tokens.len())?;
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Rows of the embedding: what the vocabulary is as long as.
+fn n_vocab(file: &Gguf) -> usize {
+    file.tensor("token_embd.weight").map_or(0, |t| t.rows())
+}

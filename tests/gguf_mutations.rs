@@ -1,0 +1,297 @@
+//! Random damage to the headers of real models: each outcome is a model or an error that names field
+//! and byte, without a panic and without an allocation beyond the file's size.
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+use common::gguf_writer::GgufWriter;
+use common::models;
+use rocmforge::Error;
+use rocmforge::gguf::{Array, Gguf, Value};
+
+/// Of the 100,000, half for each model.
+const MUTATIONS: u64 = 50_000;
+const MUTATIONS_OF_FULL_HEADERS: u64 = 100;
+/// What the largest allocation may have over the file's size: room for an error's message, and for
+/// the tables of a file that is nearly nothing.
+const SLACK: usize = 4096;
+
+/// The system's allocator, which notes the largest allocation of the thread.
+struct Counting;
+
+thread_local! {
+    static LARGEST: Cell<usize> = const { Cell::new(0) };
+}
+
+fn note(size: usize) {
+    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
+}
+
+// SAFETY: every call goes to the system's allocator unchanged; `note` does not allocate.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note(layout.size());
+        // SAFETY: as our caller promises.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: as our caller promises.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        note(new_size);
+        // SAFETY: as our caller promises.
+        unsafe { System.realloc(ptr, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+}
+
+/// A number that a careless reader stumbles over, or one near `old`.
+fn number(random: &mut Random, old: u64, file_bytes: usize) -> u64 {
+    let bit = random.below(64);
+    let (base, around) = match random.below(8) {
+        0 => (random.below(40) as u64, false),
+        1 => (old, true),
+        2 => (1 << bit, true),
+        3 => (0, true),
+        4 => (file_bytes as u64, true),
+        5 => (old << bit, false),
+        6 => (old.swap_bytes(), false),
+        _ => (random.next() >> bit, false),
+    };
+    if around { base.wrapping_add_signed(random.below(5) as i64 - 2) } else { base }
+}
+
+fn put(bytes: &mut [u8], at: usize, new: &[u8]) {
+    let end = bytes.len().min(at + new.len());
+    bytes[at..end].copy_from_slice(&new[..end - at]);
+}
+
+/// One to four changes to the first `header` bytes; now and then the file is cut short.
+fn mutate(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
+    for _ in 0..=random.below(4) {
+        let at = random.below(header);
+        match random.below(8) {
+            0 => bytes[at] ^= 1 << random.below(8),
+            1 => bytes[at] = random.next() as u8,
+            2 | 3 => {
+                let old = bytes[at..].first_chunk().map_or(0, |b| u32::from_le_bytes(*b));
+                let new = number(random, old.into(), bytes.len()) as u32;
+                put(bytes, at, &new.to_le_bytes());
+            }
+            4 | 5 => {
+                let old = bytes[at..].first_chunk().map_or(0, |b| u64::from_le_bytes(*b));
+                let new = number(random, old, bytes.len());
+                put(bytes, at, &new.to_le_bytes());
+            }
+            6 => {
+                // Some of the header comes twice, or is lost.
+                let other = random.below(header);
+                let (start, end) = (at.min(other), at.max(other).min(at.min(other) + 64));
+                let part: Vec<u8> = bytes[start..end].to_vec();
+                if random.below(2) == 0 {
+                    bytes.splice(start..start, part);
+                } else {
+                    bytes.drain(start..end);
+                }
+            }
+            _ if random.below(8) == 0 => bytes.truncate(at.max(1)),
+            _ => {
+                let from = random.below(header);
+                let part: Vec<u8> = bytes[from..bytes.len().min(from + 8)].to_vec();
+                put(bytes, at, &part);
+            }
+        }
+        if bytes.len() < header {
+            return;
+        }
+    }
+}
+
+/// The real model's metadata and tensors, small: `VOCABULARY` tokens, three layers, and the sizes
+/// that `sizes` has in place of its own. The tensors' data is zero.
+fn shrunk(name: &str, sizes: &[(u64, u64)]) -> Vec<u8> {
+    const VOCABULARY: usize = 300;
+    const LAYERS: u64 = 3;
+    let file = Gguf::open(models::path(name)).unwrap();
+    let small = |n: u64| sizes.iter().find(|(large, _)| *large == n).map_or(n, |(_, small)| *small);
+    let tokens = match file.metadata().get("tokenizer.ggml.tokens") {
+        Some(Value::Array(Array::String(tokens))) => &tokens[..VOCABULARY],
+        other => panic!("{other:?}"),
+    };
+
+    let mut writer = GgufWriter::new();
+    for (key, value) in file.metadata().iter() {
+        let value = match value {
+            Value::U32(_) if key.ends_with(".block_count") => Value::U32(LAYERS as u32),
+            Value::U32(n) if key.ends_with("_token_id") => Value::U32(n % VOCABULARY as u32),
+            Value::U32(n) if !key.starts_with("general.") => Value::U32(small((*n).into()) as u32),
+            Value::Array(Array::String(v)) if key.ends_with(".merges") => {
+                // Those that make a token which is still there.
+                let made = |merge: &&String| tokens.contains(&merge.replace(' ', ""));
+                Value::Array(Array::String(v.iter().take(2000).filter(made).cloned().collect()))
+            }
+            Value::Array(Array::String(v)) => {
+                Value::Array(Array::String(v[..v.len().min(VOCABULARY)].to_vec()))
+            }
+            Value::Array(Array::I32(v)) => Value::Array(Array::I32(v[..v.len().min(VOCABULARY)].to_vec())),
+            other => other.clone(),
+        };
+        writer = writer.meta(key, value);
+    }
+    for tensor in file.tensors() {
+        let layer =
+            tensor.name.strip_prefix("blk.").map(|rest| rest.split('.').next().unwrap().parse::<u64>());
+        if layer.is_some_and(|layer| layer.unwrap() >= LAYERS) {
+            continue;
+        }
+        let dims: Vec<u64> = tensor.dims[..tensor.n_dims].iter().map(|&n| small(n)).collect();
+        let bytes = tensor.ty.row_bytes(dims.iter().product::<u64>() as usize).unwrap();
+        writer = writer.tensor(&tensor.name, tensor.ty, &dims, vec![0; bytes]);
+    }
+    writer.build()
+}
+
+/// Opens `bytes`, holding the outcome to the rules; whether it opened.
+fn check(bytes: Vec<u8>, what: &str) -> bool {
+    let length = bytes.len();
+    LARGEST.set(0);
+    let outcome = Gguf::from_bytes(bytes, "mutated");
+    let largest = LARGEST.get();
+    assert!(largest <= length + SLACK, "{what}: {largest} bytes allocated at once for a file of {length}");
+    match outcome {
+        Ok(file) => {
+            // What the file offers can be read.
+            let bytes: usize = file.tensors().iter().map(|tensor| file.data(tensor).len()).sum();
+            assert!(bytes <= length, "{what}");
+            for tensor in file.tensors() {
+                let blocks = tensor.row_len() / tensor.ty.block_len() * tensor.rows();
+                assert_eq!(
+                    tensor.bytes as usize,
+                    blocks * tensor.ty.block_bytes(),
+                    "{what}: {}",
+                    tensor.name
+                );
+            }
+            // So can the model: it stands, or the error says why not.
+            match rocmforge::model::arch::plan(&file) {
+                Ok(_) => {}
+                Err(Error::Model(_) | Error::UnknownArchitecture { .. } | Error::Unsupported { .. }) => {}
+                Err(other) => panic!("{what}: {other}"),
+            }
+            let largest = LARGEST.get();
+            assert!(
+                largest <= length + SLACK,
+                "{what}: {largest} bytes allocated at once by the plan of a file of {length}"
+            );
+            true
+        }
+        Err(Error::Format { field, offset, why, .. }) => {
+            assert!(
+                !field.is_empty() && !why.is_empty() && offset <= length as u64,
+                "{what}: {field} {offset} {why}"
+            );
+            false
+        }
+        Err(other) => panic!("{what}: {other}"),
+    }
+}
+
+fn mutations(name: &str, sizes: &[(u64, u64)], seed: u64) {
+    let base = shrunk(name, sizes);
+    let whole = Gguf::from_bytes(base.clone(), name).unwrap();
+    rocmforge::model::arch::plan(&whole).unwrap();
+    let header = whole.tensors()[0].offset as usize;
+    let mut opened = 0;
+    for i in 0..MUTATIONS {
+        let mut bytes = base.clone();
+        mutate(&mut bytes, header, &mut Random(seed + i));
+        opened += check(bytes, &format!("{name}, seed {}", seed + i)) as u64;
+    }
+    // Enough of both, or the mutations are too mild or too harsh to mean anything.
+    let share = opened as f64 / MUTATIONS as f64;
+    assert!((0.02..0.98).contains(&share), "{opened} of {MUTATIONS} opened");
+}
+
+fn mutations_of_the_full_header(name: &str, seed: u64) {
+    let path = models::path(name);
+    let header = Gguf::open(&path).unwrap().tensors()[0].offset as usize;
+    let base = {
+        use std::io::Read;
+        let mut base = Vec::new();
+        std::fs::File::open(path).unwrap().take(header as u64).read_to_end(&mut base).unwrap();
+        base
+    };
+    assert!(!check(base.clone(), name), "no data: the first tensor must be found to be cut off");
+    for i in 0..MUTATIONS_OF_FULL_HEADERS {
+        let mut bytes = base.clone();
+        mutate(&mut bytes, header, &mut Random(seed + i));
+        check(bytes, &format!("full header of {name}, seed {}", seed + i));
+    }
+}
+
+/// The worst that a well-formed file can do: the text of a string is as short as none, but in memory
+/// each string takes three words. Nothing takes more than that.
+#[test]
+fn an_array_of_empty_strings() {
+    let n = 1_000_000;
+    let bytes = GgufWriter::new().meta("k", vec![""; n]).build();
+    LARGEST.set(0);
+    let file = Gguf::from_bytes(bytes, "empty strings").unwrap();
+    assert_eq!(file.metadata().array("k").unwrap().unwrap().len(), n);
+    assert_eq!(LARGEST.get(), n * size_of::<String>());
+}
+
+/// Values are read last: a file that is refused has cost nothing but its keys and names.
+#[test]
+fn a_refused_file_costs_nothing() {
+    let writer = GgufWriter::new().meta("k", vec![""; 100_000]).meta("text", "x".repeat(1 << 20));
+    let mut bytes = writer.f32_tensor("w", &[64], &[0.0; 64]).build();
+    bytes.pop();
+    LARGEST.set(0);
+    let error = Gguf::from_bytes(bytes, "cut off").unwrap_err();
+    assert!(LARGEST.get() < SLACK, "{} bytes for: {error}", LARGEST.get());
+}
+
+#[test]
+fn smollm2() {
+    mutations(
+        models::SMOLLM2,
+        &[(576, 96), (192, 32), (1536, 64), (49152, 300), (9, 3), (3, 1), (64, 32)],
+        1 << 32,
+    );
+}
+
+#[test]
+fn qwen25() {
+    mutations(models::QWEN25, &[(896, 64), (128, 32), (4864, 256), (151936, 300), (14, 2), (2, 1)], 2 << 32);
+}
+
+#[test]
+fn smollm2_full_header() {
+    mutations_of_the_full_header(models::SMOLLM2, 3 << 32);
+}
+
+#[test]
+fn qwen25_full_header() {
+    mutations_of_the_full_header(models::QWEN25, 4 << 32);
+}

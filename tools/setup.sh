@@ -1,0 +1,75 @@
+#!/bin/sh
+# Install what is missing, or say what to install.     tools/setup.sh demo | test | peer
+#   demo   a C compiler (the linker of Rust programs), python3 that can fetch packages from PyPI
+#   test   also g++, cmake, make, pkg-config, valgrind and git: the C API is tested as a C project would use it
+#   peer   also what a C++ project is built with (cmake and ninja come from PyPI)
+set -eu
+what=${1:?usage: tools/setup.sh demo|test|peer}
+
+missing= # packages, as Debian and Ubuntu name them
+# need PACKAGE COMMAND...: the package, unless the command works
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+if ! command -v cargo >/dev/null 2>&1; then
+    echo "Rust is missing. Install it with:" >&2
+    echo "    curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh" >&2
+    exit 1
+fi
+
+need gcc cc --version
+# a C compiler without the C library's headers cannot link
+need libc6-dev sh -c 'echo "#include <stdlib.h>" | cc -E -'
+need python3 python3 --version
+# either fetches packages: pip itself, or an environment that gets its own
+need python3-venv sh -c 'python3 -m pip --version || python3 -c "import ensurepip, venv"'
+need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
+case $what in
+demo) ;;
+test)
+    need g++ c++ --version
+    need cmake cmake --version
+    need make make --version
+    need pkg-config pkg-config --version
+    need valgrind valgrind --version
+    # valgrind cannot start programs without the loader's symbols
+    need libc6-dbg sh -c 'test -d /usr/lib/debug/.build-id || ! command -v dpkg'
+    need git git --version
+    need binutils nm --version
+    ;;
+peer)
+    need g++ c++ --version
+    need python3-venv python3 -c 'import ensurepip, venv'
+    ;;
+*)
+    echo "usage: tools/setup.sh demo|test|peer" >&2
+    exit 2
+    ;;
+esac
+[ -n "$missing" ] || exit 0
+
+as_root=
+if [ "$(id -u)" != 0 ]; then
+    if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+        as_root="sudo -n"
+    else
+        as_root=no
+    fi
+fi
+if [ "$as_root" = no ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "Missing:$missing. Install with (Debian, Ubuntu; other systems name them alike):" >&2
+    echo "    sudo apt-get update && sudo apt-get install -y --no-install-recommends$missing" >&2
+    exit 1
+fi
+echo "installing:$missing" >&2
+log=$(mktemp)
+if ! { $as_root apt-get -q update && $as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy install --no-install-recommends $missing; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    rm -f "$log"
+    echo "apt-get could not install:$missing" >&2
+    exit 1
+fi
+rm -f "$log"
