@@ -146,15 +146,17 @@ mod tests {
 
     #[test]
     fn a_shorter_struct_is_extended_with_zeros() {
+        let old = OLD;
         // SAFETY: Old is as long as it says.
-        let read = unsafe { read((&raw const OLD).cast::<New>()) }.unwrap();
+        let read = unsafe { read((&raw const old).cast::<New>()) }.unwrap();
         assert_eq!(read, New { size: size_of::<Old>(), a: 1, b: 2, c: 0 });
     }
 
     #[test]
     fn a_longer_struct_must_end_in_zeros() {
+        let new = NEW;
         // SAFETY: New is as long as it says.
-        let failure = unsafe { read((&raw const NEW).cast::<Old>()) }.unwrap_err();
+        let failure = unsafe { read((&raw const new).cast::<Old>()) }.unwrap_err();
         assert!(failure.message.to_str().unwrap().starts_with("Old: byte 16 is set"), "{failure:?}");
         let zero_tail = New { c: 0, ..NEW };
         // SAFETY: as above.
