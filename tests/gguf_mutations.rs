@@ -198,6 +198,11 @@ fn check(bytes: Vec<u8>, what: &str) -> bool {
                 Err(Error::Model(_) | Error::UnknownArchitecture { .. } | Error::Unsupported { .. }) => {}
                 Err(other) => panic!("{what}: {other}"),
             }
+            let largest = LARGEST.get();
+            assert!(
+                largest <= length + SLACK,
+                "{what}: {largest} bytes allocated at once by the plan of a file of {length}"
+            );
             true
         }
         Err(Error::Format { field, offset, why, .. }) => {
@@ -242,6 +247,29 @@ fn mutations_of_the_full_header(name: &str, seed: u64) {
         mutate(&mut bytes, header, &mut Random(seed + i));
         check(bytes, &format!("full header of {name}, seed {}", seed + i));
     }
+}
+
+/// The worst that a well-formed file can do: the text of a string is as short as none, but in memory
+/// each string takes three words. Nothing takes more than that.
+#[test]
+fn an_array_of_empty_strings() {
+    let n = 1_000_000;
+    let bytes = GgufWriter::new().meta("k", vec![""; n]).build();
+    LARGEST.set(0);
+    let file = Gguf::from_bytes(bytes, "empty strings").unwrap();
+    assert_eq!(file.metadata().array("k").unwrap().unwrap().len(), n);
+    assert_eq!(LARGEST.get(), n * size_of::<String>());
+}
+
+/// Values are read last: a file that is refused has cost nothing but its keys and names.
+#[test]
+fn a_refused_file_costs_nothing() {
+    let writer = GgufWriter::new().meta("k", vec![""; 100_000]).meta("text", "x".repeat(1 << 20));
+    let mut bytes = writer.f32_tensor("w", &[64], &[0.0; 64]).build();
+    bytes.pop();
+    LARGEST.set(0);
+    let error = Gguf::from_bytes(bytes, "cut off").unwrap_err();
+    assert!(LARGEST.get() < SLACK, "{} bytes for: {error}", LARGEST.get());
 }
 
 #[test]

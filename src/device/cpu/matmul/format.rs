@@ -99,15 +99,23 @@ fn pair(bytes: &[u8], at: usize) -> [u8; 2] {
 #[inline(always)]
 fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
     let bytes = &bytes[..16];
-    std::array::from_fn(|i| if i < 16 { bytes[i] & 15 } else { bytes[i - 16] >> 4 })
+    let mut quants = [0; BLOCK];
+    for i in 0..16 {
+        quants[i] = bytes[i] & 15;
+        quants[16 + i] = bytes[i] >> 4;
+    }
+    quants
 }
 
 /// Adds bit `i` of `high` to quant `i`, as its fifth bit.
 #[inline(always)]
 fn with_fifth_bits(mut quants: [u8; BLOCK], high: &[u8]) -> [u8; BLOCK] {
-    let high: [u8; 4] = std::array::from_fn(|i| high[i]);
-    for i in 0..BLOCK {
-        quants[i] |= ((high[i / 8] >> (i % 8)) & 1) << 4;
+    for (quants, high) in quants.as_chunks_mut::<8>().0.iter_mut().zip(high) {
+        // The byte in each of eight, then of each its own bit.
+        let spread = (u64::from(*high) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
+        // A byte that is not 0 carries into its top bit.
+        let bits = ((spread + 0x007f_7f7f_7f7f_7f7f) | spread) & 0x8080_8080_8080_8080;
+        *quants = (u64::from_le_bytes(*quants) | bits >> 3).to_le_bytes();
     }
     quants
 }
@@ -188,19 +196,31 @@ impl Format for Q8_0 {
     const FILE_BYTES: usize = 34;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
-        let block = &block[2..34];
-        std::array::from_fn(|i| block[i] ^ 0x80)
+        let mut quants = [0; BLOCK];
+        for (quant, byte) in quants.iter_mut().zip(&block[2..34]) {
+            *quant = byte ^ 0x80;
+        }
+        quants
     }
     fn scales(block: &[u8]) -> FileScales {
         FileScales { d: pair(block, 0), ..Default::default() }
     }
 }
 
+/// The bits of `mask` of 32 bytes shifted right.
+#[inline(always)]
+fn bits(bytes: &[u8], shift: usize, mask: u8) -> [u8; BLOCK] {
+    let mut quants = [0; BLOCK];
+    for (quant, byte) in quants.iter_mut().zip(&bytes[..BLOCK]) {
+        *quant = (byte >> shift) & mask;
+    }
+    quants
+}
+
 /// Bits `2 * (b % 4)..` of bytes `32 * (b / 4)..`: how 2-bit planes of the K types run.
 #[inline(always)]
 fn two_bits(bytes: &[u8], b: usize) -> [u8; BLOCK] {
-    let bytes = &bytes[32 * (b / 4)..][..32];
-    std::array::from_fn(|i| (bytes[i] >> (2 * (b % 4))) & 3)
+    bits(&bytes[32 * (b / 4)..], 2 * (b % 4), 3)
 }
 
 /// Adds bit `b` of each byte of `high` to the quant, at bit `at`.
@@ -275,8 +295,7 @@ fn scales_and_mins(packed: &[u8]) -> ([u8; 16], [u8; 8]) {
 /// Nibble `b % 2` of bytes `32 * (b / 2)..`.
 #[inline(always)]
 fn half_bytes(bytes: &[u8], b: usize) -> [u8; BLOCK] {
-    let bytes = &bytes[32 * (b / 2)..][..32];
-    std::array::from_fn(|i| (bytes[i] >> (4 * (b % 2))) & 15)
+    bits(&bytes[32 * (b / 2)..], 4 * (b % 2), 15)
 }
 
 /// d f16, dmin f16, scales and mins [u6; 16], quants [u4; 256]
@@ -323,9 +342,11 @@ impl Format for Q6K {
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
         // 128 columns: the low nibbles of 64 bytes, then their high nibbles.
-        let low = &block[64 * (b / 4) + 32 * (b % 2)..][..32];
-        let high = two_bits(&block[128..192], b);
-        std::array::from_fn(|i| (low[i] >> (4 * (b % 4 / 2))) & 15 | high[i] << 4)
+        let mut quants = bits(&block[64 * (b / 4) + 32 * (b % 2)..], 4 * (b % 4 / 2), 15);
+        for (quant, high) in quants.iter_mut().zip(two_bits(&block[128..192], b)) {
+            *quant |= high << 4;
+        }
+        quants
     }
     fn scales(block: &[u8]) -> FileScales {
         FileScales { d: pair(block, 208), sub: std::array::from_fn(|i| block[192 + i]), ..Default::default() }

@@ -203,6 +203,9 @@ type Sums<const N: usize> = [[f32; TILE_ROWS]; N];
 /// The instructions are available; `tile` holds the packed `cols` columns; `x` points to N rows, each
 /// `x_stride` (blocks, floats) after the other.
 trait Kernels {
+    /// Tokens that the registers have room for at once.
+    const TOKENS: usize;
+
     unsafe fn quantized<F: Format, const N: usize>(
         tile: *const u8,
         units: usize,
@@ -272,7 +275,7 @@ impl Job<'_> {
                 let row_bytes = rows.stride() * size_of::<Q8Block>();
                 // SAFETY: of the rows and tiles in range.
                 unsafe {
-                    self.by_tokens(
+                    self.by_tokens::<K>(
                         row_bytes,
                         |tile, t, sums| K::quantized::<F, 8>(tile, units, row(t), rows.stride(), sums),
                         |tile, t, sums| K::quantized::<F, 4>(tile, units, row(t), rows.stride(), sums),
@@ -286,7 +289,7 @@ impl Job<'_> {
                 let row = |t: usize| x[t * stride..].as_ptr();
                 // SAFETY: as above.
                 unsafe {
-                    self.by_tokens(
+                    self.by_tokens::<K>(
                         4 * stride,
                         |tile, t, sums| K::float::<W, 8>(tile, cols, row(t), stride, sums),
                         |tile, t, sums| K::float::<W, 4>(tile, cols, row(t), stride, sums),
@@ -303,7 +306,7 @@ impl Job<'_> {
     /// # Safety
     /// `out` is valid for the rows of `tiles` and `tokens`.
     #[inline(always)]
-    unsafe fn by_tokens(
+    unsafe fn by_tokens<K: Kernels>(
         &self,
         row_bytes: usize,
         eight: impl Fn(*const u8, usize, &mut Sums<8>),
@@ -322,10 +325,10 @@ impl Job<'_> {
                 let mut t = start;
                 // SAFETY: rows of this tile and tokens of this job.
                 unsafe {
-                    while end - t >= 8 {
+                    while K::TOKENS >= 8 && end - t >= 8 {
                         t = self.step(tile, t, |sums| eight(w, t, sums));
                     }
-                    if end - t >= 4 {
+                    while end - t >= 4 {
                         t = self.step(tile, t, |sums| four(w, t, sums));
                     }
                     if end - t >= 2 {

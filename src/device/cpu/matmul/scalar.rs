@@ -12,6 +12,8 @@ pub(super) struct Scalar;
 type Lanes = [f32; TILE_ROWS];
 
 impl Kernels for Scalar {
+    const TOKENS: usize = 4;
+
     unsafe fn quantized<F: Format, const N: usize>(
         tile: *const u8,
         units: usize,
