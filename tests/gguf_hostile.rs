@@ -255,6 +255,29 @@ fn array_lengths() {
     }
 }
 
+/// Lengths that the file has room for, but nobody has use for; the file is a hole on the disk.
+#[test]
+fn lengths_beyond_the_limits() {
+    let dir = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let open = |name: &str, raw: Raw, wanted: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, raw.0).unwrap();
+        std::fs::File::options().write(true).open(&path).unwrap().set_len((1 << 30) + 4096).unwrap();
+        let error = Gguf::open(&path).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        let Error::Format { field, why, .. } = &error else { panic!("{error}") };
+        assert_eq!(
+            (field.as_str(), why.contains("at most 1073741824 are allowed")),
+            (wanted, true),
+            "{error}"
+        );
+    };
+    let n = (1 << 30) + 1;
+    let pair = || Raw::header(3, 0, 1).string("k");
+    open("string.gguf", pair().u32(STRING).u64(n), "metadata value k: length");
+    open("array.gguf", pair().u32(ARRAY).u32(0).u64(n), "metadata value k: length");
+}
+
 #[test]
 fn nested_arrays() {
     let nest = |depth: usize| {

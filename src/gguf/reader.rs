@@ -143,8 +143,11 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// The text, with U+FFFD for what is not UTF-8.
+/// The text, with U+FFFD for what is not UTF-8; allocates exactly what that takes.
 fn mended(text: &[u8]) -> String {
+    if let Ok(text) = str::from_utf8(text) {
+        return text.to_owned();
+    }
     let size =
         |chunk: std::str::Utf8Chunk<'_>| chunk.valid().len() + if chunk.invalid().is_empty() { 0 } else { 3 };
     let mut string = String::with_capacity(text.utf8_chunks().map(size).sum());
@@ -310,7 +313,7 @@ fn array(c: &mut Cursor<'_>, field: Arguments<'_>) -> Result<Array> {
     let ty = c.u32(field)?;
     let n = c.u64(field)?;
     Ok(match ty {
-        0 => Array::U8(c.take(field, n)?.to_vec()),
+        0 => Array::U8(numbers(c, field, n, u8::from_le_bytes)?),
         1 => Array::I8(numbers(c, field, n, i8::from_le_bytes)?),
         2 => Array::U16(numbers(c, field, n, u16::from_le_bytes)?),
         3 => Array::I16(numbers(c, field, n, i16::from_le_bytes)?),
@@ -333,15 +336,28 @@ fn numbers<T, const N: usize>(
     read: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>> {
     let bytes = c.take(field, n * N as u64)?;
-    Ok(bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)).collect())
+    let mut all = room(n)?;
+    all.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)));
+    Ok(all)
 }
 
 fn each<T>(n: u64, mut read: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
-    let mut all = Vec::with_capacity(n as usize);
+    let mut all = room(n)?;
     for _ in 0..n {
         all.push(read()?);
     }
     Ok(all)
+}
+
+fn room<T>(n: u64) -> Result<Vec<T>> {
+    let mut vec = Vec::new();
+    vec.try_reserve_exact(n as usize).map_err(|_| Error::OutOfMemory {
+        what: "an array of the file's metadata".to_owned(),
+        wanted: n.saturating_mul(size_of::<T>() as u64),
+        free: 0,
+        total: 0,
+    })?;
+    Ok(vec)
 }
 
 fn alignment(c: &Cursor<'_>, pairs: &[Pair<'_>]) -> Result<u64> {
@@ -359,7 +375,8 @@ fn alignment(c: &Cursor<'_>, pairs: &[Pair<'_>]) -> Result<u64> {
 }
 
 /// The directory, and the place of each tensor's data: they follow each other in the directory's
-/// order, each padded to the alignment, from the first aligned byte after the directory.
+/// order, each padded to the alignment, from the first aligned byte after the directory. llama.cpp
+/// demands the same; a damaged offset would else show only as a model that talks nonsense.
 fn tensors(c: &mut Cursor<'_>, n: u64, alignment: u64) -> Result<Vec<TensorInfo>> {
     let mut tensors: Vec<TensorInfo> = c.reserve(n);
     let mut offset_fields = c.reserve(n);

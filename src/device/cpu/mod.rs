@@ -1,4 +1,18 @@
 //! The CPU device.
 
+mod attention;
+mod device;
+mod elementwise;
+mod fuse;
 pub mod isa;
+mod kv_cache;
 pub mod matmul;
+mod memory;
+mod program;
+mod session;
+mod simd;
+mod step;
+mod system;
+mod team;
+
+pub use device::CpuDevice;

@@ -290,7 +290,9 @@ impl Session for ReferenceSession {
                 return Err(Error::Cancelled);
             }
             self.run_op(&op.op, step)?;
-            if let (Some(out), Some(mut observer)) = (op.op.output(), self.observer.take()) {
+            if let Some(out) = op.op.output()
+                && let Some(mut observer) = self.observer.take()
+            {
                 let rows = self.rows(out, step);
                 observer(&op.name, rows, self.output(out, step));
                 self.observer = Some(observer);

@@ -23,6 +23,29 @@ pub(super) struct Q8Block {
 /// Below this amax a block is taken as zeros: 127 / amax must be finite.
 const TINY: f32 = 1e-35;
 
+/// (scale, its inverse) of a block whose largest magnitude is `amax`.
+#[inline(always)]
+pub(super) fn scales(amax: f32) -> (f32, f32) {
+    match amax {
+        _ if !amax.is_finite() => (f32::NAN, 0.0),
+        _ if amax < TINY => (0.0, 0.0),
+        _ => (amax / 127.0, 127.0 / amax),
+    }
+}
+
+impl Q8Block {
+    /// All fields but `q`; `sums` are those of q's halves.
+    #[inline(always)]
+    pub(super) fn set_scale(&mut self, scale: f32, sums: [i32; 2]) {
+        let sum = sums[0].wrapping_add(sums[1]);
+        self.scale = scale;
+        self.scaled_sum = scale * sum as f32;
+        self.scaled_sums = [scale * sums[0] as f32, scale * sums[1] as f32];
+        self.minus_sum = sum.wrapping_neg();
+        self.minus_sums = [sums[0].wrapping_neg(), sums[1].wrapping_neg()];
+    }
+}
+
 /// Quantized rows, allocated once for up to `max_rows` rows of up to `max_cols` columns.
 pub struct Q8Rows {
     blocks: Memory,
@@ -68,7 +91,7 @@ impl Q8Rows {
             Isa::Avx2 => unsafe { quantize_avx2(x, blocks) },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Isa::Avx512Vnni => unsafe { quantize_avx512(x, blocks) },
+            Isa::Avx512Vnni => unsafe { super::avx512::quantize(x, blocks) },
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512Vnni => quantize(x, blocks),
         }
@@ -106,43 +129,44 @@ fn quantize_avx2(x: &[f32], blocks: &mut [Q8Block]) {
     quantize(x, blocks);
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-fn quantize_avx512(x: &[f32], blocks: &mut [Q8Block]) {
-    quantize(x, blocks);
-}
-
 /// Plain loops for the compiler to vectorize; the same result on every path.
 #[inline(always)]
 fn quantize(x: &[f32], blocks: &mut [Q8Block]) {
     for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
         // As integers the magnitudes keep their order, with infinities and NaN above all.
-        let mut amax_bits = 0;
-        for x in x {
-            amax_bits = amax_bits.max(x.to_bits() & 0x7fff_ffff);
+        let mut magnitudes = [0; BLOCK];
+        for (magnitude, x) in magnitudes.iter_mut().zip(x) {
+            *magnitude = x.to_bits() & 0x7fff_ffff;
         }
-        let amax = f32::from_bits(amax_bits);
-        let (scale, inverse) = match amax {
-            _ if !amax.is_finite() => (f32::NAN, f32::NAN),
-            _ if amax < TINY => (0.0, 0.0),
-            _ => (amax / 127.0, 127.0 / amax),
-        };
-        // In 1.5 * 2^23 .. the last bit is worth 1: adding rounds to nearest even.
+        let (scale, inverse) = scales(f32::from_bits(fold(magnitudes, u32::max)));
+        // In 1.5 * 2^23 .. the last bit is worth 1: adding rounds to nearest even. (The last byte
+        // of a NaN is 0.)
         const ROUND: f32 = 12_582_912.0;
         let mut q = [0; BLOCK];
-        if inverse.is_finite() {
-            for (q, x) in q.iter_mut().zip(x) {
-                *q = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
-            }
+        for (q, x) in q.iter_mut().zip(x) {
+            *q = ((x * inverse + ROUND).to_bits() as i32).wrapping_sub(ROUND.to_bits() as i32);
         }
-        let sums = [q[..16].iter().sum::<i32>(), q[16..].iter().sum::<i32>()];
-        *block = Q8Block {
-            q: q.map(|q| q as i8),
-            scale,
-            scaled_sum: scale * (sums[0] + sums[1]) as f32,
-            scaled_sums: [scale * sums[0] as f32, scale * sums[1] as f32],
-            minus_sum: -(sums[0] + sums[1]),
-            minus_sums: [-sums[0], -sums[1]],
+        for (out, q) in block.q.iter_mut().zip(q) {
+            *out = q as i8;
+        }
+        let halves = q.as_chunks::<16>().0;
+        let sums = match scale.is_nan() {
+            false => [fold(halves[0], i32::wrapping_add), fold(halves[1], i32::wrapping_add)],
+            true => [0, 0],
         };
+        block.set_scale(scale, sums);
     }
+}
+
+/// Folds halves onto each other, which vectorizes.
+#[inline(always)]
+fn fold<T: Copy, const N: usize>(mut items: [T; N], join: impl Fn(T, T) -> T) -> T {
+    let mut n = N;
+    while n > 1 {
+        n /= 2;
+        for i in 0..n {
+            items[i] = join(items[i], items[i + n]);
+        }
+    }
+    items[0]
 }

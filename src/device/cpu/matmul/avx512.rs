@@ -2,9 +2,9 @@
 
 use std::arch::x86_64::*;
 
-use super::activations::Q8Block;
+use super::activations::{self, Q8Block};
 use super::float::{Float, Kind};
-use super::format::{Format, Scales, TILE_ROWS, WORD, WORDS};
+use super::format::{BLOCK, Format, Scales, TILE_ROWS, WORD, WORDS};
 use super::{Kernels, Sums};
 
 pub(super) struct Avx512;
@@ -219,6 +219,29 @@ unsafe fn elements<W: Float>(p: *const u8) -> __m512 {
                 let high = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
                 _mm512_castsi512_ps(_mm512_slli_epi32::<16>(high))
             }
+        }
+    }
+}
+
+/// As `activations::quantize`, bit for bit.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
+pub(super) fn quantize(x: &[f32], blocks: &mut [Q8Block]) {
+    for (x, block) in x.as_chunks::<BLOCK>().0.iter().zip(blocks) {
+        // SAFETY: x has two registers of floats, block.q two half registers of bytes.
+        unsafe {
+            let x = [_mm512_loadu_ps(x.as_ptr()), _mm512_loadu_ps(x[16..].as_ptr())];
+            let magnitude = |x| _mm512_castps_si512(_mm512_abs_ps(x));
+            let amax = _mm512_reduce_max_epi32(_mm512_max_epi32(magnitude(x[0]), magnitude(x[1])));
+            let (scale, inverse) = activations::scales(f32::from_bits(amax as u32));
+            let inverse = _mm512_set1_ps(inverse);
+            let q = x.map(|x| _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(x, inverse))));
+            let q = _mm256_set_m128i(q[1], q[0]);
+            _mm256_storeu_si256(block.q.as_mut_ptr().cast(), q);
+            // Sums of 4, of which each half register holds those of 16.
+            let sums = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q);
+            let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b01_00_11_10>(sums));
+            let sums = _mm256_add_epi32(sums, _mm256_shuffle_epi32::<0b10_11_00_01>(sums));
+            block.set_scale(scale, [_mm256_extract_epi32::<0>(sums), _mm256_extract_epi32::<4>(sums)]);
         }
     }
 }

@@ -50,6 +50,9 @@ pub(super) struct FileScales {
     pub sub_min: [u8; 8],
 }
 
+/// The quants of 32 columns of a row, a byte each: a row's part of 8 words, little endian.
+pub(super) type Quants = [u32; WORDS];
+
 pub(super) trait Format {
     /// Bits of the base plane and of the high plane (0: none).
     const BASE: usize;
@@ -61,7 +64,7 @@ pub(super) trait Format {
     const FILE_BYTES: usize;
 
     /// Quants of columns `32 * b ..` of a block of the file.
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK];
+    fn quants(block: &[u8], b: usize) -> Quants;
     fn scales(block: &[u8]) -> FileScales;
 
     /// Blocks of 32 columns in a unit.
@@ -95,27 +98,45 @@ fn pair(bytes: &[u8], at: usize) -> [u8; 2] {
     [bytes[at], bytes[at + 1]]
 }
 
+/// One bit, or the bits of a mask, in each byte of a u32.
+const EACH: u32 = 0x0101_0101;
+
+#[inline(always)]
+fn four(bytes: &[u8], g: usize) -> u32 {
+    u32::from_le_bytes([bytes[4 * g], bytes[4 * g + 1], bytes[4 * g + 2], bytes[4 * g + 3]])
+}
+
 /// 16 bytes: columns 0..16 in the low nibbles, 16..32 in the high ones.
 #[inline(always)]
-fn nibbles(bytes: &[u8]) -> [u8; BLOCK] {
+fn nibbles(bytes: &[u8]) -> Quants {
     let bytes = &bytes[..16];
-    let mut quants = [0; BLOCK];
-    for i in 0..16 {
-        quants[i] = bytes[i] & 15;
-        quants[16 + i] = bytes[i] >> 4;
+    let mut quants = [0; WORDS];
+    for g in 0..4 {
+        quants[g] = four(bytes, g) & (15 * EACH);
+        quants[4 + g] = (four(bytes, g) >> 4) & (15 * EACH);
     }
     quants
 }
 
 /// Adds bit `i` of `high` to quant `i`, as its fifth bit.
 #[inline(always)]
-fn with_fifth_bits(mut quants: [u8; BLOCK], high: &[u8]) -> [u8; BLOCK] {
-    for (quants, high) in quants.as_chunks_mut::<8>().0.iter_mut().zip(high) {
-        // The byte in each of eight, then of each its own bit.
-        let spread = (u64::from(*high) * 0x0101_0101_0101_0101) & 0x8040_2010_0804_0201;
-        // A byte that is not 0 carries into its top bit.
-        let bits = ((spread + 0x007f_7f7f_7f7f_7f7f) | spread) & 0x8080_8080_8080_8080;
-        *quants = (u64::from_le_bytes(*quants) | bits >> 3).to_le_bytes();
+fn with_fifth_bits(mut quants: Quants, high: &[u8]) -> Quants {
+    let high = four(high, 0);
+    for (g, quants) in quants.iter_mut().enumerate() {
+        // Four copies, 7 bits apart: bit i of one of them is the lowest of byte i.
+        let copies = ((high >> (4 * g)) & 15) * 0x0020_4081;
+        *quants |= (copies & EACH) << 4;
+    }
+    quants
+}
+
+/// The bits of `mask` of 32 bytes shifted right.
+#[inline(always)]
+fn bits(bytes: &[u8], shift: usize, mask: u32) -> Quants {
+    let bytes = &bytes[..BLOCK];
+    let mut quants = [0; WORDS];
+    for (g, quants) in quants.iter_mut().enumerate() {
+        *quants = (four(bytes, g) >> shift) & (mask * EACH);
     }
     quants
 }
@@ -129,7 +150,7 @@ impl Format for Q4_0 {
     const SCALES: Scales = Scales::F16;
     const FILE_BYTES: usize = 18;
     #[inline(always)]
-    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], _: usize) -> Quants {
         nibbles(&block[2..18])
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -145,7 +166,7 @@ impl Format for Q4_1 {
     const SCALES: Scales = Scales::F16Min;
     const FILE_BYTES: usize = 20;
     #[inline(always)]
-    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], _: usize) -> Quants {
         nibbles(&block[4..20])
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -162,7 +183,7 @@ impl Format for Q5_0 {
     const SCALES: Scales = Scales::F16;
     const FILE_BYTES: usize = 22;
     #[inline(always)]
-    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], _: usize) -> Quants {
         with_fifth_bits(nibbles(&block[6..22]), &block[2..6])
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -178,7 +199,7 @@ impl Format for Q5_1 {
     const SCALES: Scales = Scales::F16Min;
     const FILE_BYTES: usize = 24;
     #[inline(always)]
-    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], _: usize) -> Quants {
         with_fifth_bits(nibbles(&block[8..24]), &block[4..8])
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -195,40 +216,25 @@ impl Format for Q8_0 {
     const SCALES: Scales = Scales::F16;
     const FILE_BYTES: usize = 34;
     #[inline(always)]
-    fn quants(block: &[u8], _: usize) -> [u8; BLOCK] {
-        let mut quants = [0; BLOCK];
-        for (quant, byte) in quants.iter_mut().zip(&block[2..34]) {
-            *quant = byte ^ 0x80;
-        }
-        quants
+    fn quants(block: &[u8], _: usize) -> Quants {
+        bits(&block[2..], 0, 0xff).map(|quants| quants ^ (0x80 * EACH))
     }
     fn scales(block: &[u8]) -> FileScales {
         FileScales { d: pair(block, 0), ..Default::default() }
     }
 }
 
-/// The bits of `mask` of 32 bytes shifted right.
-#[inline(always)]
-fn bits(bytes: &[u8], shift: usize, mask: u8) -> [u8; BLOCK] {
-    let mut quants = [0; BLOCK];
-    for (quant, byte) in quants.iter_mut().zip(&bytes[..BLOCK]) {
-        *quant = (byte >> shift) & mask;
-    }
-    quants
-}
-
 /// Bits `2 * (b % 4)..` of bytes `32 * (b / 4)..`: how 2-bit planes of the K types run.
 #[inline(always)]
-fn two_bits(bytes: &[u8], b: usize) -> [u8; BLOCK] {
+fn two_bits(bytes: &[u8], b: usize) -> Quants {
     bits(&bytes[32 * (b / 4)..], 2 * (b % 4), 3)
 }
 
 /// Adds bit `b` of each byte of `high` to the quant, at bit `at`.
 #[inline(always)]
-fn with_bit(mut quants: [u8; BLOCK], high: &[u8], b: usize, at: usize) -> [u8; BLOCK] {
-    let high = &high[..BLOCK];
-    for i in 0..BLOCK {
-        quants[i] |= ((high[i] >> b) & 1) << at;
+fn with_bit(mut quants: Quants, high: &[u8], b: usize, at: usize) -> Quants {
+    for (quants, high) in quants.iter_mut().zip(bits(high, b, 1)) {
+        *quants |= high << at;
     }
     quants
 }
@@ -241,7 +247,7 @@ impl Format for Q2K {
     const SCALES: Scales = Scales::Nibble;
     const FILE_BYTES: usize = 84;
     #[inline(always)]
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], b: usize) -> Quants {
         two_bits(&block[16..80], b)
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -263,7 +269,7 @@ impl Format for Q3K {
     const SCALES: Scales = Scales::Sub;
     const FILE_BYTES: usize = 110;
     #[inline(always)]
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], b: usize) -> Quants {
         with_bit(two_bits(&block[32..96], b), &block[..32], b, 2)
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -294,7 +300,7 @@ fn scales_and_mins(packed: &[u8]) -> ([u8; 16], [u8; 8]) {
 
 /// Nibble `b % 2` of bytes `32 * (b / 2)..`.
 #[inline(always)]
-fn half_bytes(bytes: &[u8], b: usize) -> [u8; BLOCK] {
+fn half_bytes(bytes: &[u8], b: usize) -> Quants {
     bits(&bytes[32 * (b / 2)..], 4 * (b % 2), 15)
 }
 
@@ -306,7 +312,7 @@ impl Format for Q4K {
     const SCALES: Scales = Scales::SubMin;
     const FILE_BYTES: usize = 144;
     #[inline(always)]
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], b: usize) -> Quants {
         half_bytes(&block[16..144], b)
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -323,7 +329,7 @@ impl Format for Q5K {
     const SCALES: Scales = Scales::SubMin;
     const FILE_BYTES: usize = 176;
     #[inline(always)]
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], b: usize) -> Quants {
         with_bit(half_bytes(&block[48..176], b), &block[16..48], b, 4)
     }
     fn scales(block: &[u8]) -> FileScales {
@@ -340,11 +346,11 @@ impl Format for Q6K {
     const SCALES: Scales = Scales::Sub;
     const FILE_BYTES: usize = 210;
     #[inline(always)]
-    fn quants(block: &[u8], b: usize) -> [u8; BLOCK] {
+    fn quants(block: &[u8], b: usize) -> Quants {
         // 128 columns: the low nibbles of 64 bytes, then their high nibbles.
         let mut quants = bits(&block[64 * (b / 4) + 32 * (b % 2)..], 4 * (b % 4 / 2), 15);
-        for (quant, high) in quants.iter_mut().zip(two_bits(&block[128..192], b)) {
-            *quant |= high << 4;
+        for (quants, high) in quants.iter_mut().zip(two_bits(&block[128..192], b)) {
+            *quants |= high << 4;
         }
         quants
     }

@@ -7,6 +7,22 @@ type Word = [u32; TILE_ROWS];
 
 /// Packs up to 16 rows of whole blocks into `tile`; absent rows become zeros.
 pub(super) fn quantized<F: Format>(rows: &[&[u8]], tile: &mut [u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the processor has it.
+        return unsafe { quantized_avx2::<F>(rows, tile) };
+    }
+    quantized_plain::<F>(rows, tile);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn quantized_avx2<F: Format>(rows: &[&[u8]], tile: &mut [u8]) {
+    quantized_plain::<F>(rows, tile);
+}
+
+#[inline(always)]
+fn quantized_plain<F: Format>(rows: &[&[u8]], tile: &mut [u8]) {
     for (u, unit) in tile.chunks_exact_mut(F::UNIT_BYTES).enumerate() {
         let mut blocks: [&[u8]; TILE_ROWS] = [&[]; TILE_ROWS];
         for (block, row) in blocks.iter_mut().zip(rows) {
@@ -16,14 +32,8 @@ pub(super) fn quantized<F: Format>(rows: &[&[u8]], tile: &mut [u8]) {
         for b in 0..F::BLOCKS {
             let mut words = [[0u32; TILE_ROWS]; WORDS];
             for (r, block) in blocks.iter().enumerate() {
-                let quants = F::quants(block, b);
-                for (g, word) in words.iter_mut().enumerate() {
-                    word[r] = u32::from_le_bytes([
-                        quants[4 * g],
-                        quants[4 * g + 1],
-                        quants[4 * g + 2],
-                        quants[4 * g + 3],
-                    ]);
+                for (word, quants) in words.iter_mut().zip(F::quants(block, b)) {
+                    word[r] = quants;
                 }
             }
             let (base, high) = unit[b * F::QUANT_BYTES..][..F::QUANT_BYTES].split_at_mut(WORD * F::BASE);
@@ -44,13 +54,13 @@ fn plane(words: &[Word; WORDS], bits: usize, from: usize, out: &mut [u8]) {
     let mask = 0x0101_0101 * ((1u32 << bits) - 1);
     for (i, out) in out.chunks_exact_mut(WORD).enumerate() {
         let mut stored = [0u32; TILE_ROWS];
-        for (slot, word) in words[i..].iter().step_by(bits).enumerate() {
-            for (stored, quants) in stored.iter_mut().zip(word) {
+        for slot in 0..8 / bits {
+            for (stored, quants) in stored.iter_mut().zip(words[i + slot * bits]) {
                 *stored |= ((quants >> from) & mask) << (slot * bits);
             }
         }
-        for (out, stored) in out.chunks_exact_mut(4).zip(stored) {
-            out.copy_from_slice(&stored.to_le_bytes());
+        for (out, stored) in out.as_chunks_mut::<4>().0.iter_mut().zip(stored) {
+            *out = stored.to_le_bytes();
         }
     }
 }

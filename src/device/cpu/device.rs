@@ -1,0 +1,94 @@
+//! The device: a thread team on a chosen instruction path.
+
+use std::sync::Arc;
+
+use super::isa::Isa;
+use super::program::CpuProgram;
+use super::system;
+use super::team::Team;
+use crate::device::plan::Plan;
+use crate::device::{Device, DeviceInfo, Program, Progress};
+use crate::gguf::Gguf;
+use crate::{Error, Result};
+
+/// Most threads a device is made with.
+const MAX_THREADS: usize = 1024;
+
+/// The processor. Its threads serve all programs and sessions, one step at a time.
+pub struct CpuDevice {
+    team: Arc<Team>,
+    isa: Isa,
+}
+
+impl CpuDevice {
+    /// `threads` 0: as many as the process may use. The path is [`Isa::choose`]'s.
+    pub fn new(threads: usize) -> Result<Self> {
+        Self::with_isa(threads, Isa::choose()?)
+    }
+
+    /// On a given path, which this processor must have.
+    pub fn with_isa(threads: usize, isa: Isa) -> Result<Self> {
+        if !isa.is_available() {
+            return Err(Error::param(format!("this processor cannot run the path {}", isa.name())));
+        }
+        if threads > MAX_THREADS {
+            return Err(Error::param(format!("{threads} threads; at most {MAX_THREADS}")));
+        }
+        let n = match threads {
+            0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS),
+            n => n,
+        };
+        Ok(CpuDevice { team: Arc::new(Team::new(n)?), isa })
+    }
+}
+
+impl Device for CpuDevice {
+    fn info(&self) -> DeviceInfo {
+        let (memory_total, memory_free) = system::memory();
+        DeviceInfo {
+            name: system::processor_name(),
+            arch: self.isa.name().to_owned(),
+            memory_total,
+            memory_free,
+            compute_units: self.team.n_threads(),
+        }
+    }
+
+    fn load(
+        &self,
+        plan: Arc<Plan>,
+        file: Arc<Gguf>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Program>> {
+        let team = Arc::clone(&self.team);
+        Ok(Arc::new(CpuProgram::load(plan, file, team, self.isa, progress)?))
+    }
+
+    fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
+        if rows.checked_mul(cols) != Some(src.len()) || src.len() != dst.len() {
+            return Err(Error::param(format!(
+                "a {rows} x {cols} transpose of {} elements into {}",
+                src.len(),
+                dst.len()
+            )));
+        }
+        /// Rows and columns of a square that is read and written while both fit in the first-level cache.
+        const SIDE: usize = 32;
+        let out = super::memory::Matrix::new(dst.as_mut_ptr(), cols, rows);
+        self.team.run(&|worker| {
+            worker.for_each(cols.div_ceil(SIDE), |strip| {
+                let strip = strip * SIDE..((strip + 1) * SIDE).min(cols);
+                for top in (0..rows).step_by(SIDE) {
+                    let n = SIDE.min(rows - top);
+                    for c in strip.clone() {
+                        // SAFETY: each strip of dst's rows belongs to one chunk.
+                        let to = unsafe { out.part_mut(c, top, n) };
+                        for (i, to) in to.iter_mut().enumerate() {
+                            *to = src[(top + i) * cols + c];
+                        }
+                    }
+                }
+            })
+        })
+    }
+}

@@ -1,0 +1,175 @@
+//! A plan's weights, packed, and the ops the CPU runs for it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::fuse::{self, Placed};
+use super::isa::Isa;
+use super::matmul::PackedMatrix;
+use super::session::CpuSession;
+use super::team::Team;
+use crate::device::plan::{Op, Plan, WeightId};
+use crate::device::{Program, Progress, Session, SessionLimits};
+use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::{Error, Result};
+
+pub struct CpuProgram {
+    pub plan: Arc<Plan>,
+    pub team: Arc<Team>,
+    pub isa: Isa,
+    file: Arc<Gguf>,
+    weights: Vec<Loaded>,
+    pub fused: Vec<Placed>,
+    pub unfused: Vec<Placed>,
+    weight_bytes: u64,
+}
+
+/// One of the plan's weights, in the forms its ops want.
+#[derive(Default)]
+struct Loaded {
+    info: Option<TensorInfo>,
+    matrix: Option<PackedMatrix>,
+    vector: Option<Vec<f32>>,
+}
+
+/// How the plan's ops use a weight.
+#[derive(Clone, Copy, Default)]
+struct Roles {
+    rows: bool,
+    matrix: bool,
+    vector: bool,
+}
+
+impl CpuProgram {
+    pub fn load(
+        plan: Arc<Plan>,
+        file: Arc<Gguf>,
+        team: Arc<Team>,
+        isa: Isa,
+        progress: &mut Progress<'_>,
+    ) -> Result<Self> {
+        let roles = roles(&plan);
+        let infos = plan.weights.iter().map(|w| tensor(&file, w)).collect::<Result<Vec<_>>>()?;
+        let total = infos.iter().map(|info| info.bytes).sum();
+        let (mut done, mut weight_bytes) = (0, 0);
+        let mut weights = Vec::new();
+        for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
+            if !progress(done, total) {
+                return Err(Error::Cancelled);
+            }
+            let mut loaded = Loaded::default();
+            if roles.vector {
+                let mut values = vec![0.0; weight.cols];
+                dequant::row(weight.ty, file.data(&info), &mut values)?;
+                weight_bytes += 4 * weight.cols as u64;
+                loaded.vector = Some(values);
+            }
+            if roles.matrix {
+                let matrix = PackedMatrix::new(weight.ty, weight.rows, weight.cols)?;
+                file.prefetch(&info);
+                pack(&team, &matrix, file.data(&info))?;
+                file.forget_pages(&info);
+                weight_bytes += matrix.bytes() as u64;
+                loaded.matrix = Some(matrix);
+            }
+            done += info.bytes;
+            loaded.info = Some(info);
+            weights.push(loaded);
+        }
+        if !progress(done, total) {
+            return Err(Error::Cancelled);
+        }
+        let (fused, unfused) = (fuse::fused(&plan), fuse::unfused(&plan));
+        Ok(CpuProgram { plan, team, isa, file, weights, fused, unfused, weight_bytes })
+    }
+
+    pub fn matrix(&self, id: WeightId) -> &PackedMatrix {
+        self.weights[id.0 as usize].matrix.as_ref().expect("packed, as a MatMul's weight")
+    }
+
+    pub fn vector(&self, id: WeightId) -> &[f32] {
+        self.weights[id.0 as usize].vector.as_ref().expect("kept, as a norm or a bias")
+    }
+
+    /// Row `row` of an embedding; false if it has no such row.
+    pub fn embed(&self, id: WeightId, row: usize, out: &mut [f32]) -> bool {
+        let weight = self.plan.weight(id);
+        let Some(info) = &self.weights[id.0 as usize].info else {
+            return false;
+        };
+        let data = self.file.data(info);
+        let len = data.len() / weight.rows;
+        row < weight.rows && dequant::row(weight.ty, &data[row * len..][..len], out).is_ok()
+    }
+}
+
+impl Program for CpuProgram {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
+        Ok(Box::new(CpuSession::new(self, limits)?))
+    }
+}
+
+fn roles(plan: &Plan) -> Vec<Roles> {
+    let mut roles = vec![Roles::default(); plan.weights.len()];
+    for named in &plan.ops {
+        match named.op {
+            Op::Embed { weight, .. } => roles[weight.0 as usize].rows = true,
+            Op::RmsNorm { weight, .. } => roles[weight.0 as usize].vector = true,
+            Op::MatMul { weight, bias, .. } => {
+                roles[weight.0 as usize].matrix = true;
+                if let Some(bias) = bias {
+                    roles[bias.0 as usize].vector = true;
+                }
+            }
+            _ => {}
+        }
+    }
+    roles
+}
+
+/// The weight's tensor, of the type and shape that the plan states.
+fn tensor(file: &Gguf, weight: &crate::device::plan::Weight) -> Result<TensorInfo> {
+    let info = file.tensor(&weight.name);
+    let info = info.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
+    if info.ty != weight.ty || info.row_len() != weight.cols || info.rows() != weight.rows {
+        return Err(Error::model(format!(
+            "the tensor {} is {} {} x {}; the plan wants {} {} x {}",
+            weight.name,
+            info.ty,
+            info.row_len(),
+            info.rows(),
+            weight.ty,
+            weight.cols,
+            weight.rows
+        )));
+    }
+    Ok(info.clone())
+}
+
+/// Packs on all of the team's threads.
+fn pack(team: &Team, matrix: &PackedMatrix, tensor: &[u8]) -> Result<()> {
+    const TILES: usize = 16;
+    let complete = AtomicBool::new(false);
+    team.run(&|worker| {
+        worker.for_each(matrix.n_tiles().div_ceil(TILES), |chunk| {
+            for tile in chunk * TILES..((chunk + 1) * TILES).min(matrix.n_tiles()) {
+                // SAFETY: each chunk has its own tiles and each is taken once.
+                unsafe { matrix.pack_tile(tile, tensor) };
+            }
+        })?;
+        complete.store(true, Ordering::Relaxed);
+        Ok(())
+    })?;
+    match complete.into_inner() {
+        true => Ok(()),
+        false => Err(Error::Internal("packing stopped half-way".into())),
+    }
+}

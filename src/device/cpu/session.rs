@@ -1,0 +1,360 @@
+//! One user's cache and scratch, and the run of a step.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::attention;
+use super::fuse::{CpuOp, Placed, Project};
+use super::kv_cache::{KvCache, pad_head};
+use super::matmul::{ActivationFormat, Q8Rows};
+use super::memory::{Matrix, Zeroed};
+use super::program::CpuProgram;
+use super::step::{Running, SPLIT_TOKENS, Tile};
+use crate::device::plan::{BufferId, Rows};
+use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
+use crate::{Error, Result};
+
+pub struct CpuSession {
+    pub program: Arc<CpuProgram>,
+    limits: SessionLimits,
+    pub cache: KvCache,
+    buffers: Zeroed<f32>,
+    /// Offset of each of the plan's buffers in `buffers`.
+    offsets: Vec<usize>,
+    /// Quantized activations of a step: a row per token, and a row per worker.
+    pub q8: Q8Rows,
+    pub q8_own: Q8Rows,
+    pub own: WorkerScratch,
+    /// Per rope of the plan: `max_tokens` rows of cosines and sines.
+    ropes: Vec<Zeroed<f32>>,
+    /// Softmax states of steps of few tokens: `SPLIT_TOKENS * n_head * max_spans` rows.
+    pub splits: Splits,
+    tiles: Vec<Tile>,
+    n_outputs: usize,
+    /// The leader of a step uses these; no lock is ever waited for.
+    observer: Mutex<Option<Observer>>,
+    profile: Mutex<Option<Profile>>,
+}
+
+/// f32 scratch of each worker.
+pub struct WorkerScratch {
+    memory: Zeroed<f32>,
+    stride: usize,
+    row: usize,
+    tile_rows: usize,
+    head_dim: usize,
+    head_pad: usize,
+}
+
+/// Where a worker's scratch lies.
+pub struct Own {
+    /// As long as the widest buffer.
+    pub row: *mut f32,
+    /// Scaled queries of a tile, `tile_rows x head_dim`.
+    pub q: *mut f32,
+    /// Two softmax states of a tile.
+    pub partials: [attention::Partial; 2],
+}
+
+pub struct Splits {
+    memory: Zeroed<f32>,
+    rows: usize,
+    head_pad: usize,
+}
+
+impl CpuSession {
+    pub fn new(program: Arc<CpuProgram>, limits: SessionLimits) -> Result<Self> {
+        let plan = &program.plan;
+        let shape = plan.cache;
+        let n_workers = program.team.n_threads();
+
+        let mut offsets = Vec::new();
+        let mut len = Some(0usize);
+        for buffer in &plan.buffers {
+            let rows = match buffer.rows {
+                Rows::Tokens => limits.max_tokens,
+                Rows::Outputs => limits.max_outputs,
+            };
+            offsets.push(len.unwrap_or(0));
+            // whole cache lines
+            let elements = buffer.width.checked_mul(rows).and_then(|n| n.checked_next_multiple_of(16));
+            len = len.zip(elements).and_then(|(len, n)| len.checked_add(n));
+        }
+        let buffers = Zeroed::new(len, "activations")?;
+
+        let widest = plan.buffers.iter().map(|b| b.width).max().unwrap_or(0);
+        let max_cols = widest_q8(&program);
+        let tile_rows = attention::tile_tokens(shape.n_head / shape.n_head_kv)
+            .checked_mul(shape.n_head / shape.n_head_kv);
+        let own = WorkerScratch::new(n_workers, widest, tile_rows, shape.head_dim)?;
+
+        let mut ropes = Vec::new();
+        for rope in &plan.ropes {
+            let len = (2 * rope.inv_freq.len()).checked_mul(limits.max_tokens);
+            ropes.push(Zeroed::new(len, "rope tables")?);
+        }
+        let max_spans = limits.n_blocks.div_ceil(attention::SPAN_BLOCKS).max(1);
+        let splits = Splits::new(limits.max_tokens, shape.n_head, max_spans, shape.head_dim)?;
+        let mut tiles = Vec::new();
+        tiles.try_reserve_exact(limits.max_tokens).map_err(|_| Error::OutOfMemory {
+            what: "attention tiles".into(),
+            wanted: (limits.max_tokens as u64).saturating_mul(size_of::<Tile>() as u64),
+            free: 0,
+            total: 0,
+        })?;
+        let profile = tracing::enabled!(target: "rocmforge::cpu::profile", tracing::Level::TRACE)
+            .then(|| Profile::new(program.unfused.len()));
+        Ok(CpuSession {
+            cache: KvCache::new(shape, limits.n_blocks)?,
+            q8: Q8Rows::new(limits.max_tokens.max(limits.max_outputs), max_cols)?,
+            q8_own: Q8Rows::new(n_workers, max_cols)?,
+            own,
+            ropes,
+            splits,
+            tiles,
+            buffers,
+            offsets,
+            limits,
+            n_outputs: 0,
+            observer: Mutex::new(None),
+            profile: Mutex::new(profile),
+            program,
+        })
+    }
+
+    /// The whole buffer, as many rows as the session allows.
+    pub fn buffer(&self, id: BufferId) -> Matrix {
+        let buffer = self.program.plan.buffer(id);
+        let rows = match buffer.rows {
+            Rows::Tokens => self.limits.max_tokens,
+            Rows::Outputs => self.limits.max_outputs,
+        };
+        // SAFETY: the offset is inside the allocation by the sum in `new`.
+        let start = unsafe { self.buffers.ptr().add(self.offsets[id.0 as usize]) };
+        Matrix::new(start, rows, buffer.width)
+    }
+
+    /// The step's rotations: a row per token.
+    pub fn rope(&self, index: usize) -> Matrix {
+        let width = 2 * self.program.plan.ropes[index].inv_freq.len();
+        Matrix::new(self.ropes[index].ptr(), self.limits.max_tokens, width)
+    }
+
+    /// What the engine guarantees and what this session was made for: cheap enough to check in each step.
+    fn check(&self, step: &Step<'_>) -> Result<()> {
+        let n = step.tokens.len();
+        if n == 0 || n > self.limits.max_tokens || step.outputs.len() > self.limits.max_outputs {
+            return Err(Error::param(format!(
+                "a step of {n} tokens and {} outputs; the session takes 1 to {} and up to {}",
+                step.outputs.len(),
+                self.limits.max_tokens,
+                self.limits.max_outputs
+            )));
+        }
+        let bad = |what: &str| Err(Error::param(format!("a step's {what}")));
+        if step.positions.len() != n || step.sequences.len() != n {
+            return bad("positions or sequences are not one per token");
+        }
+        if step.outputs.iter().any(|&t| t as usize >= n) {
+            return bad("outputs name a token it does not have");
+        }
+        for t in 0..n {
+            let table = step.tables.get(step.sequences[t] as usize);
+            let at = step.positions[t] as usize / BLOCK_LEN;
+            let follows = t == 0
+                || step.sequences[t] != step.sequences[t - 1]
+                || step.positions[t] > step.positions[t - 1];
+            if table.is_none_or(|table| at >= table.len().min(self.limits.n_blocks)) || !follows {
+                return bad("positions do not rise or lie outside the block table");
+            }
+        }
+        if step.tables.iter().any(|table| table.iter().any(|&b| b as usize >= self.limits.n_blocks)) {
+            return bad("block tables name a block the cache does not have");
+        }
+        Ok(())
+    }
+}
+
+impl Session for CpuSession {
+    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+        self.check(step)?;
+        self.n_outputs = 0;
+        let program = Arc::clone(&self.program);
+        self.tiles.clear();
+        Tile::cut(
+            step,
+            attention::tile_tokens(program.plan.cache.n_head / program.plan.cache.n_head_kv),
+            &mut self.tiles,
+        );
+
+        let observing = lock(&self.observer).is_some();
+        let profiling = lock(&self.profile).is_some();
+        let ops = if observing { &program.unfused } else { &program.fused };
+        let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
+        let running = Running { session: self, step, tiles: &self.tiles };
+        let outcome = program.team.run(&|worker| {
+            let leads = worker.index() == 0;
+            running.prepare(worker)?;
+            let mut start = Instant::now();
+            for Placed { op, at } in ops {
+                if leads && cancel.load(Ordering::Relaxed) {
+                    cancelled.store(true, Ordering::Relaxed);
+                    worker.stop();
+                }
+                running.op(worker, op)?;
+                if observing {
+                    worker.leader(|| running.observe(&mut lock(&self.observer), *at))?;
+                }
+                if leads
+                    && profiling
+                    && let Some(profile) = lock(&self.profile).as_mut()
+                {
+                    let now = Instant::now();
+                    profile.add(*at, now - start);
+                    start = now;
+                }
+            }
+            complete.store(true, Ordering::Relaxed);
+            Ok(())
+        });
+        outcome?;
+        if cancelled.into_inner() {
+            return Err(Error::Cancelled);
+        }
+        if !complete.into_inner() {
+            return Err(Error::Internal("the step stopped half-way".into()));
+        }
+        self.n_outputs = step.outputs.len();
+        Ok(())
+    }
+
+    fn logits(&self) -> &[f32] {
+        let logits = self.buffer(self.program.plan.logits);
+        // SAFETY: n_outputs rows were written by the last step; steps take &mut self.
+        unsafe { std::slice::from_raw_parts(logits.ptr(), self.n_outputs * logits.width) }
+    }
+
+    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+        self.cache.copy_block(from, to)
+    }
+
+    fn memory(&self) -> (u64, u64) {
+        let scratch = [self.buffers.bytes(), self.own.memory.bytes(), self.splits.memory.bytes()];
+        let ropes: u64 = self.ropes.iter().map(Zeroed::bytes).sum();
+        let q8 = (self.q8.bytes() + self.q8_own.bytes()) as u64;
+        (self.cache.bytes(), scratch.iter().sum::<u64>() + ropes + q8)
+    }
+
+    fn observe(&mut self, observer: Option<Observer>) {
+        *lock(&self.observer) = observer;
+    }
+}
+
+/// What a panic of an observer leaves is still an observer.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The longest row that is ever quantized; 0 where no matrix wants it.
+fn widest_q8(program: &CpuProgram) -> usize {
+    let parts = program.unfused.iter().filter_map(|placed| match &placed.op {
+        CpuOp::Project(Project { parts, .. }) => parts.first(),
+        _ => None,
+    });
+    let matrices = parts.map(|part| program.matrix(part.weight));
+    matrices.filter(|m| m.format() == ActivationFormat::Q8).map(|m| m.cols()).max().unwrap_or(0)
+}
+
+impl WorkerScratch {
+    fn new(n_workers: usize, widest: usize, tile_rows: Option<usize>, head_dim: usize) -> Result<Self> {
+        let head_pad = pad_head(head_dim);
+        let row = widest.next_multiple_of(16);
+        let sizes = tile_rows.and_then(|n| {
+            let per_row = head_dim.checked_add(2 * head_pad)?.checked_add(4)?;
+            // a row to spare on each side of a worker's part keeps cache lines apart
+            n.checked_mul(per_row)?.checked_add(row)?.checked_next_multiple_of(32)?.checked_add(32)
+        });
+        let memory = Zeroed::new(sizes.and_then(|n| n.checked_mul(n_workers)), "scratch")?;
+        let (stride, tile_rows) = (sizes.unwrap_or(0), tile_rows.unwrap_or(0));
+        Ok(WorkerScratch { memory, stride, row, tile_rows, head_dim, head_pad })
+    }
+
+    pub fn of(&self, worker: usize) -> Own {
+        assert!((worker + 1) * self.stride <= self.memory.len());
+        let n = self.tile_rows;
+        // SAFETY: inside the worker's part: the offsets add up to less than `stride`.
+        unsafe {
+            let row = self.memory.ptr().add(worker * self.stride);
+            let outs = row.add(self.row);
+            let q = outs.add(2 * n * self.head_pad);
+            let states = q.add(n * self.head_dim);
+            let partial = |i: usize| attention::Partial {
+                state: states.add(2 * n * i).cast(),
+                out: outs.add(n * self.head_pad * i),
+            };
+            Own { row, q, partials: [partial(0), partial(1)] }
+        }
+    }
+}
+
+impl Splits {
+    fn new(max_tokens: usize, n_head: usize, max_spans: usize, head_dim: usize) -> Result<Self> {
+        let head_pad = pad_head(head_dim);
+        // one span is computed in place
+        let spans = if max_spans > 1 { max_spans } else { 0 };
+        let rows = max_tokens.min(SPLIT_TOKENS).checked_mul(n_head).and_then(|n| n.checked_mul(spans));
+        let len = rows.and_then(|n| n.checked_mul(head_pad + 2));
+        let memory = Zeroed::new(len, "scratch of split attention")?;
+        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad })
+    }
+
+    /// State of `row` (and those after it).
+    pub fn at(&self, row: usize) -> attention::Partial {
+        assert!(row < self.rows);
+        // SAFETY: `rows` outputs of head_pad, then `rows` states of 2.
+        unsafe {
+            let out = self.memory.ptr().add(row * self.head_pad);
+            let state = self.memory.ptr().add(self.rows * self.head_pad + 2 * row).cast();
+            attention::Partial { state, out }
+        }
+    }
+}
+
+/// Time per op of the plan, as the leader sees it; kept when the target `rocmforge::cpu::profile`
+/// is traced, and traced when the session ends.
+struct Profile(Vec<(Duration, u64)>);
+
+impl Profile {
+    fn new(n_ops: usize) -> Self {
+        Profile(vec![(Duration::ZERO, 0); n_ops])
+    }
+
+    fn add(&mut self, at: usize, time: Duration) {
+        self.0[at].0 += time;
+        self.0[at].1 += 1;
+    }
+}
+
+impl Drop for CpuSession {
+    fn drop(&mut self) {
+        let profile = lock(&self.profile).take();
+        let Some(Profile(times)) = &profile else {
+            return;
+        };
+        // "blk.3.attn_q" counts as "attn_q"
+        let mut kinds: Vec<(&str, Duration, u64)> = Vec::new();
+        for (named, (time, calls)) in self.program.plan.ops.iter().zip(times).filter(|(_, t)| t.1 > 0) {
+            let kind = named.name.rsplit('.').next().unwrap_or("");
+            match kinds.iter_mut().find(|k| k.0 == kind) {
+                Some(known) => *known = (kind, known.1 + *time, known.2 + calls),
+                None => kinds.push((kind, *time, *calls)),
+            }
+        }
+        for (kind, time, calls) in kinds {
+            let us = time.as_secs_f64() * 1e6;
+            tracing::trace!(target: "rocmforge::cpu::profile", op = kind, calls, us_total = us,
+                us_each = us / calls as f64);
+        }
+    }
+}
