@@ -64,8 +64,10 @@ impl Bpe {
         };
         let mut map = HashMap::with_capacity(merges.len());
         let mut joined = String::new();
+        let mut expected = 0;
         for (rank, merge) in merges.iter().enumerate() {
-            let pair = merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| merge.split_at(at));
+            let pair =
+                merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| merge.split_at(at));
             let Some((left, right)) = pair.map(|(left, right)| (left, &right[1..])) else {
                 return Err(Error::model(format!(
                     "tokenizer.ggml.merges[{rank}]: {merge:?} is not two symbols with a space between"
@@ -74,9 +76,13 @@ impl Bpe {
             joined.clear();
             joined.push_str(left);
             joined.push_str(right);
-            let symbol = symbol_of(&joined);
-            map.entry((symbol_of(left), symbol_of(right)))
-                .or_insert(Merge { rank: rank as u32, symbol });
+            // Most files list the merges in the order of the tokens they make.
+            let symbol = match table.bytes(expected) {
+                Some(text) if text == joined.as_bytes() => expected,
+                _ => symbol_of(&joined),
+            };
+            expected = symbol.saturating_add(1);
+            map.entry((symbol_of(left), symbol_of(right))).or_insert(Merge { rank: rank as u32, symbol });
         }
         let mut bytes = [NONE; 256];
         for byte in 0..=255u8 {

@@ -153,7 +153,8 @@ impl ChatTemplate {
         tools: Option<&Json>,
         add_generation_prompt: bool,
     ) -> Result<ChatPrompt> {
-        let tools = tools.filter(|tools| !tools.is_null() && tools.as_array().is_none_or(|list| !list.is_empty()));
+        let tools =
+            tools.filter(|tools| !tools.is_null() && tools.as_array().is_none_or(|list| !list.is_empty()));
         let mut input_bytes = 0;
         let guarded: Vec<Json> =
             messages.iter().map(|message| self.guard.message(message, &mut input_bytes)).collect();
@@ -182,9 +183,8 @@ impl ChatTemplate {
                 .get_template(name)
                 .and_then(|template| template.render_captured_to(context, &mut out).map(drop));
             match rendered {
-                Ok(()) => {
-                    String::from_utf8(out.bytes).map_err(|_| Error::Template("it wrote no valid UTF-8".to_owned()))
-                }
+                Ok(()) => String::from_utf8(out.bytes)
+                    .map_err(|_| Error::Template("it wrote no valid UTF-8".to_owned())),
                 Err(_) if out.full => Err(Error::Template(format!("it wrote more than {limit} bytes"))),
                 Err(err) if err.kind() == ErrorKind::OutOfFuel => {
                     Err(Error::Template(format!("it ran more than {fuel} instructions")))
@@ -415,7 +415,9 @@ impl Guard {
             Json::String(text) => Json::String(self.mark(text, bytes)),
             Json::Array(list) => Json::Array(list.iter().map(|value| self.json(value, bytes)).collect()),
             Json::Object(map) => Json::Object(
-                map.iter().map(|(key, value)| (self.mark_name(key, bytes), self.json(value, bytes))).collect(),
+                map.iter()
+                    .map(|(key, value)| (self.mark_name(key, bytes), self.json(value, bytes)))
+                    .collect(),
             ),
             Json::Null | Json::Bool(_) | Json::Number(_) => {
                 *bytes += 8;
@@ -448,9 +450,9 @@ impl Guard {
                 .filter(|&(_, c)| c == END && mark.starts_with(START));
             match digits_end {
                 Some((end, _)) => {
-                    let number = mark[START.len_utf8()..end]
-                        .chars()
-                        .try_fold(0usize, |n, c| n.checked_mul(16)?.checked_add((c as u32 - DIGITS.start) as usize));
+                    let number = mark[START.len_utf8()..end].chars().try_fold(0usize, |n, c| {
+                        n.checked_mul(16)?.checked_add((c as u32 - DIGITS.start) as usize)
+                    });
                     if let Some(spelling) = number.and_then(|number| self.spellings.get(number)) {
                         prompt.push_literal(spelling);
                     }
@@ -485,12 +487,17 @@ mod tests {
     #[test]
     fn broken_marks_vanish() {
         let guard = Guard::new(std::iter::empty()).unwrap();
-        assert_eq!(guard.resolve("a\u{FDD0}\u{FDD2}b\u{FDEF}c\u{FDD0}\u{FDE0}\u{FDE0}\u{FDEF}d").text(), "abcd");
+        assert_eq!(
+            guard.resolve("a\u{FDD0}\u{FDD2}b\u{FDEF}c\u{FDD0}\u{FDE0}\u{FDE0}\u{FDEF}d").text(),
+            "abcd"
+        );
     }
 
     #[test]
     fn floats_are_pythons() {
-        for (value, text) in [(0.1, "0.1"), (1e16, "1e+16"), (1e15, "1000000000000000.0"), (2.5e-7, "2.5e-07")] {
+        for (value, text) in
+            [(0.1, "0.1"), (1e16, "1e+16"), (1e15, "1000000000000000.0"), (2.5e-7, "2.5e-07")]
+        {
             assert_eq!(python_float(&f64::to_string(&value)), text);
         }
         assert_eq!(python_float("0.0001"), "0.0001");

@@ -120,8 +120,7 @@ macro_rules! han {
 
 const DIGIT: Step = Step::Regex(r"\p{N}");
 const THREE_DIGITS: Step = Step::Regex(r"\p{N}{1,3}");
-const GPT2: Step =
-    Step::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+");
+const GPT2: Step = Step::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+");
 const LLAMA3: Step = Step::Regex(llama3!(r"\p{N}{1,3}"));
 const QWEN2: Step = Step::Regex(llama3!(r"\p{N}"));
 const GPT4O: Step = Step::Regex(concat!(
@@ -129,8 +128,7 @@ const GPT4O: Step = Step::Regex(concat!(
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
     spaces!()
 ));
-const NO_STOPS: Step =
-    Step::Regex(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+");
+const NO_STOPS: Step = Step::Regex(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+");
 /// Chinese and Japanese.
 const CJK: Step = Step::Regex(r"[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+");
 /// Chinese, Japanese, Korean and all between U+0800 and U+4E00 that is no space.
@@ -302,11 +300,7 @@ static ROWS: &[Row] = &[
         ))],
         ..BYTE_LEVEL
     },
-    Row {
-        names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"],
-        steps: &[GPT4O],
-        ..BYTE_LEVEL
-    },
+    Row { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], steps: &[GPT4O], ..BYTE_LEVEL },
     Row {
         names: &["granite-embed-multi-97m"],
         steps: &[Step::Regex(concat!(
@@ -365,9 +359,7 @@ static ROWS: &[Row] = &[
         steps: &[
             Step::Regex(r"[\r\n]"),
             DEEPSEEK_LETTERS,
-            Step::Regex(
-                r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3001}-\u{3002}]+",
-            ),
+            Step::Regex(r"\s?[!-/:-~\u{FF01}-\u{FF0F}\u{FF1A}-\u{FF5E}\u{2018}-\u{201F}\u{3001}-\u{3002}]+"),
             Step::Regex(r"\s+\z"),
             EAST,
             Step::Regex(r"\p{N}+"),
@@ -376,13 +368,7 @@ static ROWS: &[Row] = &[
     },
     Row {
         names: &["deepseek-coder"],
-        steps: &[
-            Step::Regex(r"[\r\n]"),
-            Step::Regex(r"\s?\p{L}+"),
-            Step::Regex(r"\s?\p{P}+"),
-            EAST,
-            DIGIT,
-        ],
+        steps: &[Step::Regex(r"[\r\n]"), Step::Regex(r"\s?\p{L}+"), Step::Regex(r"\s?\p{P}+"), EAST, DIGIT],
         ..BYTE_LEVEL
     },
     Row {
@@ -472,7 +458,6 @@ static ROWS: &[Row] = &[
         escape_spaces: true,
         ..BYTE_LEVEL
     },
-    Row { names: &["whitespace"], steps: &[Step::Regex(r"\S+")], byte_level: false, ..BYTE_LEVEL },
 ];
 
 /// One row's steps, compiled.
@@ -505,9 +490,7 @@ impl PreTokenizer {
             let mut start = 0;
             for &end in &ends {
                 match step {
-                    Step::Regex(source) => {
-                        cut_matches(compiled(regex, source)?, text, start, end, &mut cut)?
-                    }
+                    Step::Regex(source) => cut_matches(compiled(regex, source)?, text, start, end, &mut cut)?,
                     Step::Lines => cut_lines(text, start, end, &mut cut),
                     Step::Thousands { ascii } => cut_thousands(text, start, end, *ascii, &mut cut),
                 }

@@ -55,8 +55,7 @@ const FIM_MID_NAMES: &[&str] = &[
     "<|middle|>",
 ];
 const FIM_PAD_NAMES: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"];
-const FIM_REP_NAMES: &[&str] =
-    &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
+const FIM_REP_NAMES: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
 const FIM_SEP_NAMES: &[&str] = &["<|file_sep|>"];
 /// Every token spelled so ends a generation.
 const EOG_NAMES: &[&str] = &[
@@ -170,8 +169,10 @@ impl SpecialIds {
 /// A token id of the file. -1, in any width, stands for none.
 fn id(meta: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     use crate::gguf::Value;
-    if matches!(meta.get(key), Some(Value::U32(u32::MAX) | Value::I32(-1) | Value::I64(-1) | Value::U64(u64::MAX)))
-    {
+    if matches!(
+        meta.get(key),
+        Some(Value::U32(u32::MAX) | Value::I32(-1) | Value::I64(-1) | Value::U64(u64::MAX))
+    ) {
         return Ok(None);
     }
     let Some(id) = meta.u64(key)? else { return Ok(None) };

@@ -8,6 +8,7 @@ use crate::{Error, Result};
 
 /// U+2581 stands for a space in the vocabulary's texts.
 pub(super) const SPACE: &str = "\u{2581}";
+const SPACE_CHAR: char = '\u{2581}';
 
 const NONE: u32 = u32::MAX;
 
@@ -17,6 +18,19 @@ pub(super) struct Spm<'a> {
     pub scores: &'a [f32],
     pub attrs: &'a [TokenAttr],
     pub unknown: Option<u32>,
+    /// No token crosses the start of a word (see [`words_stand_alone`]).
+    pub by_word: bool,
+}
+
+/// Whether no token has a space after something else, so that each word can be tokenized for itself.
+pub(super) fn words_stand_alone(table: &TokenTable) -> bool {
+    (0..table.len() as u32).all(|id| word_end(table.text(id).unwrap_or_default()).is_none())
+}
+
+/// Where the first word of `text` ends: before a space that follows something else.
+fn word_end(text: &str) -> Option<usize> {
+    let word = text.find(|c| c != SPACE_CHAR)?;
+    text[word..].find(SPACE_CHAR).map(|at| word + at)
 }
 
 /// A run of the text that is one token, or one character; `len` 0 once joined to its left neighbour.
@@ -62,24 +76,38 @@ impl Spm<'_> {
         if u32::try_from(text.len()).is_err() {
             return Err(Error::Tokenizer(format!("a text of {} bytes is too long", text.len())));
         }
-        let mut symbols: Vec<Symbol> = text
-            .char_indices()
-            .enumerate()
-            .map(|(i, (start, c))| Symbol {
-                start: start as u32,
-                len: c.len_utf8() as u32,
-                prev: (i as u32).wrapping_sub(1),
-                next: i as u32 + 1,
-            })
-            .collect();
+        let (mut symbols, mut pairs) = (Vec::new(), BinaryHeap::new());
+        let mut rest = text;
+        while !rest.is_empty() {
+            let end = if self.by_word { word_end(rest) } else { None };
+            let (word, after) = rest.split_at(end.unwrap_or(rest.len()));
+            self.word(word, &mut symbols, &mut pairs, out)?;
+            rest = after;
+        }
+        Ok(())
+    }
+
+    fn word(
+        &self,
+        text: &str,
+        symbols: &mut Vec<Symbol>,
+        pairs: &mut BinaryHeap<Pair>,
+        out: &mut Vec<u32>,
+    ) -> Result<()> {
+        symbols.clear();
+        symbols.extend(text.char_indices().enumerate().map(|(i, (start, c))| Symbol {
+            start: start as u32,
+            len: c.len_utf8() as u32,
+            prev: (i as u32).wrapping_sub(1),
+            next: i as u32 + 1,
+        }));
         match symbols.last_mut() {
             Some(last) => last.next = NONE,
             None => return Ok(()),
         }
 
-        let mut pairs = BinaryHeap::new();
         for right in 1..symbols.len() as u32 {
-            pairs.extend(self.pair(text, &symbols, right - 1, right));
+            pairs.extend(self.pair(text, symbols, right - 1, right));
         }
         while let Some(pair) = pairs.pop() {
             let (left, right) = (pair.left as usize, pair.right as usize);
@@ -94,8 +122,8 @@ impl Spm<'_> {
             if next != NONE {
                 symbols[next as usize].prev = pair.left;
             }
-            pairs.extend(self.pair(text, &symbols, symbols[left].prev, pair.left));
-            pairs.extend(self.pair(text, &symbols, pair.left, next));
+            pairs.extend(self.pair(text, symbols, symbols[left].prev, pair.left));
+            pairs.extend(self.pair(text, symbols, pair.left, next));
         }
 
         let mut at = 0;

@@ -96,7 +96,11 @@ impl TokenTable {
     }
 
     pub fn text(&self, id: u32) -> Option<&str> {
-        std::str::from_utf8(self.texts.get(id as usize)?).ok()
+        std::str::from_utf8(self.bytes(id)?).ok()
+    }
+
+    pub fn bytes(&self, id: u32) -> Option<&[u8]> {
+        self.texts.get(id as usize)
     }
 
     pub fn find(&self, text: &[u8]) -> Option<u32> {

@@ -56,7 +56,9 @@ pub struct Vocab {
 enum Kind {
     /// Placeholder tokens without text.
     None,
-    Spm,
+    Spm {
+        by_word: bool,
+    },
     Bpe(Box<Bpe>),
 }
 
@@ -76,12 +78,12 @@ impl Vocab {
     /// [`Error::Unsupported`] names a tokenizer or pre-tokenizer that is not known here; [`Error::Model`] the key that
     /// is missing, of the wrong type or length, or out of range.
     pub fn from_metadata(meta: &Metadata, n_vocab: usize) -> Result<Self> {
-        let (kind, pre) = match meta.str("tokenizer.ggml.model")? {
+        let pre = match meta.str("tokenizer.ggml.model")? {
             None | Some("no_vocab" | "none") => return Ok(Self::placeholders(n_vocab)),
-            Some("llama") => (Kind::Spm, None),
+            Some("llama") => None,
             // A missing name means the oldest expressions, as for every file from before there were names.
-            Some("gpt2") => (Kind::None, Some(meta.str("tokenizer.ggml.pre")?.unwrap_or("default"))),
-            Some("gemma4") => (Kind::None, Some("gemma4")),
+            Some("gpt2") => Some(meta.str("tokenizer.ggml.pre")?.unwrap_or("default")),
+            Some("gemma4") => Some("gemma4"),
             Some(name) => {
                 return Err(Error::Unsupported {
                     what: "tokenizer (tokenizer.ggml.model)",
@@ -130,7 +132,7 @@ impl Vocab {
         let byte_level = row.as_ref().is_some_and(|pre| pre.row().byte_level);
         let escape_spaces = row.as_ref().is_none_or(|pre| pre.row().escape_spaces);
         let kind = match row {
-            None => kind,
+            None => Kind::Spm { by_word: spm::words_stand_alone(&table) },
             Some(pre) => {
                 let merges = match strings(meta, MERGES)? {
                     Some(merges) => merges,
@@ -185,7 +187,7 @@ impl Vocab {
     pub fn kind(&self) -> &'static str {
         match self.kind {
             Kind::None => "none",
-            Kind::Spm => "SPM",
+            Kind::Spm { .. } => "SPM",
             Kind::Bpe(_) => "BPE",
         }
     }
@@ -219,7 +221,9 @@ impl Vocab {
         let text = prompt.text();
         let pieces = self.special.partition(text, true, prompt.literals());
         let mut out = Vec::with_capacity(text.len() / 3 + 2);
-        if let Some(bos) = self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos))) {
+        if let Some(bos) =
+            self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos)))
+        {
             out.push(bos);
         }
         self.tokenize_pieces(text, &pieces, &mut out)?;
@@ -239,10 +243,12 @@ impl Vocab {
             };
             match &self.kind {
                 Kind::None => {
-                    return Err(Error::Tokenizer("the model file has no vocabulary: give it token ids".to_owned()));
+                    return Err(Error::Tokenizer(
+                        "the model file has no vocabulary: give it token ids".to_owned(),
+                    ));
                 }
                 Kind::Bpe(bpe) => bpe.tokenize(&self.table, &text[range], out)?,
-                Kind::Spm => {
+                Kind::Spm { by_word } => {
                     let prefix = if self.space_prefix && after_special { spm::SPACE } else { "" };
                     let spaced = prefix.to_owned() + &text[range].replace(' ', spm::SPACE);
                     let spm = Spm {
@@ -250,6 +256,7 @@ impl Vocab {
                         scores: &self.scores,
                         attrs: &self.attrs,
                         unknown: self.ids.unknown,
+                        by_word: *by_word,
                     };
                     spm.tokenize(&spaced, out)?;
                 }

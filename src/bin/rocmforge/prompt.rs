@@ -101,8 +101,7 @@ pub fn chat_tokens(model: &Model, messages: &[ChatMessage]) -> Result<Vec<u32>> 
     let Some(template) = model.chat_template()? else {
         bail!("the file has no chat template (tokenizer.chat_template); `rocmforge generate` needs none");
     };
-    let prompt = template.apply(messages, None, true)?;
-    Ok(model.vocab().tokenize_prompt(&prompt)?)
+    Ok(model.vocab().tokenize_prompt(&template.apply(messages, None, true)?)?)
 }
 
 #[cfg(test)]
