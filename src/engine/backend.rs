@@ -45,13 +45,7 @@ impl Backend {
             )));
         }
         let device: Arc<dyn Device> = match params.device {
-            DeviceKind::Cpu => {
-                return Err(Error::Unsupported {
-                    what: "device",
-                    name: "cpu".into(),
-                    supported: "reference".into(),
-                });
-            }
+            DeviceKind::Cpu => Arc::new(crate::device::cpu::CpuDevice::new(params.threads)?),
             DeviceKind::Reference => Arc::new(ReferenceDevice::new(params.threads)),
         };
         Ok(Backend { device, kind: params.device })
