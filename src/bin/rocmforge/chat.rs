@@ -37,7 +37,8 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load()?;
     let context = args.context.create(&model)?;
     let sampler = Sampler::new(args.sampling.params(context.info().n_ctx))?;
-    let system: Vec<_> = args.system_prompt.map(|text| ChatMessage::new("system", text)).into_iter().collect();
+    let system: Vec<_> =
+        args.system_prompt.map(|text| ChatMessage::new("system", text)).into_iter().collect();
     let mut chat = Conversation {
         n_system: system.len(),
         messages: system,
