@@ -173,12 +173,15 @@ fn hostile_templates_are_stopped() {
 
 #[test]
 fn values_nested_as_deep_as_the_fuel_allows_do_not_overflow_the_stack() {
-    let text = "{% set ns = namespace(x=[]) %}{% for i in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
-    let vocab = small_vocab();
-    let template = ChatTemplate::new(text, &vocab).unwrap();
-    let apply = || template.apply(&[ChatMessage::new("user", "x")], None, true);
-    let _ = apply();
-    fails(&format!("{text}{{{{ ns.x | tojson }}}}"));
+    let nest = "{% set ns = namespace(x=[]) %}{% for i in range(9999) %}{% for j in range(N) %}\
+        {% set ns.x = [ns.x] %}{% endfor %}{% endfor %}{{ ns.x | tojson }}";
+    // A long message earns the most fuel.
+    let messages = [ChatMessage::new("user", "x".repeat(2_000_000))];
+    for inner in ["1", "30", "99999"] {
+        let template = ChatTemplate::new(&nest.replace('N', inner), &small_vocab()).unwrap();
+        let error = template.apply(&messages, None, true).unwrap_err();
+        assert!(matches!(error, rocmforge::Error::Template(_)), "{error:?}");
+    }
 }
 
 #[test]

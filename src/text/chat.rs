@@ -89,9 +89,9 @@ const OUTPUT_PER_BYTE: usize = 8;
 const FUEL: u64 = 250_000;
 const FUEL_PER_MESSAGE: u64 = 5_000;
 const FUEL_PER_BYTE: u64 = 4;
-const MAX_FUEL: u64 = 4_000_000;
+const MAX_FUEL: u64 = 2_000_000;
 /// Templates can nest values as deep as their fuel lasts, and dropping those takes stack for each level.
-const STACK_BYTES: usize = 1 << 30;
+const STACK_BYTES: usize = 256 << 20;
 
 impl ChatTemplate {
     /// The file's `tokenizer.chat_template`; None when it has none.
@@ -143,7 +143,8 @@ impl ChatTemplate {
     /// The prompt. `tools`: JSON array of tool definitions or None.
     ///
     /// The template is a program from the file: it sees only the messages and tools, its instructions and its output
-    /// are limited, and it runs on a thread of its own with the stack it may need. Its memory is not limited.
+    /// are limited, and it runs on a thread of its own with the stack it may need. Strings that it doubles again and
+    /// again are not limited in memory: minijinja offers no bound on `~` and `+`.
     ///
     /// # Errors
     /// [`Error::Template`]: the template refused (`raise_exception`), failed, ran too long or wrote too much.

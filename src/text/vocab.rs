@@ -195,8 +195,9 @@ impl Vocab {
     /// Text to ids. `add_special`: add BOS/EOS as the file asks. `parse_special`: control tokens written out in
     /// `text` become those tokens (never do this for a user's message).
     ///
-    /// Ids are llama.cpp's, but for one thing: text never becomes a control token unless `parse_special`. There it
-    /// can, where a SentencePiece vocabulary has the pieces that lead to it, and Harmony's markers always do.
+    /// Ids are llama.cpp's, except that without `parse_special` no SentencePiece merge makes a control token and
+    /// Harmony's markers stay text. (Merges of a BPE file may still spell what only its name makes special, as
+    /// Qwen's do for "</s>".)
     ///
     /// # Errors
     /// [`Error::Tokenizer`]: the vocabulary has no text, or no token for a character.
