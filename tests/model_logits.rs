@@ -9,6 +9,7 @@ use std::sync::Arc;
 use common::logits::{evaluate, log_sum_exp};
 use common::models;
 use rocmforge::device::Device;
+use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::reference::ReferenceDevice;
 use rocmforge::gguf::Gguf;
 
@@ -88,4 +89,21 @@ fn reference_device_on_smollm2_q4_1() {
 #[test]
 fn reference_device_on_qwen25_q4_k_m() {
     assert_reference(&distance(&ReferenceDevice::new(0), "qwen25", 32, 32));
+}
+
+/// 8-bit activations: the peer's own fast path is at a mean KL of 0.003 on SmolLM2 over long texts; 16 positions
+/// scatter around that.
+fn assert_near(d: &Distance) {
+    assert!(d.kl < 6e-3, "mean KL {:.1e}", d.kl);
+    assert!(d.same_top >= 0.8, "the same most likely token at {} of the positions", d.same_top);
+}
+
+#[test]
+fn cpu_device_on_smollm2_q4_1() {
+    assert_near(&distance(&CpuDevice::new(2).unwrap(), "smollm2", 64, 64));
+}
+
+#[test]
+fn cpu_device_on_qwen25_q4_k_m() {
+    assert_near(&distance(&CpuDevice::new(2).unwrap(), "qwen25", 64, 64));
 }
