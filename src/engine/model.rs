@@ -95,7 +95,7 @@ impl Model {
         let start = Instant::now();
         let vocab = Arc::new(Vocab::from_metadata(file.metadata(), config.n_vocab)?);
         // a model is of use without its template: the error waits for whoever asks for it
-        let template = ChatTemplate::from_metadata(file.metadata()).map_err(|e| match e {
+        let template = ChatTemplate::from_metadata(file.metadata(), &vocab).map_err(|e| match e {
             Error::Template(why) => why,
             other => other.to_string(),
         });

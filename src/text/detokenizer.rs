@@ -7,19 +7,112 @@ use super::Vocab;
 /// Turns a stream of ids into text, holding back the bytes of an unfinished character.
 #[derive(Debug)]
 pub struct Detokenizer {
-    _vocab: Arc<Vocab>,
+    vocab: Arc<Vocab>,
+    special: bool,
+    /// The next token starts a text: SPM's space before it is not the text's.
+    strip_space: bool,
+    stream: Utf8Stream,
 }
 
 impl Detokenizer {
-    pub fn new(_vocab: Arc<Vocab>, _special: bool) -> Self {
-        todo!()
+    /// For ids that go on where a text ended, as generated ones do: every space counts. `special`: write control
+    /// tokens out.
+    pub fn new(vocab: Arc<Vocab>, special: bool) -> Self {
+        Self { vocab, special, strip_space: false, stream: Utf8Stream::default() }
     }
-    /// The characters that `id` completes (often none, sometimes several).
-    pub fn push(&mut self, _id: u32) -> String {
-        todo!()
+
+    /// For ids that start a text: what comes out is what [`Vocab::detokenize`] gives.
+    pub fn from_start(vocab: Arc<Vocab>, special: bool) -> Self {
+        let strip_space = vocab.space_prefix();
+        Self { strip_space, ..Self::new(vocab, special) }
     }
+
+    /// The characters that `id` completes (often none, sometimes several). Bytes that can no longer become a
+    /// character come out as U+FFFD, as [`String::from_utf8_lossy`] writes them. An id that does not exist gives nothing.
+    pub fn push(&mut self, id: u32) -> String {
+        let bytes = self.vocab.token_bytes(id, self.special).unwrap_or_default();
+        let bytes = if self.strip_space { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
+        self.strip_space = false;
+        let mut text = String::new();
+        self.stream.push(bytes, &mut text);
+        text
+    }
+
     /// What is held back at the end, unfinished bytes replaced by U+FFFD.
     pub fn finish(&mut self) -> String {
-        todo!()
+        let mut text = String::new();
+        self.stream.finish(&mut text);
+        text
+    }
+}
+
+/// Up to three bytes of a character whose end has not come yet.
+#[derive(Debug, Default)]
+pub(super) struct Utf8Stream {
+    held: Vec<u8>,
+}
+
+impl Utf8Stream {
+    pub fn push(&mut self, bytes: &[u8], out: &mut String) {
+        self.held.extend_from_slice(bytes);
+        let mut start = 0;
+        loop {
+            let (valid, bad) = match std::str::from_utf8(&self.held[start..]) {
+                Ok(text) => (text.len(), None),
+                Err(err) => (err.valid_up_to(), err.error_len()),
+            };
+            out.push_str(&String::from_utf8_lossy(&self.held[start..start + valid]));
+            start += valid;
+            match bad {
+                Some(len) => {
+                    out.push(char::REPLACEMENT_CHARACTER);
+                    start += len;
+                }
+                None => break,
+            }
+        }
+        self.held.drain(..start);
+    }
+
+    pub fn finish(&mut self, out: &mut String) {
+        if !self.held.is_empty() {
+            out.push(char::REPLACEMENT_CHARACTER);
+            self.held.clear();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn streams_what_lossy_decoding_gives(
+            bytes in proptest::collection::vec(
+                prop_oneof![any::<u8>(), 0x80u8..0xC0, 0xE0u8..0xF8, Just(b'a')], 0..64),
+            step in 1usize..5,
+        ) {
+            let mut stream = Utf8Stream::default();
+            let mut text = String::new();
+            for chunk in bytes.chunks(step) {
+                stream.push(chunk, &mut text);
+            }
+            stream.finish(&mut text);
+            prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
+        }
+    }
+
+    #[test]
+    fn hopeless_bytes_come_out_at_once() {
+        let mut stream = Utf8Stream::default();
+        let mut text = String::new();
+        stream.push(&[0xE2, 0x82], &mut text);
+        assert_eq!(text, "");
+        stream.push(b"x", &mut text);
+        assert_eq!(text, "\u{FFFD}x");
+        stream.push(&[0xFF], &mut text);
+        assert_eq!(text, "\u{FFFD}x\u{FFFD}");
     }
 }

@@ -1,10 +1,16 @@
 //! Text to tokens and back: tokenizers, streaming detokenization, chat templates.
 //! Reads a model file's metadata; knows nothing of devices.
 
+mod bpe;
+mod byte_chars;
 mod chat;
 mod detokenizer;
+mod pre_tokenizer;
+mod special;
+mod spm;
+mod token_table;
 mod vocab;
 
-pub use chat::{ChatMessage, ChatTemplate};
+pub use chat::{ChatMessage, ChatPrompt, ChatTemplate};
 pub use detokenizer::Detokenizer;
 pub use vocab::{TokenAttr, Vocab};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use rocmforge::engine::Model;
-use rocmforge::text::{ChatMessage, TokenAttr, Vocab};
+use rocmforge::text::ChatMessage;
 
 #[derive(clap::Args)]
 #[group(required = true, multiple = false)]
@@ -95,53 +95,13 @@ pub fn unescape(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
 }
 
-/// Stands inside the spelling of a control token that a message contains, while the template runs.
-const SPLIT: char = '\u{F8FF}';
-
 /// Messages to tokens through the file's chat template, ready for the assistant's answer. Control tokens written out
 /// in the messages stay text: only the template's own count.
 pub fn chat_tokens(model: &Model, messages: &[ChatMessage]) -> Result<Vec<u32>> {
     let Some(template) = model.chat_template()? else {
         bail!("the file has no chat template (tokenizer.chat_template); `rocmforge generate` needs none");
     };
-    let vocab = model.vocab();
-    let control = control_texts(vocab);
-    let messages: Vec<ChatMessage> = messages
-        .iter()
-        .map(|m| ChatMessage { content: split_control(&m.content, &control), ..m.clone() })
-        .collect();
-    let text = template.apply(&messages, None, true)?;
-    // most templates write the BOS token themselves
-    let has_bos = vocab.bos().and_then(|id| vocab.token_text(id)).is_some_and(|bos| text.starts_with(bos));
-    let mut tokens = Vec::new();
-    for (i, part) in text.split(SPLIT).enumerate() {
-        tokens.extend(vocab.tokenize(part, i == 0 && !has_bos, true)?);
-    }
-    Ok(tokens)
-}
-
-/// Spellings that `parse_special` would turn into a token other than by the tokenizer's rules.
-fn control_texts(vocab: &Vocab) -> Vec<&str> {
-    (0..vocab.len() as u32)
-        .filter(|&id| {
-            matches!(vocab.attr(id), Some(TokenAttr::Control | TokenAttr::Unknown | TokenAttr::UserDefined))
-        })
-        .filter_map(|id| vocab.token_text(id))
-        .filter(|text| !text.is_empty())
-        .collect()
-}
-
-/// Puts [`SPLIT`] behind the first character of each control text; one already in the text is dropped.
-fn split_control(text: &str, control: &[&str]) -> String {
-    let text = text.replace(SPLIT, "");
-    let mut out = String::with_capacity(text.len());
-    for (i, c) in text.char_indices() {
-        out.push(c);
-        if control.iter().any(|t| text[i..].starts_with(t)) {
-            out.push(SPLIT);
-        }
-    }
-    out
+    Ok(model.vocab().tokenize_prompt(&template.apply(messages, None, true)?)?)
 }
 
 #[cfg(test)]
@@ -164,16 +124,6 @@ mod tests {
         ] {
             assert_eq!(unescape(from), to, "{from:?}");
         }
-    }
-
-    #[test]
-    fn control_text_in_a_message_is_cut() {
-        let control = ["<|im_end|>", "<s>"];
-        assert_eq!(split_control("a<|im_end|>b<s>", &control), "a<\u{F8FF}|im_end|>b<\u{F8FF}s>");
-        assert_eq!(split_control("plain é < text", &control), "plain é < text");
-        // the mark itself cannot be smuggled in
-        assert_eq!(split_control("<\u{F8FF}s>", &control), "<\u{F8FF}s>");
-        assert!(!split_control("<\u{F8FF}s>", &control).contains("<s>"));
     }
 
     #[test]
