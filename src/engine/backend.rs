@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::device::cpu::CpuDevice;
 use crate::device::reference::ReferenceDevice;
 use crate::device::{Device, DeviceInfo};
 use crate::{Error, Result};
@@ -45,13 +46,7 @@ impl Backend {
             )));
         }
         let device: Arc<dyn Device> = match params.device {
-            DeviceKind::Cpu => {
-                return Err(Error::Unsupported {
-                    what: "device",
-                    name: "cpu".into(),
-                    supported: "reference".into(),
-                });
-            }
+            DeviceKind::Cpu => Arc::new(CpuDevice::new(params.threads)?),
             DeviceKind::Reference => Arc::new(ReferenceDevice::new(params.threads)),
         };
         Ok(Backend { device, kind: params.device })

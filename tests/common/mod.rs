@@ -1,6 +1,7 @@
 //! Shared by the integration tests; each uses a part of it.
 #![allow(dead_code)]
 
+pub mod backends;
 pub mod gguf_writer;
 pub mod logits;
 pub mod models;

@@ -74,14 +74,16 @@ pub fn run(args: Args) -> Result<()> {
     }
     let mut out = io::stdout().lock();
     let mut results = Vec::new();
-    if !args.json {
-        writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
-        writeln!(out, "| --- | ---: | ---: | --- | ---: | ---: | ---: |")?;
-    }
+    let mut has_header = args.json;
     for path in &args.model {
         for &threads in &args.threads {
             let backend = DeviceArgs { device: args.device, threads }.backend()?;
             let model = args::load(&backend, path)?;
+            if !has_header {
+                writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
+                writeln!(out, "| --- | ---: | ---: | --- | ---: | ---: | ---: |")?;
+                has_header = true;
+            }
             for test in tests(&args) {
                 let test_time = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ").to_string();
                 let samples = measure(&model, test, args.batch_size, args.repetitions)?;

@@ -9,7 +9,7 @@ use rocmforge::engine::{Context, GenerateParams, Generation, Model, Sampler, Sto
 use rocmforge::text::ChatMessage;
 
 use crate::args::{ContextArgs, GenerationArgs, ModelArgs, SamplingArgs, report};
-use crate::generate::{message, stream};
+use crate::generate::stream;
 use crate::prompt::{chat_tokens, utf8};
 use crate::{interrupt, terminal};
 
@@ -37,7 +37,8 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load()?;
     let context = args.context.create(&model)?;
     let sampler = Sampler::new(args.sampling.params(context.info().n_ctx))?;
-    let system: Vec<_> = args.system_prompt.map(|text| message("system", text)).into_iter().collect();
+    let system: Vec<_> =
+        args.system_prompt.map(|text| ChatMessage::new("system", text)).into_iter().collect();
     let mut chat = Conversation {
         n_system: system.len(),
         messages: system,
@@ -48,7 +49,7 @@ pub fn run(args: Args) -> Result<()> {
         sampler,
     };
     // a file without a template is to fail before the user has typed anything
-    chat_tokens(&chat.model, &[message("user", "")])?;
+    chat_tokens(&chat.model, &[ChatMessage::new("user", "")])?;
 
     let interactive = io::stdin().is_terminal();
     if interactive {
@@ -124,7 +125,7 @@ impl Conversation {
 
     /// Adds the user's message, prints the answer as it comes, and adds that.
     fn answer(&mut self, text: String) -> Result<Generation> {
-        self.messages.push(message("user", text));
+        self.messages.push(ChatMessage::new("user", text));
         let prompt = self.fitting_prompt()?;
         // at least the last token is evaluated anew: its logits are wanted
         let same = self.cached.iter().zip(&prompt).take_while(|(a, b)| a == b).count().min(prompt.len() - 1);
@@ -135,7 +136,7 @@ impl Conversation {
         self.cached.extend(&generation.tokens);
         // the last token generated has not been evaluated, nor has a prompt that was interrupted
         self.cached.truncate(self.context.kv_len(0)?);
-        self.messages.push(message("assistant", generation.text.clone()));
+        self.messages.push(ChatMessage::new("assistant", generation.text.clone()));
         Ok(generation)
     }
 

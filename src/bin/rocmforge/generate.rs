@@ -36,8 +36,8 @@ pub fn run(args: Args) -> Result<()> {
     let model = args.model.load()?;
     let tokens = if args.chat || args.system_prompt.is_some() {
         let mut messages = Vec::new();
-        messages.extend(args.system_prompt.map(|text| message("system", text)));
-        messages.push(message("user", text));
+        messages.extend(args.system_prompt.map(|text| ChatMessage::new("system", text)));
+        messages.push(ChatMessage::new("user", text));
         chat_tokens(&model, &messages)?
     } else {
         model.vocab().tokenize(&text, true, true)?
@@ -56,10 +56,6 @@ pub fn run(args: Args) -> Result<()> {
         return Err(Error::Cancelled.into());
     }
     Ok(())
-}
-
-pub fn message(role: &str, content: impl Into<String>) -> ChatMessage {
-    ChatMessage { role: role.into(), content: content.into(), ..ChatMessage::default() }
 }
 
 /// Generates with each piece of text written out and flushed at once.

@@ -49,12 +49,15 @@ struct Source {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let model = args.model.load()?;
-    match (&args.source.kl_base, &args.source.file, &args.source.prompt) {
-        (Some(path), ..) => divergence(&args, &model, Base::open(path)?),
-        (_, Some(path), _) => perplexity(&args, &model, &strip_newline(read(path)?)),
-        (.., text) => perplexity(&args, &model, text.as_deref().unwrap_or_default()),
+    if let Some(path) = &args.source.kl_base {
+        let base = Base::open(path)?;
+        return divergence(&args, &args.model.load()?, base);
     }
+    let text = match (&args.source.file, &args.source.prompt) {
+        (Some(path), _) => strip_newline(read(path)?),
+        (None, text) => text.clone().unwrap_or_default(),
+    };
+    perplexity(&args, &args.model.load()?, &text)
 }
 
 fn limit(chunks: i64, there_are: usize) -> usize {

@@ -36,6 +36,8 @@ impl Kernels for Avx512 {
 }
 
 // The helpers below are inlined into the two functions where the instructions are enabled.
+// SAFETY of their blocks: the instructions are available, says the caller of `matmul`; the pointers lie
+// within the tile and the rows of activations that the two functions were given.
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,f16c")]
 unsafe fn quantized<F: Format, const N: usize>(

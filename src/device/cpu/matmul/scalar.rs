@@ -1,10 +1,10 @@
-//! Plain Rust, for any processor; the loops over rows are the compiler's to vectorize.
+//! Plain Rust, for any processor. The compiler vectorizes the loops over rows, in f32: what all have.
 
 use half::f16;
 
 use super::activations::Q8Block;
 use super::float::Float;
-use super::format::{Format, Scales, TILE_ROWS, WORD, WORDS};
+use super::format::{BLOCK, Format, Scales, TILE_ROWS, WORD, WORDS};
 use super::{Kernels, Sums};
 
 pub(super) struct Scalar;
@@ -27,20 +27,19 @@ impl Kernels for Scalar {
             let d = halfs(&unit[F::D_AT..]);
             let d_min = if F::HAS_MIN { halfs(&unit[F::D_AT + 2 * TILE_ROWS..]) } else { [0.0; TILE_ROWS] };
             for b in 0..F::BLOCKS {
-                let quants = quants::<F>(&unit[b * F::QUANT_BYTES..][..F::QUANT_BYTES]);
+                let columns = columns::<F>(&unit[b * F::QUANT_BYTES..][..F::QUANT_BYTES]);
                 let scales = scales::<F>(unit, &d, &d_min, b);
                 for (t, sums) in sums.iter_mut().enumerate() {
                     // SAFETY: each of the N rows has a block for each 32 columns of the tile.
                     let x = unsafe { &*x.add(t * x_stride + u * F::BLOCKS + b) };
                     if F::HALVES {
                         for (h, (scale, min)) in scales.iter().enumerate() {
-                            let start = F::ZERO * x.minus_sums[h];
-                            let dots = dot(&quants[4 * h..][..4], &x.q[16 * h..][..16], start);
-                            add::<F>(sums, dots, scale, min, x.scale, x.scaled_sums[h]);
+                            let dots = dot(&columns[16 * h..][..16], &x.q[16 * h..][..16]);
+                            add::<F>(sums, &dots, scale, min, x.scale, x.scaled_sums[h]);
                         }
                     } else {
-                        let dots = dot(&quants, &x.q, F::ZERO * x.minus_sum);
-                        add::<F>(sums, dots, &scales[0].0, &scales[0].1, x.scale, x.scaled_sum);
+                        let dots = dot(&columns, &x.q);
+                        add::<F>(sums, &dots, &scales[0].0, &scales[0].1, x.scale, x.scaled_sum);
                     }
                 }
             }
@@ -57,12 +56,15 @@ impl Kernels for Scalar {
         // SAFETY: the tile holds 16 rows of `cols`.
         let tile = unsafe { std::slice::from_raw_parts(tile, cols * TILE_ROWS * W::SIZE) };
         for (c, column) in tile.chunks_exact(TILE_ROWS * W::SIZE).enumerate() {
-            let w: Lanes = std::array::from_fn(|r| W::to_f32(&column[r * W::SIZE..]));
+            let mut w = [0.0; TILE_ROWS];
+            for (w, bytes) in w.iter_mut().zip(column.chunks_exact(W::SIZE)) {
+                *w = W::to_f32(bytes);
+            }
             for (t, sums) in sums.iter_mut().enumerate() {
                 // SAFETY: each of the N rows has `cols` columns.
                 let x = unsafe { *x.add(t * x_stride + c) };
-                for (sum, w) in sums.iter_mut().zip(w) {
-                    *sum += w * x;
+                for r in 0..TILE_ROWS {
+                    sums[r] += w[r] * x;
                 }
             }
         }
@@ -73,27 +75,35 @@ fn halfs(bytes: &[u8]) -> Lanes {
     std::array::from_fn(|r| f16::from_le_bytes([bytes[2 * r], bytes[2 * r + 1]]).to_f32())
 }
 
-/// The words of a block.
+/// The quants of a block, less their zero, column by column.
 #[inline(always)]
-fn quants<F: Format>(bytes: &[u8]) -> [[u8; WORD]; WORDS] {
+fn columns<F: Format>(bytes: &[u8]) -> [Lanes; BLOCK] {
     let (base, high) = bytes.split_at(WORD * F::BASE);
-    std::array::from_fn(|g| {
-        let mut word = plane_word(base, F::BASE, g);
+    let mut columns = [[0.0; TILE_ROWS]; BLOCK];
+    for g in 0..WORDS {
+        let mut word = [0; TILE_ROWS];
+        add_bits(&mut word, base, F::BASE, g, 0);
         if F::HIGH > 0 {
-            let high = plane_word(high, F::HIGH, g);
-            for (quant, high) in word.iter_mut().zip(high) {
-                *quant |= high << F::BASE;
+            add_bits(&mut word, high, F::HIGH, g, F::BASE);
+        }
+        for i in 0..4 {
+            for r in 0..TILE_ROWS {
+                let quant = (word[r] >> (8 * i)) & 0xff;
+                columns[4 * g + i][r] = (quant as i32 - F::ZERO) as f32;
             }
         }
-        word
-    })
+    }
+    columns
 }
 
+/// Sets bits `at..` of the quants of group `g` from a plane; 4 columns of a row in an entry of `word`.
 #[inline(always)]
-fn plane_word(plane: &[u8], bits: usize, g: usize) -> [u8; WORD] {
-    let stored = &plane[WORD * (g % bits)..][..WORD];
-    let mask = ((1u32 << bits) - 1) as u8;
-    std::array::from_fn(|i| (stored[i] >> (bits * (g / bits))) & mask)
+fn add_bits(word: &mut [u32; TILE_ROWS], plane: &[u8], bits: usize, g: usize, at: usize) {
+    let stored = plane[WORD * (g % bits)..][..WORD].as_chunks::<4>().0;
+    let mask = 0x0101_0101 * ((1u32 << bits) - 1);
+    for r in 0..TILE_ROWS {
+        word[r] |= ((u32::from_le_bytes(stored[r]) >> (bits * (g / bits))) & mask) << at;
+    }
 }
 
 /// (scale, min) of block `b` of a unit, or of its two halves.
@@ -122,31 +132,23 @@ fn times(d: &Lanes, factor: impl Fn(usize) -> i32) -> Lanes {
     std::array::from_fn(|r| d[r] * factor(r) as f32)
 }
 
-/// start + the dot products of 16 rows of words with the columns of `x`.
+/// The dot products of 16 rows; exact, as the sums stay below 2^24.
 #[inline(always)]
-fn dot(words: &[[u8; WORD]], x: &[i8], start: i32) -> [i32; TILE_ROWS] {
-    let mut dots = [start; TILE_ROWS];
-    for (word, x) in words.iter().zip(x.as_chunks::<4>().0) {
-        for (dot, quants) in dots.iter_mut().zip(word.as_chunks::<4>().0) {
-            for i in 0..4 {
-                *dot += i32::from(quants[i]) * i32::from(x[i]);
-            }
+fn dot(columns: &[Lanes], x: &[i8]) -> Lanes {
+    let mut dots = [0.0; TILE_ROWS];
+    for (column, x) in columns.iter().zip(x) {
+        let x = f32::from(*x);
+        for r in 0..TILE_ROWS {
+            dots[r] += column[r] * x;
         }
     }
     dots
 }
 
 #[inline(always)]
-fn add<F: Format>(
-    sums: &mut Lanes,
-    dots: [i32; TILE_ROWS],
-    scale: &Lanes,
-    min: &Lanes,
-    x_scale: f32,
-    x_sum: f32,
-) {
+fn add<F: Format>(sums: &mut Lanes, dots: &Lanes, scale: &Lanes, min: &Lanes, x_scale: f32, x_sum: f32) {
     for r in 0..TILE_ROWS {
-        sums[r] += dots[r] as f32 * (scale[r] * x_scale);
+        sums[r] += dots[r] * (scale[r] * x_scale);
         if F::HAS_MIN {
             sums[r] += min[r] * x_sum;
         }

@@ -1,0 +1,53 @@
+//! Makes the C header from src/ffi and names the shared library.
+
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+/// What the header shows, in its order.
+const SOURCES: [&str; 12] = [
+    "version", "status", "error", "log", "device", "backend", "model", "meta", "text", "context", "sampler",
+    "generate",
+];
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    write_header(&root);
+    name_library();
+}
+
+/// Into OUT_DIR, where tests/ffi_header.rs compares it with the committed one; with RF_UPDATE_HEADER set also there.
+fn write_header(root: &Path) {
+    println!("cargo:rerun-if-changed=cbindgen.toml");
+    println!("cargo:rerun-if-changed=src/ffi");
+    println!("cargo:rerun-if-changed=include/rocmforge.h");
+    println!("cargo:rerun-if-env-changed=RF_UPDATE_HEADER");
+    let config =
+        cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml is well-formed");
+    let mut builder = cbindgen::Builder::new().with_config(config);
+    for name in SOURCES {
+        builder = builder.with_src(root.join("src/ffi").join(name).with_extension("rs"));
+    }
+    let mut header = Vec::new();
+    builder.generate().expect("src/ffi translates to C").write(&mut header);
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("rocmforge.h"), &header).expect("OUT_DIR is writable");
+    if env::var_os("RF_UPDATE_HEADER").is_some() {
+        fs::create_dir_all(root.join("include")).expect("the source tree is writable");
+        fs::write(root.join("include/rocmforge.h"), &header).expect("include/rocmforge.h is writable");
+    }
+}
+
+/// SONAME: each minor version before 1.0, each major version from then on, is an interface of its own. And a
+/// shared library with undefined symbols shall fail here, not at the user's.
+fn name_library() {
+    if env::var("CARGO_CFG_TARGET_OS").as_deref() != Ok("linux") {
+        return;
+    }
+    let part = |name: &str| env::var(format!("CARGO_PKG_VERSION_{name}")).expect("cargo sets the version");
+    let interface = match part("MAJOR").as_str() {
+        "0" => format!("0.{}", part("MINOR")),
+        major => major.to_owned(),
+    };
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,librocmforge.so.{interface}");
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-z,defs");
+}

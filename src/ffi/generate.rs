@@ -1,0 +1,232 @@
+//! rf_generate: prompt in, text out, in one call.
+
+#![allow(non_camel_case_types)]
+
+use std::ffi::{c_char, c_void};
+use std::ops::ControlFlow;
+use std::ptr;
+
+use super::args::{array, c_text};
+use super::context::{self, State, rf_context};
+use super::error::{Failure, Outcome};
+use super::guard::{guard, outside};
+use super::handle;
+use super::sampler::rf_sampler;
+use super::sized::{self, Sized};
+use super::status::{RF_CACHE_FULL, RF_CANCELLED, rf_status};
+use super::text::{rf_token, token_ids};
+use crate::Error;
+use crate::engine::{GenerateParams, Generation, Piece, StopReason, generate};
+
+/// Why a generation ended: an end-of-generation token.
+pub const RF_STOP_EOG: i32 = 1;
+/// Why a generation ended: one of the stop texts.
+pub const RF_STOP_TEXT: i32 = 2;
+/// Why a generation ended: max_tokens.
+pub const RF_STOP_LENGTH: i32 = 3;
+/// Why a generation ended: no room left in the cache.
+pub const RF_STOP_CACHE_FULL: i32 = 4;
+/// Why a generation ended: the callback, or rf_context_cancel.
+pub const RF_STOP_CANCELLED: i32 = 5;
+
+/// How to generate. Fill it with rf_generate_params_init first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rf_generate_params {
+    /// sizeof(rf_generate_params), set by rf_generate_params_init.
+    pub size: usize,
+    /// Most tokens to generate; 0 (default): until something else ends it.
+    pub max_tokens: u32,
+    /// The sequence to go on with; default 0.
+    pub seq: u32,
+    /// Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+    pub stop: *const *const c_char,
+    pub n_stop: usize,
+    /// 1: go on past end-of-generation tokens. Default 0.
+    pub ignore_eog: i32,
+    /// 1: give out the text of control tokens too. Default 0.
+    pub special: i32,
+}
+
+// SAFETY: repr(C), `size` first, zeros and null pointers are valid.
+unsafe impl Sized for rf_generate_params {
+    const NAME: &'static str = "rf_generate_params";
+}
+
+/// Takes each token as it is generated, with the text it completed: whole characters, `text_len` bytes of UTF-8 and a NUL, often none. Text
+/// that might become a stop text is held back until it is clear. Return 0 to go on, anything else to stop.
+///
+/// It runs on the thread that called rf_generate; `text` is valid during the call. It must not unwind. Calls on the same context
+/// return RF_ERROR_BUSY, except rf_context_cancel.
+pub type rf_token_callback = Option<
+    unsafe extern "C-unwind" fn(
+        user: *mut c_void,
+        token: rf_token,
+        text: *const c_char,
+        text_len: usize,
+    ) -> i32,
+>;
+
+/// What a generation came to.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rf_generation {
+    /// sizeof(rf_generation), set by the caller.
+    pub size: usize,
+    /// RF_STOP_EOG, RF_STOP_TEXT, ...
+    pub stop: i32,
+    /// The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate.
+    pub tokens: *const rf_token,
+    pub n_tokens: usize,
+    /// Their text, `text_len` bytes of UTF-8 and a NUL. Owned by the context, valid until its next rf_generate.
+    pub text: *const c_char,
+    pub text_len: usize,
+    /// Tokens of the prompt, the time they took, and the time of the rest, microseconds.
+    pub prompt_tokens: usize,
+    pub prompt_us: u64,
+    pub decode_us: u64,
+}
+
+// SAFETY: repr(C), `size` first, zeros and null pointers are valid.
+unsafe impl Sized for rf_generation {
+    const NAME: &'static str = "rf_generation";
+}
+
+/// Fills `params` (of `size` = sizeof *params bytes) with defaults. RF_ERROR_PARAM: NULL, or `size` makes no sense.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_generate_params_init(params: *mut rf_generate_params, size: usize) -> rf_status {
+    guard(|| {
+        let default = rf_generate_params {
+            size,
+            max_tokens: 0,
+            seq: 0,
+            stop: ptr::null(),
+            n_stop: 0,
+            ignore_eog: 0,
+            special: 0,
+        };
+        // SAFETY: the caller passes NULL or `size` writable bytes.
+        unsafe { sized::init(params, size, default) }
+    })
+}
+
+/// Evaluates the prompt after what the sequence holds, then chooses and evaluates token after token until something
+/// says stop. `on_token` may be NULL: `result` has the whole text. Set result->size first.
+///
+/// RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback or rf_context_cancel.
+/// RF_CACHE_FULL: the cache has no room for more, or not for the prompt. In all three cases *result is written, with what there is.
+/// RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
+/// is in use. One thread at a time for both.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_generate(
+    ctx: *mut rf_context,
+    sampler: *mut rf_sampler,
+    prompt: *const rf_token,
+    n_prompt: usize,
+    params: *const rf_generate_params,
+    on_token: rf_token_callback,
+    user: *mut c_void,
+    result: *mut rf_generation,
+) -> rf_status {
+    // SAFETY: the caller passes NULL or valid pointers of the lengths it states.
+    unsafe {
+        context::enter(ctx, |state| {
+            let (sampler, params, out) =
+                (handle::share(sampler)?, sized::read(params)?, sized::Out::new(result)?);
+            let prompt = token_ids(prompt, n_prompt, "prompt")?;
+            if prompt.is_empty() {
+                return Err(Failure::param("the prompt is empty"));
+            }
+            let params = read_params(&params)?;
+            let mut sampler = sampler.lock()?;
+            let mut text = Vec::new();
+            let mut on_piece = |piece: Piece<'_>| {
+                let Some(callback) = on_token else { return ControlFlow::Continue(()) };
+                text.clear();
+                text.extend_from_slice(piece.text.as_bytes());
+                text.push(0);
+                // SAFETY: the host's callback, with the arguments it was declared with.
+                let go_on = outside(|| {
+                    callback(user, piece.token as rf_token, text.as_ptr().cast(), piece.text.len())
+                });
+                if go_on == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            };
+            let outcome = generate(&mut state.context, &mut sampler, prompt, &params, &mut on_piece);
+            finish(state, outcome, out)
+        })
+    }
+}
+
+/// # Safety
+/// `stop` is NULL or `n_stop` NUL-terminated texts.
+unsafe fn read_params(params: &rf_generate_params) -> Outcome<GenerateParams> {
+    // SAFETY: the caller's promise.
+    let stop = unsafe { array(params.stop, params.n_stop, "stop") }?;
+    let stop_text = |(at, text): (usize, &*const c_char)| {
+        // SAFETY: the caller's promise.
+        match unsafe { c_text(*text, &format!("stop[{at}]")) }? {
+            "" => Err(Failure::param(format!("stop[{at}] is empty"))),
+            text => Ok(text.to_owned()),
+        }
+    };
+    Ok(GenerateParams {
+        max_tokens: (params.max_tokens != 0).then_some(params.max_tokens as usize),
+        stop: stop.iter().enumerate().map(stop_text).collect::<Outcome<_>>()?,
+        ignore_eog: params.ignore_eog != 0,
+        special: params.special != 0,
+        sequence: params.seq,
+    })
+}
+
+/// Hands the result over; the two endings that are outcomes become failures, with their messages.
+fn finish(state: &mut State, outcome: crate::Result<Generation>, out: sized::Out<rf_generation>) -> Outcome {
+    let nothing = |stop| Generation {
+        tokens: Vec::new(),
+        text: String::new(),
+        stop,
+        prompt_tokens: 0,
+        prompt_us: 0,
+        decode_us: 0,
+    };
+    let (generation, ending) = match outcome {
+        Ok(generation) => {
+            let ending = match generation.stop {
+                StopReason::Eog | StopReason::StopText | StopReason::Length => Ok(()),
+                StopReason::CacheFull => Err(Failure::new(
+                    RF_CACHE_FULL,
+                    format!("the cache was full after {} tokens", generation.tokens.len()),
+                )),
+                StopReason::Cancelled => Err(Failure::new(
+                    RF_CANCELLED,
+                    format!("cancelled after {} tokens", generation.tokens.len()),
+                )),
+            };
+            (generation, ending)
+        }
+        Err(error @ Error::CacheFull { .. }) => (nothing(StopReason::CacheFull), Err(error.into())),
+        Err(error @ Error::Cancelled) => (nothing(StopReason::Cancelled), Err(error.into())),
+        Err(error) => return Err(error.into()),
+    };
+    let text_len = generation.text.len();
+    state.tokens = generation.tokens;
+    state.text = generation.text.into_bytes();
+    state.text.push(0);
+    out.set(rf_generation {
+        size: 0,
+        stop: match generation.stop {
+            StopReason::Eog => RF_STOP_EOG,
+            StopReason::StopText => RF_STOP_TEXT,
+            StopReason::Length => RF_STOP_LENGTH,
+            StopReason::CacheFull => RF_STOP_CACHE_FULL,
+            StopReason::Cancelled => RF_STOP_CANCELLED,
+        },
+        tokens: state.tokens.as_ptr().cast(),
+        n_tokens: state.tokens.len(),
+        text: state.text.as_ptr().cast(),
+        text_len,
+        prompt_tokens: generation.prompt_tokens,
+        prompt_us: generation.prompt_us,
+        decode_us: generation.decode_us,
+    });
+    ending
+}

@@ -1,0 +1,130 @@
+//! The panic boundary: nothing unwinds into C, and nothing is printed on the way.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Once;
+
+use super::error::{Failure, Outcome, set_last};
+use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
+
+thread_local! {
+    /// Whether this thread is inside the library (and not in a callback it called).
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+    /// Where the last panic inside happened: "src/engine/context.rs:120:9".
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Runs an exported function's body; its failure, or panic, becomes the thread's last error.
+pub(super) fn guard(body: impl FnOnce() -> Outcome) -> rf_status {
+    match catch(body) {
+        Ok(()) => RF_OK,
+        Err(failure) => set_last(failure),
+    }
+}
+
+/// Runs `body`; a panic becomes RF_ERROR_INTERNAL with its message and place.
+pub(super) fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    silence_panics();
+    let was_inside = INSIDE.replace(true);
+    // What a panic may leave half-done lies behind a mutex, which it poisons (contexts, samplers), or is immutable.
+    let result = panic::catch_unwind(AssertUnwindSafe(body));
+    INSIDE.set(was_inside);
+    result.unwrap_or_else(|payload| Err(panicked(payload)))
+}
+
+/// Runs a callback of the host: its panics are the host's to print. They unwind through `catch` all the same.
+pub(super) fn outside<T>(callback: impl FnOnce() -> T) -> T {
+    struct Back(bool);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            INSIDE.set(self.0);
+        }
+    }
+    let _back = Back(INSIDE.replace(false));
+    callback()
+}
+
+fn panicked(payload: Box<dyn Any + Send>) -> Failure {
+    let text = if let Some(text) = payload.downcast_ref::<&str>() {
+        text
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text
+    } else {
+        "a panic without a message"
+    };
+    let failure = match PLACE.take() {
+        Some(place) => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text} ({place})")),
+        None => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text}")),
+    };
+    // A payload's own drop may panic; what the host threw is not worth that risk.
+    std::mem::forget(payload);
+    failure
+}
+
+/// Rust's default hook prints to stderr before the unwinding starts. Ours keeps the place instead, for threads inside
+/// the library and for its workers, and passes all other panics (of a host written in Rust) on to the hook before it.
+fn silence_panics() {
+    static ONCE: Once = Once::new();
+    // A hook cannot be set while panicking; the next call will do it.
+    if ONCE.is_completed() || std::thread::panicking() {
+        return;
+    }
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let worker = std::thread::current().name().is_some_and(|name| name.starts_with("rocmforge"));
+            let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
+            if inside {
+                let place = info.location().map(ToString::to_string);
+                let _ = PLACE.try_with(|slot| slot.replace(place));
+            }
+            if !inside && !worker {
+                before(info);
+            }
+        }));
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::error::rf_last_error;
+    use std::ffi::CStr;
+
+    fn last_error() -> String {
+        // SAFETY: rf_last_error returns a NUL-terminated text that lives until the next failure.
+        unsafe { CStr::from_ptr(rf_last_error()) }.to_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_panic_becomes_a_status_with_its_message_and_place() {
+        let status = guard(|| panic!("the number is {}", 7));
+        assert_eq!(status, RF_ERROR_INTERNAL);
+        let message = last_error();
+        assert!(message.starts_with("internal error: the number is 7 (src/ffi/guard.rs:"), "{message}");
+    }
+
+    #[test]
+    fn success_leaves_the_last_error_alone() {
+        guard(|| Err(Failure::param("kept")));
+        assert_eq!(guard(|| Ok(())), RF_OK);
+        assert_eq!(last_error(), "kept");
+    }
+
+    #[test]
+    fn a_panic_of_a_callback_is_caught_too() {
+        // The hook in place prints this one; that is the host's affair.
+        let status = guard(|| outside(|| panic!("from the host")));
+        assert_eq!(status, RF_ERROR_INTERNAL);
+        assert_eq!(last_error(), "internal error: from the host");
+    }
+
+    #[test]
+    fn panics_outside_reach_the_hosts_hook() {
+        guard(|| Ok(()));
+        assert!(!INSIDE.get());
+        guard(|| panic!("inside"));
+        assert!(!INSIDE.get());
+    }
+}

@@ -1,0 +1,311 @@
+//! rf_model: a loaded GGUF file, ready to run on its backend.
+
+#![allow(non_camel_case_types)]
+
+use std::ffi::{CString, c_char, c_void};
+use std::sync::OnceLock;
+
+use super::args::{self, Out, c_text};
+use super::backend::rf_backend;
+use super::error::{Failure, Outcome, c_string};
+use super::guard::{guard, outside};
+use super::handle::{self, Handle};
+use super::log::Log;
+use super::sized::{self, Sized};
+use super::status::{RF_NOT_FOUND, rf_status};
+use super::text::{RF_TOKEN_NONE, rf_token};
+use crate::engine::{Model, ModelParams};
+use crate::gguf::TensorInfo;
+
+/// A loaded model. It never changes: callable from many threads at once. Keeps its backend alive.
+pub struct rf_model {
+    pub(super) model: Model,
+    pub(super) log: Log,
+    arch: CString,
+    name: CString,
+    file_type: CString,
+    has_chat_template: bool,
+    /// NUL-terminated copies of the file's names, made when first asked for.
+    tensor_names: OnceLock<Vec<CString>>,
+    pub(super) meta_keys: OnceLock<Vec<CString>>,
+}
+
+impl Handle for rf_model {
+    const NAME: &'static str = "rf_model";
+}
+
+/// Takes the progress of a load: bytes done, and bytes in all. Return 0 to go on, anything else to stop. It runs on the
+/// thread that called rf_model_load, and must not unwind.
+pub type rf_progress_callback =
+    Option<unsafe extern "C-unwind" fn(user: *mut c_void, done: u64, total: u64) -> i32>;
+
+/// How to load a model. Fill it with rf_model_params_init first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rf_model_params {
+    /// sizeof(rf_model_params), set by rf_model_params_init.
+    pub size: usize,
+    /// Called during the load, with `progress_user`; NULL (default): not called.
+    pub progress: rf_progress_callback,
+    pub progress_user: *mut c_void,
+}
+
+// SAFETY: repr(C), `size` first, null pointers are valid.
+unsafe impl Sized for rf_model_params {
+    const NAME: &'static str = "rf_model_params";
+}
+
+/// Fills `params` (of `size` = sizeof *params bytes) with defaults. RF_ERROR_PARAM: NULL, or `size` makes no sense.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size: usize) -> rf_status {
+    guard(|| {
+        let default = rf_model_params { size, progress: None, progress_user: std::ptr::null_mut() };
+        // SAFETY: the caller passes NULL or `size` writable bytes.
+        unsafe { sized::init(params, size, default) }
+    })
+}
+
+/// Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
+/// rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
+///
+/// RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
+/// damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
+/// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY. RF_ERROR_PARAM: a NULL, a wrong size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_load(
+    backend: *const rf_backend,
+    path: *const c_char,
+    params: *const rf_model_params,
+    model: *mut *mut rf_model,
+) -> rf_status {
+    guard(|| {
+        // SAFETY: the caller passes NULL or valid pointers, and NUL-terminated text.
+        let (backend, path, params, out) = unsafe {
+            (
+                handle::share(backend)?,
+                args::path(path, "path")?,
+                sized::read(params)?,
+                Out::new(model, "model")?,
+            )
+        };
+        let _log = backend.log.enter();
+        let mut progress = |done, total| match params.progress {
+            None => true,
+            // SAFETY: the host's callback, with the arguments it was declared with.
+            Some(callback) => outside(|| unsafe { callback(params.progress_user, done, total) }) == 0,
+        };
+        let model = Model::load(&backend.backend, path, ModelParams { progress: Some(&mut progress) })?;
+        let info = model.info();
+        out.set(handle::into_raw(rf_model {
+            log: backend.log.clone(),
+            arch: c_string(info.arch),
+            name: c_string(info.name),
+            file_type: c_string(info.file_type),
+            has_chat_template: !matches!(model.chat_template(), Ok(None)),
+            tensor_names: OnceLock::new(),
+            meta_keys: OnceLock::new(),
+            model,
+        }));
+        Ok(())
+    })
+}
+
+/// What there is to know of a model.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rf_model_details {
+    /// sizeof(rf_model_details), set by the caller.
+    pub size: usize,
+    /// The architecture, "llama". Valid as long as the model.
+    pub arch: *const c_char,
+    /// The file's general.name, or "". Valid as long as the model.
+    pub name: *const c_char,
+    /// How the file is quantized, "Q4_K - Medium". Valid as long as the model.
+    pub file_type: *const c_char,
+    /// Parameters (weights), counted.
+    pub n_params: u64,
+    /// Bytes of the file, all parts.
+    pub file_bytes: u64,
+    /// Bytes of weights held in memory beside the mapped file.
+    pub weight_bytes: u64,
+    /// Tokens in the vocabulary: the length of a row of logits.
+    pub n_vocab: u32,
+    /// Positions the model was trained on.
+    pub n_ctx_train: u32,
+    /// Width of the residual stream.
+    pub n_embd: u32,
+    pub n_layer: u32,
+    pub n_head: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    /// The tokens that begin and end a text; RF_TOKEN_NONE where the file names none. More tokens may end a
+    /// generation: see is_eog of rf_token_info.
+    pub bos: rf_token,
+    pub eos: rf_token,
+    /// 1 if RF_TOKENIZE_ADD_SPECIAL puts them there, else 0.
+    pub add_bos: i32,
+    pub add_eos: i32,
+    /// 1 if the file has a chat template (rf_chat_apply), else 0.
+    pub has_chat_template: i32,
+    /// How long the load took, in all, microseconds.
+    pub load_us: u64,
+}
+
+// SAFETY: repr(C), `size` first, zeros and null pointers are valid.
+unsafe impl Sized for rf_model_details {
+    const NAME: &'static str = "rf_model_details";
+}
+
+/// Describes the model. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_info(model: *const rf_model, info: *mut rf_model_details) -> rf_status {
+    guard(|| {
+        // SAFETY: the caller passes NULL or valid pointers.
+        let (model, out) = unsafe { (handle::share(model)?, sized::Out::new(info)?) };
+        let info = model.model.info();
+        let vocab = model.model.vocab();
+        let times = model.model.load_times();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let token = |id: Option<u32>| id.map_or(RF_TOKEN_NONE, |id| id as rf_token);
+        out.set(rf_model_details {
+            size: 0,
+            arch: model.arch.as_ptr(),
+            name: model.name.as_ptr(),
+            file_type: model.file_type.as_ptr(),
+            n_params: info.n_params,
+            file_bytes: info.file_bytes,
+            weight_bytes: info.weight_bytes,
+            n_vocab: count(info.n_vocab),
+            n_ctx_train: count(info.n_ctx_train),
+            n_embd: count(info.n_embd),
+            n_layer: count(info.n_layer),
+            n_head: count(info.n_head),
+            n_head_kv: count(info.n_head_kv),
+            head_dim: count(info.head_dim),
+            bos: token(vocab.bos()),
+            eos: token(vocab.eos()),
+            add_bos: vocab.add_bos().into(),
+            add_eos: vocab.add_eos().into(),
+            has_chat_template: model.has_chat_template.into(),
+            load_us: (times.file + times.text + times.plan + times.weights).as_micros() as u64,
+        });
+        Ok(())
+    })
+}
+
+/// One tensor of the file.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct rf_tensor_details {
+    /// sizeof(rf_tensor_details), set by the caller.
+    pub size: usize,
+    /// "blk.0.attn_q.weight". Valid as long as the model.
+    pub name: *const c_char,
+    /// The element type, "Q4_K". Static.
+    pub type_name: *const c_char,
+    /// The element type's number in GGUF files.
+    pub type_id: u32,
+    pub n_dims: u32,
+    /// dims[0] is the length of a row (the fastest dimension); those the tensor lacks are 1.
+    pub dims: [u64; 4],
+    /// Bytes of data.
+    pub bytes: u64,
+}
+
+// SAFETY: repr(C), `size` first, zeros and null pointers are valid.
+unsafe impl Sized for rf_tensor_details {
+    const NAME: &'static str = "rf_tensor_details";
+}
+
+impl rf_model {
+    fn tensor_names(&self) -> &[CString] {
+        self.tensor_names.get_or_init(|| {
+            self.model.file().tensors().iter().map(|tensor| c_string(tensor.name.as_str())).collect()
+        })
+    }
+
+    fn tensor_details(&self, index: usize, tensor: &TensorInfo) -> rf_tensor_details {
+        rf_tensor_details {
+            size: 0,
+            name: self.tensor_names()[index].as_ptr(),
+            type_name: type_name(tensor.ty.name()),
+            type_id: tensor.ty as u32,
+            n_dims: tensor.n_dims as u32,
+            dims: tensor.dims,
+            bytes: tensor.bytes,
+        }
+    }
+}
+
+/// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept.
+fn type_name(name: &'static str) -> *const c_char {
+    use std::collections::BTreeMap;
+    use std::sync::{Mutex, PoisonError};
+    static NAMES: Mutex<BTreeMap<&str, CString>> = Mutex::new(BTreeMap::new());
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    // A CString's bytes stay where they are when the map moves it.
+    names.entry(name).or_insert_with(|| c_string(name)).as_ptr()
+}
+
+/// How many tensors the file has. RF_ERROR_PARAM: a NULL. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_tensor_count(model: *const rf_model, n: *mut usize) -> rf_status {
+    guard(|| {
+        // SAFETY: the caller passes NULL or valid pointers.
+        let (model, out) = unsafe { (handle::share(model)?, Out::new(n, "n")?) };
+        out.set(model.model.file().tensors().len());
+        Ok(())
+    })
+}
+
+/// Describes tensor `index`, from 0, in file order. Set info->size first.
+/// RF_ERROR_PARAM: an index beyond the last, a NULL or a wrong size. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_tensor_at(
+    model: *const rf_model,
+    index: usize,
+    info: *mut rf_tensor_details,
+) -> rf_status {
+    guard(|| {
+        // SAFETY: the caller passes NULL or valid pointers.
+        let (model, out) = unsafe { (handle::share(model)?, sized::Out::new(info)?) };
+        let tensors = model.model.file().tensors();
+        let tensor = tensors
+            .get(index)
+            .ok_or_else(|| Failure::param(format!("tensor {index} of {}", tensors.len())))?;
+        out.set(model.tensor_details(index, tensor));
+        Ok(())
+    })
+}
+
+/// Finds a tensor by name. RF_NOT_FOUND: there is none; *index is untouched. RF_ERROR_PARAM: a NULL, or the name is not
+/// UTF-8. Any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_tensor_find(
+    model: *const rf_model,
+    name: *const c_char,
+    index: *mut usize,
+) -> rf_status {
+    guard(|| {
+        // SAFETY: the caller passes NULL or valid pointers, and NUL-terminated text.
+        let (model, name, out) =
+            unsafe { (handle::share(model)?, c_text(name, "name")?, Out::new(index, "index")?) };
+        out.set(found(model.model.file().tensors().iter().position(|t| t.name == name), "tensor", name)?);
+        Ok(())
+    })
+}
+
+pub(super) fn found(index: Option<usize>, what: &str, name: &str) -> Outcome<usize> {
+    index.ok_or_else(|| Failure::new(RF_NOT_FOUND, format!("the model has no {what} '{name}'")))
+}
+
+/// Gives the handle back; NULL is fine. Contexts made from it stay usable; pointers that the model owned do not.
+/// Any thread, once; no other call may be using the handle.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_model_release(model: *mut rf_model) {
+    guard(|| {
+        // SAFETY: the caller passes NULL or a handle that it does not use again.
+        unsafe { handle::release(model) };
+        Ok(())
+    });
+}

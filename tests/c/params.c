@@ -1,0 +1,159 @@
+/* Sizes of structs, values of enums, flags and parameters out of range. */
+#include "check.h"
+
+/* A struct with room behind it, as a caller compiled against a newer header has. */
+typedef struct {
+    rf_context_params known;
+    uint64_t newer;
+} newer_params;
+
+static void struct_sizes(const fixture *f) {
+    rf_context *ctx = NULL;
+    rf_context_params params;
+    const size_t wrong[] = {0, 1, sizeof(size_t) - 1, 1 << 20, (size_t)-1};
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        EXPECT(RF_ERROR_PARAM, rf_context_params_init(&params, wrong[i]));
+        OK(rf_context_params_init(&params, sizeof params));
+        params.size = wrong[i];
+        EXPECT(RF_ERROR_PARAM, rf_context_create(f->model, &params, &ctx));
+        MESSAGE("rf_context_params");
+        rf_model_details info;
+        memset(&info, 0, sizeof info);
+        info.size = wrong[i];
+        EXPECT(RF_ERROR_PARAM, rf_model_info(f->model, &info));
+        CHECK(info.arch == NULL);
+    }
+
+    /* Older and shorter: n_seq_max, which it lacks, reads as zero, whatever stands there. */
+    OK(rf_context_params_init(&params, sizeof params));
+    params.n_ctx = 64;
+    params.n_seq_max = 0xffffffff;
+    params.size = offsetof(rf_context_params, n_seq_max);
+    OK(rf_context_create(f->model, &params, &ctx));
+    rf_context_details details = {.size = sizeof details};
+    OK(rf_context_info(ctx, &details));
+    CHECK(details.n_seq_max == 1);
+
+    /* A shorter result is filled as far as it goes. */
+    details.n_ctx = 0;
+    details.scratch_bytes = 77;
+    details.size = offsetof(rf_context_details, scratch_bytes);
+    OK(rf_context_info(ctx, &details));
+    CHECK(details.n_ctx == 64 && details.scratch_bytes == 77);
+    rf_context_release(ctx);
+
+    /* Newer and longer: zeros behind, or refused; results get zeros. */
+    newer_params newer;
+    memset(&newer, 0xff, sizeof newer);
+    OK(rf_context_params_init(&newer.known, sizeof newer));
+    CHECK(newer.known.size == sizeof newer && newer.newer == 0);
+    newer.known.n_ctx = 64;
+    ctx = NULL;
+    OK(rf_context_create(f->model, &newer.known, &ctx));
+    rf_context_release(ctx);
+    ctx = NULL;
+    newer.newer = 1;
+    EXPECT(RF_ERROR_PARAM, rf_context_create(f->model, &newer.known, &ctx));
+    CHECK(ctx == NULL);
+}
+
+static void enums_and_flags(const fixture *f) {
+    const int32_t kinds[] = {-1, 3, 99, INT32_MAX, INT32_MIN};
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        uint32_t n = 77;
+        EXPECT(RF_ERROR_PARAM, rf_device_count(kinds[i], &n));
+        CHECK(n == 77);
+        rf_device_details device = {.size = sizeof device};
+        EXPECT(RF_ERROR_PARAM, rf_device_info(kinds[i], 0, &device));
+        rf_backend_params params;
+        OK(rf_backend_params_init(&params, sizeof params));
+        rf_backend *backend = NULL;
+        params.kind = kinds[i];
+        EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+        OK(rf_backend_params_init(&params, sizeof params));
+        params.log_level = kinds[i] == 3 ? 6 : kinds[i];
+        EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+        OK(rf_backend_params_init(&params, sizeof params));
+        params.threads = UINT32_MAX;
+        EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+        CHECK(backend == NULL);
+    }
+    rf_token tokens[8];
+    char text[8];
+    size_t n;
+    EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", 1, 4, tokens, 8, &n));
+    EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", 1, 0x80000001u, tokens, 8, &n));
+    tokens[0] = 0;
+    EXPECT(RF_ERROR_PARAM, rf_detokenize(f->model, tokens, 1, 2, text, 8, &n));
+
+    uint32_t count = 0;
+    OK(rf_device_count(RF_DEVICE_REFERENCE, &count));
+    CHECK(count == 1);
+    rf_device_details device = {.size = sizeof device};
+    OK(rf_device_info(RF_DEVICE_REFERENCE, 0, &device));
+    CHECK(device.kind == RF_DEVICE_REFERENCE && device.name[0] && device.arch[0] && device.compute_units > 0);
+    EXPECT(RF_ERROR_PARAM, rf_device_info(RF_DEVICE_REFERENCE, 1, &device));
+
+    CHECK(strcmp(rf_status_name(RF_OK), "RF_OK") == 0);
+    CHECK(strcmp(rf_status_name(RF_ERROR_INTERNAL), "RF_ERROR_INTERNAL") == 0);
+    CHECK(strcmp(rf_status_name(12345), "RF_UNKNOWN") == 0);
+}
+
+static void sampler_ranges(void) {
+    rf_sampler_params good;
+    OK(rf_sampler_params_init(&good, sizeof good));
+    const float nan = strtof("nan", NULL);
+    float rf_sampler_params_bad[] = {nan, -1, 2};
+    for (size_t i = 0; i < 3; i++) {
+        rf_sampler *sampler = NULL;
+        rf_sampler_params params = good;
+        params.top_p = rf_sampler_params_bad[i];
+        EXPECT(RF_ERROR_PARAM, rf_sampler_create(&params, &sampler));
+        params = good;
+        params.min_p = rf_sampler_params_bad[i];
+        EXPECT(RF_ERROR_PARAM, rf_sampler_create(&params, &sampler));
+        CHECK(sampler == NULL);
+    }
+    rf_sampler *sampler = NULL;
+    rf_sampler_params params = good;
+    params.temperature = nan;
+    EXPECT(RF_ERROR_PARAM, rf_sampler_create(&params, &sampler));
+    params = good;
+    params.repeat_penalty = 0;
+    EXPECT(RF_ERROR_PARAM, rf_sampler_create(&params, &sampler));
+}
+
+static void context_ranges(const fixture *f) {
+    rf_context_params params;
+    rf_context *ctx = NULL;
+    OK(rf_context_params_init(&params, sizeof params));
+    params.n_ctx = UINT32_MAX;
+    rf_status status = rf_context_create(f->model, &params, &ctx);
+    if (status == RF_OK) FAIL("4 billion positions of cache");
+    CHECK(ctx == NULL && rf_last_error()[0]);
+    OK(rf_context_params_init(&params, sizeof params));
+    params.n_seq_max = UINT32_MAX;
+    status = rf_context_create(f->model, &params, &ctx);
+    if (status == RF_OK) FAIL("4 billion sequences");
+    CHECK(ctx == NULL && rf_last_error()[0]);
+}
+
+static void last_error_fields(void) {
+    EXPECT(RF_ERROR_PARAM, rf_device_count(99, NULL));
+    rf_error_info info = {.size = sizeof info};
+    OK(rf_last_error_info(&info));
+    CHECK(info.status == RF_ERROR_PARAM && info.message == rf_last_error());
+    CHECK(info.kernel == NULL && info.hip_name == NULL && info.device == -1);
+}
+
+int main(int argc, char **argv) {
+    CHECK(strcmp(rf_last_error(), "") == 0);
+    fixture f = set_up(argc, argv);
+    struct_sizes(&f);
+    enums_and_flags(&f);
+    sampler_ranges();
+    context_ranges(&f);
+    last_error_fields();
+    tear_down(&f);
+    return 0;
+}

@@ -1,0 +1,98 @@
+#!/bin/sh
+# Builds and installs the library into a scratch prefix with CMake, then holds the C side to its promises, all against
+# the installed package:
+#   - the header compiles alone, pedantically, as every C and C++ it claims;
+#   - the C tests (tests/c/*.c) pass under valgrind, without an error or a leak;
+#   - the examples build through find_package (shared and static) and pkg-config, and answer as the command line does.
+#
+#     tests/c/run.sh [Release|Debug]
+#
+# It needs gcc, g++, cmake, pkg-config and valgrind, and SmolLM2-135M in models/ or $ROCMFORGE_MODELS
+# (`make models` fetches it).
+set -eu
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+build_type=${1:-Release}
+models=${ROCMFORGE_MODELS:-$root/models}
+smollm=$models/SmolLM2-135M-Instruct.Q4_1.gguf
+tiny=$root/tests/data/tiny/tiny.gguf
+
+fail() { echo "tests/c/run.sh: $*" >&2; exit 1; }
+for tool in gcc g++ cmake pkg-config valgrind cargo nm; do
+    command -v $tool >/dev/null ||
+        fail "$tool is missing: apt-get install gcc g++ cmake pkg-config valgrind binutils"
+done
+[ -f "$smollm" ] || fail "$smollm is missing: make models fetches it"
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export ROCMFORGE_CPU_ISA=avx2 # valgrind knows no AVX-512
+grep -q avx2 /proc/cpuinfo || export ROCMFORGE_CPU_ISA=scalar
+
+echo "== build and install ($build_type)"
+cmake -S "$root" -B "$work/build" -DCMAKE_BUILD_TYPE="$build_type" >"$work/log" 2>&1 || { cat "$work/log"; fail "cmake"; }
+cmake --build "$work/build" >"$work/log" 2>&1 || { cat "$work/log"; fail "cmake --build"; }
+cmake --install "$work/build" --prefix "$work/first" >"$work/log" 2>&1 || { cat "$work/log"; fail "cmake --install"; }
+# An installed tree can move.
+mv "$work/first" "$work/prefix"
+prefix=$work/prefix
+libdir=$(dirname "$(find "$prefix" -name librocmforge.so)")
+export PKG_CONFIG_PATH="$libdir/pkgconfig" LD_LIBRARY_PATH="$libdir"
+soname=$(objdump -p "$libdir/librocmforge.so" | awk '/SONAME/ { print $2 }')
+[ "$soname" = librocmforge.so.0.1 ] || fail "SONAME is '$soname'"
+[ "$(readlink -f "$libdir/$soname")" = "$(readlink -f "$libdir/librocmforge.so.0.1.0")" ] || fail "the links do not lead to the library"
+
+echo "== the header alone"
+echo '#include <rocmforge.h>' >"$work/header.c"
+cp "$work/header.c" "$work/header.cpp"
+strict="-Wall -Wextra -Wpedantic -Werror -fsyntax-only -I$prefix/include"
+compilers="gcc g++"
+command -v clang >/dev/null && compilers="$compilers clang clang++"
+for compiler in $compilers; do
+    case $compiler in
+    *++) for std in c++11 c++14 c++17 c++20; do $compiler -std=$std $strict "$work/header.cpp"; done ;;
+    *) for std in c99 c11 c17; do $compiler -std=$std $strict "$work/header.c"; done ;;
+    esac
+done
+
+echo "== C tests under valgrind"
+# Every function of the header has its NULLs tried.
+for name in $(nm -D --defined-only "$libdir/librocmforge.so" | awk '{ print $3 }'); do
+    grep -q "$name(" "$root/tests/c/null.c" || fail "tests/c/null.c does not try $name"
+done
+for source in "$root"/tests/c/*.c; do
+    test=$(basename "$source" .c)
+    gcc -std=gnu11 -g -O1 -Wall -Wextra -Werror "$source" -o "$work/$test" $(pkg-config --cflags --libs rocmforge) -pthread
+    for device in cpu reference; do
+        valgrind --quiet --error-exitcode=99 --leak-check=full --show-leak-kinds=definite,indirect \
+            --errors-for-leak-kinds=definite,indirect "$work/$test" "$tiny" $device >"$work/out" 2>"$work/err" ||
+            { cat "$work/out" "$work/err"; fail "$test on $device"; }
+        [ ! -s "$work/out" ] && [ ! -s "$work/err" ] || { cat "$work/out" "$work/err"; fail "$test on $device prints"; }
+        echo "   $test $device"
+    done
+done
+
+echo "== examples, against the installed package"
+unset ROCMFORGE_CPU_ISA
+for example in c cpp; do
+    cmake -S "$root/examples/$example" -B "$work/$example" -DCMAKE_PREFIX_PATH="$prefix" \
+        -DCMAKE_COMPILE_WARNING_AS_ERROR=ON >"$work/log" 2>&1 || { cat "$work/log"; fail "examples/$example: cmake"; }
+    cmake --build "$work/$example" >"$work/log" 2>&1 || { cat "$work/log"; fail "examples/$example: build"; }
+done
+gcc -std=c99 -Wall -Wextra -Wpedantic -Werror "$root/examples/c/generate.c" -o "$work/pc_c" $(pkg-config --cflags --libs rocmforge)
+g++ -std=c++17 -Wall -Wextra -Wpedantic -Werror "$root/examples/cpp/generate.cpp" -o "$work/pc_cpp" $(pkg-config --cflags --libs rocmforge)
+gcc -std=c99 "$root/examples/c/generate.c" -o "$work/pc_static" $(pkg-config --cflags rocmforge) \
+    "$libdir/librocmforge.a" $(pkg-config --static --libs rocmforge | sed 's/-lrocmforge//')
+
+question="Name the three primary colours."
+"$prefix/bin/rocmforge" chat -m "$smollm" -p "$question" -n 32 --temp 0 </dev/null >"$work/want" 2>"$work/err" ||
+    { cat "$work/err"; fail "the command line"; }
+[ "$(wc -w <"$work/want")" -ge 5 ] || fail "the command line says next to nothing: $(cat "$work/want")"
+for program in c/generate c/generate_static cpp/generate pc_c pc_cpp pc_static; do
+    "$work/$program" "$smollm" "$question" 32 >"$work/got" 2>"$work/err" || { cat "$work/err"; fail "$program"; }
+    cmp -s "$work/want" "$work/got" || { diff "$work/want" "$work/got" || true; fail "$program answers otherwise than the command line"; }
+    echo "   $program"
+done
+"$work/pc_c" /nonexistent "$question" >"$work/got" 2>"$work/err" && fail "a missing file gives exit status 0"
+grep -q "RF_ERROR_IO: .*/nonexistent" "$work/err" || fail "a missing file's message: $(cat "$work/err")"
+echo "== done"

@@ -1,0 +1,79 @@
+//! Runs the built command line.
+#![allow(dead_code)]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+
+#[path = "../common/models.rs"]
+pub mod models;
+
+/// A command with two threads, and what it prints kept.
+pub fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rocmforge"));
+    command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+pub fn rocmforge(args: &[&str]) -> Output {
+    command(args).output().expect("the command line starts")
+}
+
+pub fn with_stdin(args: &[&str], input: &[u8]) -> Output {
+    let mut child = command(args).stdin(Stdio::piped()).spawn().expect("the command line starts");
+    // a command that fails early reads nothing
+    let _ = child.stdin.take().expect("stdin is piped").write_all(input);
+    child.wait_with_output().expect("the command line ends")
+}
+
+/// Standard output of a command that must succeed.
+pub fn stdout(output: Output) -> String {
+    assert_eq!(output.status.code(), Some(0), "stderr: {}", stderr(&output));
+    String::from_utf8(output.stdout).expect("standard output is UTF-8")
+}
+
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+pub fn smollm2() -> String {
+    models::path(models::SMOLLM2).to_str().expect("a UTF-8 path").to_owned()
+}
+
+/// A folder of this test's own, removed at the end.
+pub struct Scratch(PathBuf);
+
+impl Scratch {
+    pub fn new(name: &str) -> Self {
+        let folder =
+            PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the scratch folder can be made");
+        Scratch(folder)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> String {
+        let path = self.path(name);
+        std::fs::write(&path, bytes).expect("the scratch folder is writable");
+        path.to_str().expect("a UTF-8 path").to_owned()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Sends the child what Ctrl-C sends.
+pub fn interrupt(child: &Child) {
+    let done = Command::new("sh")
+        .args(["-c", &format!("kill -INT {}", child.id())])
+        .status()
+        .expect("a shell sends the signal");
+    assert!(done.success());
+}

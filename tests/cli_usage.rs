@@ -1,0 +1,176 @@
+//! What the command line answers to right and wrong usage: exit codes 0, 1 and 2, and messages of one line.
+
+mod cli_common;
+
+use cli_common::{Scratch, rocmforge, smollm2, stderr, stdout};
+
+const COMMANDS: [&str; 9] =
+    ["devices", "load", "generate", "chat", "inspect", "tokenize", "bench", "logits", "perplexity"];
+
+#[test]
+fn help_lists_the_commands_and_exit_codes() {
+    let help = stdout(rocmforge(&["--help"]));
+    for command in COMMANDS {
+        assert!(help.contains(&format!("\n  {command} ")), "{command} is not in:\n{help}");
+    }
+    assert!(help.contains("Exit codes: 0 ") && help.contains("130 "), "{help}");
+}
+
+#[test]
+fn every_command_has_help() {
+    for command in COMMANDS {
+        let help = stdout(rocmforge(&[command, "--help"]));
+        assert!(help.contains(&format!("Usage: rocmforge {command}")), "{help}");
+    }
+}
+
+#[test]
+fn generate_has_the_flags_of_the_peer() {
+    let help = stdout(rocmforge(&["generate", "--help"]));
+    for flag in [
+        "-m, --model",
+        "-p, --prompt",
+        "-f, --file",
+        "-n, --predict",
+        "-c, --ctx-size",
+        "-t, --threads",
+        "-b, --batch-size",
+        "--temp",
+        "--top-k",
+        "--top-p",
+        "--min-p",
+        "--repeat-penalty",
+        "--repeat-last-n",
+        "--frequency-penalty",
+        "--presence-penalty",
+        "-s, --seed",
+        "-e, --escape",
+        "--ignore-eos",
+        "--special",
+        "-r, --reverse-prompt",
+        "--device",
+    ] {
+        assert!(help.contains(flag), "{flag} is not in:\n{help}");
+    }
+}
+
+#[test]
+fn version() {
+    assert_eq!(stdout(rocmforge(&["--version"])), format!("rocmforge {}\n", env!("CARGO_PKG_VERSION")));
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    for args in [
+        &["frobnicate"][..],
+        &[],
+        &["generate", "-m", "x"],
+        &["generate", "-p", "x"],
+        &["generate", "-m", "x", "-p", "x", "-f", "x"],
+        &["generate", "-m", "x", "-p", "x", "--top-p", "1.5"],
+        &["generate", "-m", "x", "-p", "x", "--top-k", "-1"],
+        &["generate", "-m", "x", "-p", "x", "--temp", "warm"],
+        &["generate", "-m", "x", "-p", "x", "-n", "-5"],
+        &["generate", "-m", "x", "-p", "x", "--device", "toaster"],
+        &["bench"],
+        &["bench", "-m", "x", "-r", "0"],
+        &["bench", "-m", "x", "-p", "12,x"],
+        &["logits", "-m", "x", "-o", "y"],
+        &["logits", "-m", "x", "-o", "y", "--tokens", "1,-2"],
+        &["perplexity", "-m", "x"],
+        &["perplexity", "-m", "x", "-f", "x", "--kl-base", "y"],
+        &["tokenize", "-m", "x"],
+    ] {
+        let output = rocmforge(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(output.stdout.is_empty(), "{args:?} printed to standard output");
+        assert!(stderr(&output).contains("Usage:") || stderr(&output).contains("--help"), "{args:?}");
+    }
+}
+
+/// One line on standard error that contains `part`, nothing on standard output, exit code 1.
+fn fails(args: &[&str], part: &str) {
+    let output = rocmforge(args);
+    let message = stderr(&output);
+    assert_eq!(output.status.code(), Some(1), "{args:?}: {message}");
+    assert!(output.stdout.is_empty(), "{args:?} printed to standard output");
+    assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+    assert!(message.starts_with("rocmforge: ") && message.contains(part), "{args:?}: {message}");
+}
+
+#[test]
+fn a_missing_model_is_named() {
+    for command in [
+        &["load"][..],
+        &["inspect"],
+        &["generate", "-p", "x"],
+        &["chat"],
+        &["tokenize", "-p", "x"],
+        &["bench"],
+        &["logits", "--tokens", "1", "-o", "never-written"],
+        &["perplexity", "-p", "x"],
+    ] {
+        let args = [command, &["-m", "no/such/model.gguf"]].concat();
+        fails(&args, "cannot open no/such/model.gguf: No such file or directory");
+    }
+}
+
+#[test]
+fn a_file_that_is_no_model_is_named() {
+    let scratch = Scratch::new("no-model");
+    let text = scratch.write("text.gguf", b"this is not a model");
+    let empty = scratch.write("empty.gguf", b"");
+    for file in [&text, &empty] {
+        fails(&["inspect", "-m", file], file);
+        fails(&["generate", "-m", file, "-p", "x"], file);
+    }
+}
+
+#[test]
+fn wrong_text_is_told() {
+    let scratch = Scratch::new("wrong-text");
+    let bytes = scratch.write("bytes.txt", b"abc\xff\xfe");
+    let model = smollm2();
+    fails(&["generate", "-m", &model, "-f", &bytes], "not UTF-8 text at byte 3");
+    fails(&["tokenize", "-m", &model, "-f", &bytes], "not UTF-8 text at byte 3");
+    fails(&["generate", "-m", &model, "-f", "no/such/prompt.txt"], "cannot read no/such/prompt.txt");
+    // SmolLM2 adds no BOS: nothing to start from
+    fails(&["generate", "-m", &model, "-p", ""], "the prompt is empty");
+}
+
+#[test]
+fn what_does_not_fit_is_told() {
+    let model = smollm2();
+    let long = "word ".repeat(400);
+    fails(&["generate", "-m", &model, "-c", "64", "-p", &long], "cache is full");
+    fails(&["chat", "-m", &model, "-c", "64", "-p", &long], "the context holds 64");
+    fails(&["perplexity", "-m", &model, "-p", "too short", "-c", "64"], "two chunks of 64");
+    fails(&["logits", "-m", &model, "-o", "never-written", "--tokens", "99999999"], "99999999");
+}
+
+#[test]
+fn a_wrong_base_file_is_told() {
+    let scratch = Scratch::new("wrong-base");
+    let model = smollm2();
+    let text = scratch.write("text.kl", b"this is not a file of log-probabilities");
+    fails(&["perplexity", "-m", &model, "--kl-base", &text], "not a file of log-probabilities");
+    let mut header = b"_logits_".to_vec();
+    for n in [64i32, 49152, 2] {
+        header.extend(n.to_le_bytes());
+    }
+    let short = scratch.write("short.kl", &header);
+    fails(&["perplexity", "-m", &model, "--kl-base", &short], "20 bytes, but 2 chunks of 64 tokens");
+    header[12..16].copy_from_slice(&(-1i32).to_le_bytes());
+    let negative = scratch.write("negative.kl", &header);
+    fails(&["perplexity", "-m", &model, "--kl-base", &negative], "-1 at byte 12");
+}
+
+#[test]
+fn devices_names_both() {
+    let text = stdout(rocmforge(&["devices"]));
+    assert!(text.lines().any(|l| l.starts_with("cpu ")), "{text}");
+    assert!(text.lines().any(|l| l.starts_with("reference ")), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&stdout(rocmforge(&["devices", "--json"]))).unwrap();
+    assert_eq!(json[0]["device"], "cpu");
+    assert!(json[0]["compute_units"].as_u64().unwrap() >= 1);
+}

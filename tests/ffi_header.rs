@@ -1,0 +1,66 @@
+//! The committed header is what cbindgen makes of src/ffi, and the library exports what it declares.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::Command;
+
+const FRESH: &str = include_str!(concat!(env!("OUT_DIR"), "/rocmforge.h"));
+
+#[test]
+fn the_committed_header_is_fresh() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/rocmforge.h");
+    let committed = std::fs::read_to_string(&path).expect("include/rocmforge.h is there");
+    assert!(
+        committed == FRESH,
+        "include/rocmforge.h is stale; `RF_UPDATE_HEADER=1 cargo build` (or `make header`) writes it anew"
+    );
+}
+
+/// Functions that the header declares: cbindgen begins each declaration, and nothing else with a parenthesis but
+/// typedefs and comments, at the start of a line.
+fn declared() -> BTreeSet<String> {
+    let declarations = FRESH
+        .lines()
+        .filter(|line| line.starts_with(|c: char| c.is_ascii_alphabetic()) && !line.starts_with("typedef"));
+    let names = declarations.filter_map(|line| {
+        let (before, _) = line.split_once('(')?;
+        before.rsplit([' ', '*']).next().map(str::to_owned)
+    });
+    names.collect()
+}
+
+#[test]
+fn the_header_declares_what_the_sources_export() {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/ffi");
+    let mut exported = BTreeSet::new();
+    for file in std::fs::read_dir(sources).unwrap() {
+        let source = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for (_, rest) in source
+            .split("#[unsafe(no_mangle)]\n")
+            .skip(1)
+            .filter_map(|item| item.split_once("extern \"C\" fn "))
+        {
+            exported.insert(rest.split('(').next().unwrap().to_owned());
+        }
+    }
+    assert!(exported.len() > 50, "{exported:?}");
+    assert_eq!(declared(), exported);
+}
+
+/// Every line of the shared library's dynamic symbol table that defines something is one of them.
+#[test]
+fn the_shared_library_exports_exactly_the_header() {
+    // Integration tests lie in target/PROFILE/deps, beside the libraries that cargo has built for them.
+    let test = std::env::current_exe().unwrap();
+    let library = test.parent().unwrap().join("librocmforge.so");
+    assert!(library.exists(), "{} is missing: cargo builds it with every test", library.display());
+    let nm = Command::new("nm").args(["-D", "--defined-only"]).arg(&library).output();
+    let nm = nm.expect("nm is needed: apt-get install binutils");
+    assert!(nm.status.success(), "nm {}", library.display());
+    let exported: BTreeSet<String> = String::from_utf8(nm.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| line.rsplit(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(exported, declared());
+}
