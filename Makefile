@@ -59,7 +59,7 @@ lint: ## formatting and clippy, warnings are errors
 
 .PHONY: doc
 doc: ## the Rust API's documentation, warnings are errors
-	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items
+	@RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps
 
 .PHONY: peer
 peer: ## build llama.cpp, the peer that figures are compared with

@@ -541,7 +541,7 @@ typedef struct rf_tensor_details {
     uint32_t type_id;
     uint32_t n_dims;
     /**
-     * dims[0] is the length of a row (the fastest dimension); those the tensor lacks are 1.
+     * `dims[0]` is the length of a row (the fastest dimension); those the tensor lacks are 1.
      */
     uint64_t dims[4];
     /**

@@ -76,12 +76,12 @@ pub enum Activation {
 /// One operation. `out` never aliases an input unless the op says "in place".
 #[derive(Clone, Debug)]
 pub enum Op {
-    /// out[t] = weight.row(token[t])
+    /// `out[t] = weight.row(token[t])`
     Embed { weight: WeightId, out: BufferId },
     /// out = x / sqrt(mean(x^2) + eps) * weight, over each group of `weight.cols` elements of a row
     /// (the whole row, or each head for q/k norms). May be in place (`x == out`).
     RmsNorm { x: BufferId, weight: WeightId, eps: f32, out: BufferId },
-    /// out[t][r] = dot(weight.row(r), x[t]) + bias[r]
+    /// `out[t][r] = dot(weight.row(r), x[t]) + bias[r]`
     MatMul { x: BufferId, weight: WeightId, bias: Option<WeightId>, out: BufferId },
     /// Rotates the first n_rot elements of each of the `width / head_dim` heads, in place.
     Rope { x: BufferId, head_dim: usize, rope: RopeId },
@@ -100,7 +100,7 @@ pub enum Op {
     Glu { gate: BufferId, up: BufferId, activation: Activation, out: BufferId },
     /// out = a + b. May be in place (`out == a`).
     Add { a: BufferId, b: BufferId, out: BufferId },
-    /// out[i] = x[step.outputs[i]]: keeps the rows whose logits are wanted.
+    /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
     SelectRows { x: BufferId, out: BufferId },
 }
 

@@ -1,7 +1,7 @@
 //! The C boundary: what `include/rocmforge.h` declares, one file per handle.
 //!
-//! Every exported function runs inside [`guard::guard`], reads its arguments through [`args`] and
-//! [`sized`], and turns a failure into a status and the calling thread's last error. build.rs makes the
+//! Every exported function runs inside `guard::guard`, reads its arguments through `args` and
+//! `sized`, and turns a failure into a status and the calling thread's last error. build.rs makes the
 //! header from the files listed there; their doc comments are the header's.
 
 // Each function's contract is its C documentation: pointers are NULL or valid as it says, handles are alive.

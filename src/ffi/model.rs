@@ -206,7 +206,7 @@ pub struct rf_tensor_details {
     /// The element type's number in GGUF files.
     pub type_id: u32,
     pub n_dims: u32,
-    /// dims[0] is the length of a row (the fastest dimension); those the tensor lacks are 1.
+    /// `dims[0]` is the length of a row (the fastest dimension); those the tensor lacks are 1.
     pub dims: [u64; 4],
     /// Bytes of data.
     pub bytes: u64,

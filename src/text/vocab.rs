@@ -197,7 +197,7 @@ impl Vocab {
     ///
     /// Ids are llama.cpp's, except that without `parse_special` no SentencePiece merge makes a control token and
     /// Harmony's markers stay text. (Merges of a BPE file may still spell what only its name makes special, as
-    /// Qwen's do for "</s>".)
+    /// Qwen's do for `</s>`.)
     ///
     /// # Errors
     /// [`Error::Tokenizer`]: the vocabulary has no text, or no token for a character.

@@ -1,0 +1,60 @@
+//! A step allocates nothing: a counting allocator watches prefill and decode on every thread.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use common::tiny_model::TinyModel;
+use rocmforge::device::cpu::CpuDevice;
+use rocmforge::device::{Device, SessionLimits, Step};
+use rocmforge::gguf::TensorType;
+use rocmforge::model::arch;
+
+struct Counting;
+
+static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: the system's allocator, counted.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: passed on.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+#[test]
+fn steps_do_not_allocate() {
+    use TensorType::*;
+    let file = TinyModel::new("qwen3").types(&[Q8_0, Q4_K, F16]).gguf();
+    let plan = Arc::new(arch::plan(&file).unwrap().1);
+    let device = CpuDevice::new(3).unwrap();
+    let program = device.load(plan, file, &mut |_, _| true).unwrap();
+    let mut session = program.session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8 }).unwrap();
+    let table: Vec<u32> = (0..8).collect();
+    let positions: Vec<u32> = (0..512).collect();
+    let live = AtomicBool::new(false);
+    let before = ALLOCATIONS.load(Ordering::Relaxed);
+    // prefill, decode, few tokens at a depth where spans are computed side by side
+    for (from, n) in [(0, 300), (300, 1), (301, 5), (306, 1), (307, 100)] {
+        let step = Step {
+            tokens: &[7; 300][..n],
+            positions: &positions[from..from + n],
+            sequences: &[0; 300][..n],
+            tables: &[&table],
+            outputs: &[0],
+        };
+        session.run(&step, &live).unwrap();
+    }
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed) - before, 0, "allocations in five steps");
+    assert!(session.logits().iter().all(|x| x.is_finite()));
+}
