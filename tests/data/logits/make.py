@@ -3,7 +3,7 @@
 
     make.py --peer DIR --models DIR
 
-DIR of --peer holds llama-quantize, llama-tokenize and peer_logits (see tools/peer); that of --models the two real
+DIR of --peer holds llama-quantize, llama-tokenize and peer_logits (tools/peer_build.sh builds them); that of --models the two real
 models. Every file is first turned into F32 (exact: dequantized weights), then evaluated with an f32 cache, so that
 nothing is rounded to fewer bits than f32 on the way.
 
