@@ -9,10 +9,14 @@ use common::gguf_writer::GgufWriter;
 use common::models;
 use rocmforge::Error;
 use rocmforge::gguf::{Array, Gguf, Value};
+use rocmforge::model::arch;
+use rocmforge::text::Vocab;
 
 /// Of the 100,000, half for each model.
 const MUTATIONS: u64 = 50_000;
 const MUTATIONS_OF_FULL_HEADERS: u64 = 100;
+/// Tokens that are left of a model's own.
+const VOCABULARY: usize = 300;
 /// What the largest allocation may have over the file's size: room for an error's message, and for
 /// the tables of a file that is nearly nothing.
 const SLACK: usize = 4096;
@@ -130,7 +134,6 @@ fn mutate(bytes: &mut Vec<u8>, header: usize, random: &mut Random) {
 /// The real model's metadata and tensors, small: `VOCABULARY` tokens, three layers, and the sizes
 /// that `sizes` has in place of its own. The tensors' data is zero.
 fn shrunk(name: &str, sizes: &[(u64, u64)]) -> Vec<u8> {
-    const VOCABULARY: usize = 300;
     const LAYERS: u64 = 3;
     let file = Gguf::open(models::path(name)).unwrap();
     let small = |n: u64| sizes.iter().find(|(large, _)| *large == n).map_or(n, |(_, small)| *small);
@@ -192,16 +195,21 @@ fn check(bytes: Vec<u8>, what: &str) -> bool {
                     tensor.name
                 );
             }
-            // So can the model: it stands, or the error says why not.
-            match rocmforge::model::arch::plan(&file) {
+            // So can the model and the vocabulary: they stand, or the error says why not.
+            match arch::plan(&file) {
                 Ok(_) => {}
                 Err(Error::Model(_) | Error::UnknownArchitecture { .. } | Error::Unsupported { .. }) => {}
+                Err(other) => panic!("{what}: {other}"),
+            }
+            match Vocab::from_metadata(file.metadata(), VOCABULARY) {
+                Ok(_) => {}
+                Err(Error::Model(_) | Error::Tokenizer(_) | Error::Unsupported { .. }) => {}
                 Err(other) => panic!("{what}: {other}"),
             }
             let largest = LARGEST.get();
             assert!(
                 largest <= length + SLACK,
-                "{what}: {largest} bytes allocated at once by the plan of a file of {length}"
+                "{what}: {largest} bytes allocated at once by the model of a file of {length}"
             );
             true
         }
@@ -219,7 +227,8 @@ fn check(bytes: Vec<u8>, what: &str) -> bool {
 fn mutations(name: &str, sizes: &[(u64, u64)], seed: u64) {
     let base = shrunk(name, sizes);
     let whole = Gguf::from_bytes(base.clone(), name).unwrap();
-    rocmforge::model::arch::plan(&whole).unwrap();
+    arch::plan(&whole).unwrap();
+    Vocab::from_metadata(whole.metadata(), VOCABULARY).unwrap();
     let header = whole.tensors()[0].offset as usize;
     let mut opened = 0;
     for i in 0..MUTATIONS {
