@@ -145,7 +145,10 @@ fn what_does_not_fit_is_told() {
     fails(&["generate", "-m", &model, "-c", "64", "-p", &long], "cache is full");
     fails(&["chat", "-m", &model, "-c", "64", "-p", &long], "the context holds 64");
     fails(&["perplexity", "-m", &model, "-p", "too short", "-c", "64"], "two chunks of 64");
-    fails(&["logits", "-m", &model, "-o", "never-written", "--tokens", "99999999"], "99999999");
+    let scratch = Scratch::new("refused-logits");
+    let out = scratch.path("logits.f32");
+    fails(&["logits", "-m", &model, "-o", out.to_str().unwrap(), "--tokens", "99999999"], "99999999");
+    assert!(!out.exists(), "a refused request left a file behind");
 }
 
 #[test]

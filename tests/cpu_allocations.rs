@@ -39,7 +39,8 @@ fn steps_do_not_allocate() {
     let plan = Arc::new(arch::plan(&file).unwrap().1);
     let device = CpuDevice::new(3).unwrap();
     let program = device.load(plan, file, &mut |_, _| true).unwrap();
-    let mut session = program.session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8 }).unwrap();
+    let mut session =
+        program.session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8 }).unwrap();
     let table: Vec<u32> = (0..8).collect();
     let positions: Vec<u32> = (0..512).collect();
     let live = AtomicBool::new(false);

@@ -47,7 +47,7 @@ pub fn run(args: Args) -> Result<()> {
     let n_batch = args.batch_size.min(tokens.len());
     let mut context = args::context(&model, tokens.len(), n_batch)?;
     let name = args.out.display().to_string();
-    let mut file = BufWriter::new(File::create(&args.out).with_context(|| format!("cannot create {name}"))?);
+    let mut file = None; // made with the first logits: a refused request leaves no file behind
     let want = vec![true; n_batch];
     for part in tokens.chunks(n_batch) {
         context.decode(&Batch {
@@ -56,13 +56,22 @@ pub fn run(args: Args) -> Result<()> {
             sequences: None,
             want: Some(&want[..part.len()]),
         })?;
+        let file = match &mut file {
+            Some(file) => file,
+            none => {
+                let created = File::create(&args.out).with_context(|| format!("cannot create {name}"))?;
+                none.insert(BufWriter::new(created))
+            }
+        };
         for row in 0..context.n_logits() {
             for v in context.logits(row)? {
                 file.write_all(&v.to_le_bytes()).with_context(|| format!("cannot write {name}"))?;
             }
         }
     }
-    file.flush().with_context(|| format!("cannot write {name}"))?;
+    if let Some(file) = &mut file {
+        file.flush().with_context(|| format!("cannot write {name}"))?;
+    }
     writeln!(io::stdout(), "{} {}", tokens.len(), model.info().n_vocab)?;
     Ok(())
 }
