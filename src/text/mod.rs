@@ -13,4 +13,5 @@ mod vocab;
 
 pub use chat::{ChatMessage, ChatPrompt, ChatTemplate};
 pub use detokenizer::Detokenizer;
-pub use vocab::{TokenAttr, Vocab};
+pub use token_table::TokenAttr;
+pub use vocab::Vocab;

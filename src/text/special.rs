@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use memchr::memmem::Finder;
 
-use super::token_table::TokenTable;
-use super::vocab::TokenAttr;
+use super::token_table::{TokenAttr, TokenTable};
 use crate::gguf::Metadata;
 use crate::{Error, Result};
 

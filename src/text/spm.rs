@@ -2,8 +2,7 @@
 
 use std::collections::BinaryHeap;
 
-use super::token_table::TokenTable;
-use super::vocab::TokenAttr;
+use super::token_table::{TokenAttr, TokenTable};
 use crate::{Error, Result};
 
 /// U+2581 stands for a space in the vocabulary's texts.

@@ -1,9 +1,31 @@
-//! The file's token texts in one buffer, found by id or by spelling.
+//! Kinds of token, and the file's token texts in one buffer, found by id or by spelling.
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
 use crate::{Error, Result};
+
+/// Kinds of token, as the file's `tokenizer.ggml.token_type` numbers them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum TokenAttr {
+    Undefined = 0,
+    Normal = 1,
+    Unknown = 2,
+    Control = 3,
+    UserDefined = 4,
+    Unused = 5,
+    Byte = 6,
+}
+
+impl TokenAttr {
+    pub(super) fn from_id(id: i32) -> Option<Self> {
+        use TokenAttr::*;
+        [Undefined, Normal, Unknown, Control, UserDefined, Unused, Byte]
+            .into_iter()
+            .find(|&attr| attr as i32 == id)
+    }
+}
 
 /// Byte strings numbered from 0, one after another in one buffer.
 #[derive(Debug, Default)]

@@ -7,31 +7,9 @@ use super::detokenizer::Utf8Stream;
 use super::pre_tokenizer::PreTokenizer;
 use super::special::{Defaults, Piece, SpecialIds, SpecialTokens};
 use super::spm::{self, Spm};
-use super::token_table::{Strings, TokenTable, parse_byte};
+use super::token_table::{Strings, TokenAttr, TokenTable, parse_byte};
 use crate::gguf::{Array, Metadata};
 use crate::{Error, Result};
-
-/// Kinds of token, as the file's `tokenizer.ggml.token_type` numbers them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub enum TokenAttr {
-    Undefined = 0,
-    Normal = 1,
-    Unknown = 2,
-    Control = 3,
-    UserDefined = 4,
-    Unused = 5,
-    Byte = 6,
-}
-
-impl TokenAttr {
-    fn from_id(id: i32) -> Option<Self> {
-        use TokenAttr::*;
-        [Undefined, Normal, Unknown, Control, UserDefined, Unused, Byte]
-            .into_iter()
-            .find(|&attr| attr as i32 == id)
-    }
-}
 
 /// Tokens, merges, special ids, and the way text is cut. Immutable, shared freely.
 #[derive(Debug)]
