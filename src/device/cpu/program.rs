@@ -52,6 +52,9 @@ impl CpuProgram {
         let infos = plan.weights.iter().map(|w| tensor(&file, w)).collect::<Result<Vec<_>>>()?;
         let total = infos.iter().map(|info| info.bytes).sum();
         let (mut done, mut weight_bytes) = (0, 0);
+        let packed = plan.weights.iter().zip(&roles).filter(|(_, roles)| roles.matrix);
+        let shapes: Vec<_> = packed.map(|(w, _)| (w.ty, w.rows, w.cols)).collect();
+        let mut matrices = PackedMatrix::together(&shapes)?.into_iter();
         let mut weights = Vec::new();
         for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
             if !progress(done, total) {
@@ -64,8 +67,9 @@ impl CpuProgram {
                 weight_bytes += 4 * weight.cols as u64;
                 loaded.vector = Some(values);
             }
-            if roles.matrix {
-                let matrix = PackedMatrix::new(weight.ty, weight.rows, weight.cols)?;
+            if roles.matrix
+                && let Some(matrix) = matrices.next()
+            {
                 file.prefetch(&info);
                 pack(&team, &matrix, file.data(&info))?;
                 file.forget_pages(&info);

@@ -52,6 +52,9 @@ unsafe fn quantized<F: Format, const N: usize>(
         let mut acc = [_mm512_setzero_ps(); N];
         for u in 0..units {
             let unit = tile.add(u * F::UNIT_BYTES);
+            if N == 1 {
+                prefetch(unit.wrapping_add(AHEAD), F::UNIT_BYTES);
+            }
             let x = x.add(u * F::BLOCKS);
             let d = halfs(unit.add(F::D_AT));
             let d_min = if F::HAS_MIN { halfs(unit.add(F::D_AT + 2 * TILE_ROWS)) } else { d };
@@ -80,6 +83,19 @@ unsafe fn quantized<F: Format, const N: usize>(
         for (sums, acc) in sums.iter_mut().zip(acc) {
             _mm512_storeu_ps(sums.as_mut_ptr(), acc);
         }
+    }
+}
+
+/// How far ahead of a single token's product its weights are asked for, bytes: what a core gets from memory in its
+/// latency, 100 ns at 10 GB/s. The processor's own prefetching stops at each 4 KiB.
+const AHEAD: usize = 1024;
+
+/// Asks for `bytes` bytes from `p` on, wherever that is: tiles follow each other in memory.
+#[inline(always)]
+unsafe fn prefetch(p: *const u8, bytes: usize) {
+    for line in 0..bytes.div_ceil(64) {
+        // SAFETY: prefetching touches nothing, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(64 * line).cast()) };
     }
 }
 

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use crate::{Error, Result};
 
-const CACHE_LINE: usize = 64;
+pub(super) const CACHE_LINE: usize = 64;
 /// Where Linux has huge pages, one entry of the TLB covers this much.
 const HUGE_PAGE: usize = 2 << 20;
 

@@ -19,6 +19,7 @@ mod pack;
 mod scalar;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::isa::Isa;
 use crate::gguf::TensorType;
@@ -56,8 +57,13 @@ pub struct PackedMatrix {
     rows: usize,
     cols: usize,
     tile_bytes: usize,
-    memory: Memory,
+    /// Where the tiles are, from `start` on; other matrices may lie beside them.
+    memory: Arc<Memory>,
+    start: usize,
 }
+
+/// What is to be packed: type, rows, columns.
+pub type Shape = (TensorType, usize, usize);
 
 /// Evaluates `$body` with `$F` the format of a quantized type, or `$W` the element of a float type.
 macro_rules! with_type {
@@ -103,23 +109,36 @@ pub const SUPPORTED: [TensorType; 13] = [
 ];
 
 impl PackedMatrix {
-    /// Allocates; [`pack_tile`](Self::pack_tile) fills. `cols` is whole blocks of `ty`.
+    /// Allocates; [`pack_tile`](Self::pack_tile) fills. Columns are whole blocks of the type. All lie in one
+    /// allocation, in order: a model's matrices are read in that order, and huge pages cover the small ones too.
+    pub fn together(shapes: &[Shape]) -> Result<Vec<Self>> {
+        let mut total = 0usize;
+        let mut places = Vec::with_capacity(shapes.len());
+        for &(ty, rows, cols) in shapes {
+            let tile_bytes = tile_bytes(ty, cols)?;
+            places.push((tile_bytes, total));
+            let bytes = tile_bytes.saturating_mul(rows.div_ceil(TILE_ROWS));
+            total = total
+                .saturating_add(bytes)
+                .checked_next_multiple_of(memory::CACHE_LINE)
+                .unwrap_or(usize::MAX);
+        }
+        let memory = Arc::new(Memory::new(total, "packed weights")?);
+        let matrix = |(&(ty, rows, cols), (tile_bytes, start))| Self {
+            ty,
+            rows,
+            cols,
+            tile_bytes,
+            memory: Arc::clone(&memory),
+            start,
+        };
+        Ok(shapes.iter().zip(places).map(matrix).collect())
+    }
+
+    /// One matrix alone.
     pub fn new(ty: TensorType, rows: usize, cols: usize) -> Result<Self> {
-        let tile_bytes = with_type!(ty,
-        quantized F => cols.is_multiple_of(F::BLOCKS * format::BLOCK)
-            .then(|| (cols / (F::BLOCKS * format::BLOCK)).checked_mul(F::UNIT_BYTES)),
-        float W => Some(cols.checked_mul(TILE_ROWS * W::SIZE)),
-        else => return Err(Error::Unsupported {
-            what: "tensor type",
-            name: ty.to_string(),
-            supported: SUPPORTED.map(|ty| ty.name()).join(", "),
-        }));
-        let tile_bytes = tile_bytes
-            .ok_or_else(|| Error::param(format!("a {ty} matrix of {cols} columns: not whole blocks")))?
-            .unwrap_or(usize::MAX);
-        let bytes = tile_bytes.saturating_mul(rows.div_ceil(TILE_ROWS));
-        let memory = Memory::new(bytes, "packed weights")?;
-        Ok(Self { ty, rows, cols, tile_bytes, memory })
+        let mut one = Self::together(&[(ty, rows, cols)])?;
+        one.pop().ok_or_else(|| Error::Internal("one shape gave no matrix".into()))
     }
 
     pub fn ty(&self) -> TensorType {
@@ -180,8 +199,24 @@ impl PackedMatrix {
     }
 
     fn tile(&self, t: usize) -> *const u8 {
-        self.memory.as_ptr().wrapping_add(t * self.tile_bytes)
+        self.memory.as_ptr().wrapping_add(self.start + t * self.tile_bytes)
     }
+}
+
+/// Bytes of a tile of `cols` columns; saturated where they overflow.
+fn tile_bytes(ty: TensorType, cols: usize) -> Result<usize> {
+    let bytes = with_type!(ty,
+    quantized F => cols.is_multiple_of(F::BLOCKS * format::BLOCK)
+        .then(|| (cols / (F::BLOCKS * format::BLOCK)).checked_mul(F::UNIT_BYTES)),
+    float W => Some(cols.checked_mul(TILE_ROWS * W::SIZE)),
+    else => return Err(Error::Unsupported {
+        what: "tensor type",
+        name: ty.to_string(),
+        supported: SUPPORTED.map(|ty| ty.name()).join(", "),
+    }));
+    let whole =
+        bytes.ok_or_else(|| Error::param(format!("a {ty} matrix of {cols} columns: not whole blocks")));
+    Ok(whole?.unwrap_or(usize::MAX))
 }
 
 /// One call of [`matmul`].
