@@ -60,6 +60,12 @@ def loaded(ours, model, threads):
     return {line[:24].strip(): line[24:].strip() for line in text.splitlines()}
 
 
+def size(text):
+    """Bytes that a size as we print it stands for: "12.6 MB  (1024 positions)"."""
+    number, unit = text.split()[:2]
+    return float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ours", type=pathlib.Path, default=ROOT / "target/release/rocmforge")
@@ -83,6 +89,7 @@ def main():
     print("| model | test | ours, tok/s | llama-bench, tok/s | ratio | ratios of the pairs | goal | weights read |")
     print("| --- | --- | ---: | ---: | ---: | --- | ---: | ---: |")
     for model in models:
+        weights = size(loaded(args.ours, model, args.threads)["weights outside the file"])
         ours, peer = [], []
         for pair in range(args.pairs):
             runs = [
@@ -96,7 +103,7 @@ def main():
             a = statistics.median(run[test] for run in ours)
             b = statistics.median(run[test] for run in peer)
             ratios = sorted(x[test] / y[test] for x, y in zip(ours, peer))
-            read = a * model.stat().st_size
+            read = a * weights
             share = f"{read / 1e9:.1f} GB/s, {read / bandwidth:.0%}" if test.startswith("decode") else ""
             print(f"| {model.name} | {test} | {a:.1f} | {b:.1f} | {a / b:.3f} | {ratios[0]:.2f} to {ratios[-1]:.2f} "
                   f"| {GOALS[test]} | {share} |", flush=True)
@@ -105,13 +112,12 @@ def main():
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for model in models:
         said = loaded(args.ours, model, args.threads)
-        number, unit = said["cache"].split()[:2]
-        cache = float(number) * {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}[unit]
+        cache = size(said["cache"])
         peak = peak_memory([args.ours, "generate", "-m", model, "-c", "1024", "-t", str(args.threads), "--ignore-eos",
                             "-n", "-1", "-p", "Once upon a time"])
-        size = model.stat().st_size
-        limit = size + cache + 200 * MEGABYTE
-        print(f"| {model.name} | {size / MEGABYTE:.0f} MB | {cache / MEGABYTE:.0f} MB | {peak / MEGABYTE:.0f} MB "
+        file = model.stat().st_size
+        limit = file + cache + 200 * MEGABYTE
+        print(f"| {model.name} | {file / MEGABYTE:.0f} MB | {cache / MEGABYTE:.0f} MB | {peak / MEGABYTE:.0f} MB "
               f"| {limit / MEGABYTE:.0f} MB | {said['start to first token']} |", flush=True)
 
 

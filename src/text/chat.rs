@@ -195,7 +195,7 @@ impl ChatTemplate {
         };
         let text = std::thread::scope(|scope| {
             std::thread::Builder::new()
-                .name("chat template".to_owned())
+                .name("rocmforge-chat".to_owned())
                 .stack_size(STACK_BYTES)
                 .spawn_scoped(scope, render)
                 .map_err(|err| Error::Template(format!("no thread to run it on: {err}")))?

@@ -1,5 +1,7 @@
 //! The arithmetic of the ops, over plain slices.
 
+use std::thread::{Builder, Scope, ScopedJoinHandle};
+
 use crate::Result;
 use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
 
@@ -74,8 +76,10 @@ pub fn mat_mul(
     }
     std::thread::scope(|scope| {
         let part = &part;
-        let workers: Vec<_> =
-            starts.iter().map(|&first| scope.spawn(move || part(first, (first + share).min(rows)))).collect();
+        let workers: Vec<_> = starts
+            .iter()
+            .map(|&first| spawn(scope, move || part(first, (first + share).min(rows))))
+            .collect();
         for (first, worker) in starts.iter().zip(workers) {
             match worker.join() {
                 Ok(product) => scatter(*first, &product?),
@@ -84,6 +88,15 @@ pub fn mat_mul(
         }
         Ok(())
     })
+}
+
+/// A thread by whose name the C boundary knows that its panics are not to be printed.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    work: impl FnOnce() -> T + Send + 'scope,
+) -> ScopedJoinHandle<'scope, T> {
+    let named = Builder::new().name("rocmforge-reference".to_owned());
+    named.spawn_scoped(scope, work).expect("the system gives a thread")
 }
 
 /// Calls `f(t, row t of out)` for each of `n` rows, divided among the threads.
@@ -103,7 +116,7 @@ pub fn each_row(out: &mut [f32], n: usize, threads: usize, f: impl Fn(usize, &mu
     }
     std::thread::scope(|scope| {
         for (i, rows) in out.chunks_mut(share * width).enumerate() {
-            scope.spawn(move || work(i * share, rows));
+            spawn(scope, move || work(i * share, rows));
         }
     });
 }
