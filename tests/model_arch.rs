@@ -11,6 +11,7 @@ use rocmforge::device::Device;
 use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::reference::ReferenceDevice;
 use rocmforge::gguf::{TensorType, Value, dequant};
+use sha2::{Digest, Sha256};
 
 const N_TOKENS: usize = 40;
 
@@ -148,16 +149,27 @@ fn random_tensors_have_the_deviation_asked_for() {
     }
 }
 
+/// Writes them to target/tmp/tiny-models on the way, with the tokens and the positions to keep: make.py takes them
+/// from there, and the sums it leaves here tie its logits to these very files.
 #[test]
-#[ignore = "writes the models that tests/data/logits/make.py gives to llama.cpp, to $ROCMFORGE_TINY_MODELS"]
-fn write_models() {
-    let dir = std::env::var_os("ROCMFORGE_TINY_MODELS").expect("ROCMFORGE_TINY_MODELS names a folder");
-    let dir = Path::new(&dir);
+fn the_models_are_those_that_llama_cpp_was_given() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("tiny-models");
+    std::fs::create_dir_all(&folder).unwrap();
+    let mut sums = String::new();
     for (name, model) in cases() {
-        std::fs::write(dir.join(format!("{name}.gguf")), model.bytes()).unwrap();
-        let ids: Vec<String> = tokens(&model).iter().map(u32::to_string).collect();
-        std::fs::write(dir.join(format!("{name}.ids")), ids.join(",")).unwrap();
-        let kept: Vec<String> = kept().map(|p| p.to_string()).collect();
-        std::fs::write(dir.join(format!("{name}.kept")), kept.join(",")).unwrap();
+        let list = |numbers: Vec<String>| numbers.join(",");
+        let ids = list(tokens(&model).iter().map(u32::to_string).collect());
+        let positions = list(kept().map(|p| p.to_string()).collect());
+        let bytes = model.bytes();
+        for (suffix, bytes) in [("gguf", &bytes[..]), ("ids", ids.as_bytes()), ("kept", positions.as_bytes())]
+        {
+            std::fs::write(folder.join(format!("{name}.{suffix}")), bytes).unwrap();
+        }
+        let digest =
+            Sha256::new().chain_update(&bytes).chain_update(&ids).chain_update(&positions).finalize();
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        sums += &format!("{hex}  {name}\n");
     }
+    std::fs::write(folder.join("sums"), &sums).unwrap();
+    assert_eq!(sums, include_str!("data/logits/tiny.sha256"), "run tests/data/logits/make.py");
 }
