@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// What the header shows, in its order.
-const SOURCES: [&str; 12] = [
-    "version", "status", "error", "log", "device", "backend", "model", "meta", "text", "context", "sampler",
-    "generate",
+const SOURCES: [&str; 13] = [
+    "version", "status", "error", "log", "device", "backend", "token", "model", "meta", "text", "context",
+    "sampler", "generate",
 ];
 
 fn main() {

@@ -152,6 +152,46 @@
 #define RF_DEVICE_REFERENCE 2
 
 /**
+ * No token.
+ */
+#define RF_TOKEN_NONE -1
+
+/**
+ * Kinds of token, as GGUF numbers them: none is given.
+ */
+#define RF_TOKEN_UNDEFINED 0
+
+/**
+ * Text.
+ */
+#define RF_TOKEN_NORMAL 1
+
+/**
+ * Stands for text that the vocabulary lacks.
+ */
+#define RF_TOKEN_UNKNOWN 2
+
+/**
+ * Marks the structure of a text, such as its end or the beginning of a message.
+ */
+#define RF_TOKEN_CONTROL 3
+
+/**
+ * Text that is always one token.
+ */
+#define RF_TOKEN_USER_DEFINED 4
+
+/**
+ * A placeholder.
+ */
+#define RF_TOKEN_UNUSED 5
+
+/**
+ * One byte, for text that the vocabulary lacks.
+ */
+#define RF_TOKEN_BYTE 6
+
+/**
  * Types of metadata values, as GGUF numbers them: u8, 8 bits, unsigned.
  */
 #define RF_META_U8 0
@@ -217,11 +257,6 @@
 #define RF_META_F64 12
 
 /**
- * No token.
- */
-#define RF_TOKEN_NONE -1
-
-/**
  * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
  */
 #define RF_TOKENIZE_ADD_SPECIAL 1
@@ -236,41 +271,6 @@
  * Flag of rf_detokenize: write control tokens out, too.
  */
 #define RF_DETOKENIZE_SPECIAL 1
-
-/**
- * Kinds of token, as GGUF numbers them: none is given.
- */
-#define RF_TOKEN_UNDEFINED 0
-
-/**
- * Text.
- */
-#define RF_TOKEN_NORMAL 1
-
-/**
- * Stands for text that the vocabulary lacks.
- */
-#define RF_TOKEN_UNKNOWN 2
-
-/**
- * Marks the structure of a text, such as its end or the beginning of a message.
- */
-#define RF_TOKEN_CONTROL 3
-
-/**
- * Text that is always one token.
- */
-#define RF_TOKEN_USER_DEFINED 4
-
-/**
- * A placeholder.
- */
-#define RF_TOKEN_UNUSED 5
-
-/**
- * One byte, for text that the vocabulary lacks.
- */
-#define RF_TOKEN_BYTE 6
 
 /**
  * Why a generation ended: an end-of-generation token.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::ptr;
 use std::slice;
 
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::status::RF_ERROR_BUFFER;
 
 /// Where a plain result goes, checked before the work and written only on success.

@@ -6,7 +6,7 @@ use std::ffi::c_void;
 
 use super::args::{Out, array, array_mut};
 use super::device::{kind_of, rf_device_details};
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::guard::guard;
 use super::handle::{self, Handle};
 use super::log::{Log, RF_LOG_INFO, rf_log_callback};

@@ -6,14 +6,14 @@ use std::ffi::c_char;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::args::{Out, optional_array};
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::guard::{catch, guard};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::model::rf_model;
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
-use super::text::{rf_token, token_ids};
+use super::token::{rf_token, token_ids};
 use crate::engine::{Batch, CancelHandle, Context, ContextParams};
 
 /// A user's caches. One thread at a time: a call that finds the context in use by another returns RF_ERROR_BUSY.

@@ -5,7 +5,7 @@
 use std::ffi::c_char;
 
 use super::args::Out;
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::guard::guard;
 use super::sized::{self, Sized};
 use super::status::rf_status;

@@ -1,60 +1,14 @@
-//! Failures on their way to C: the thread's last error, and a context's own copy.
+//! rf_last_error: the calling thread's last failure, as text and field by field.
 
 #![allow(non_camel_case_types)]
 
-use std::cell::RefCell;
-use std::ffi::{CString, c_char};
+use std::ffi::c_char;
 use std::ptr;
 
-use super::status::{self, RF_ERROR_PARAM, RF_OK, rf_status};
-use super::{guard, sized};
-use crate::Error;
-
-/// Why a call did not come to RF_OK.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    pub status: rf_status,
-    pub message: CString,
-}
-
-pub(super) type Outcome<T = ()> = Result<T, Failure>;
-
-impl Failure {
-    pub fn new(status: rf_status, message: impl Into<String>) -> Self {
-        Failure { status, message: c_string(message) }
-    }
-
-    pub fn param(message: impl Into<String>) -> Self {
-        Failure::new(RF_ERROR_PARAM, message)
-    }
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::new(status::of(&error), error.to_string())
-    }
-}
-
-/// Text as C takes it; NUL inside (a hostile file's names) becomes U+FFFD.
-pub(super) fn c_string(text: impl Into<String>) -> CString {
-    let text: String = text.into();
-    CString::new(text).unwrap_or_else(|nul| {
-        let text = String::from_utf8_lossy(&nul.into_vec()).replace('\0', "\u{fffd}");
-        CString::new(text).unwrap_or_default()
-    })
-}
-
-thread_local! {
-    static LAST: RefCell<Option<Failure>> = const { RefCell::new(None) };
-}
-
-/// Remembers the failure as the calling thread's last; gives its status back.
-pub(super) fn set_last(failure: Failure) -> rf_status {
-    let status = failure.status;
-    // A thread that is ending has no last error any more; its status still tells.
-    let _ = LAST.try_with(|last| last.replace(Some(failure)));
-    status
-}
+use super::failure::with_last;
+use super::guard::guard;
+use super::sized;
+use super::status::{RF_OK, rf_status};
 
 /// The message of this thread's last call that did not come to RF_OK; "" if there was none. Never NULL.
 ///
@@ -62,8 +16,7 @@ pub(super) fn set_last(failure: Failure) -> rf_status {
 /// come to RF_OK. Where calls move between threads (Go), ask right after the call or use rf_context_error.
 #[unsafe(no_mangle)]
 pub extern "C" fn rf_last_error() -> *const c_char {
-    LAST.try_with(|last| last.borrow().as_ref().map_or(c"".as_ptr(), |failure| failure.message.as_ptr()))
-        .unwrap_or(c"".as_ptr())
+    with_last(|last| last.map_or(c"".as_ptr(), |failure| failure.message.as_ptr()))
 }
 
 /// The last error, field by field.
@@ -98,10 +51,10 @@ unsafe impl sized::Sized for rf_error_info {
 /// `info` is NULL or of a wrong size (RF_ERROR_PARAM).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_status {
-    guard::guard(|| {
+    guard(|| {
         // SAFETY: the caller passes NULL or a struct of the size it states.
         let out = unsafe { sized::Out::new(info) }?;
-        let (status, message) = LAST.with_borrow(|last| match last {
+        let (status, message) = with_last(|last| match last {
             None => (RF_OK, c"".as_ptr()),
             Some(failure) => (failure.status, failure.message.as_ptr()),
         });

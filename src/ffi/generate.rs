@@ -8,13 +8,13 @@ use std::ptr;
 
 use super::args::{array, c_text};
 use super::context::{self, State, rf_context};
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::guard::{guard, outside};
 use super::handle;
 use super::sampler::rf_sampler;
 use super::sized::{self, Sized};
 use super::status::{RF_CACHE_FULL, RF_CANCELLED, rf_status};
-use super::text::{rf_token, token_ids};
+use super::token::{rf_token, token_ids};
 use crate::Error;
 use crate::engine::{GenerateParams, Generation, Piece, StopReason, generate};
 

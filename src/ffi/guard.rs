@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-use super::error::{Failure, Outcome, set_last};
+use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
 
 thread_local! {

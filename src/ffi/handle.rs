@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 
 /// What C holds a pointer to. `Sync`, since any thread may call with it.
 pub(super) trait Handle: Send + Sync {

@@ -9,7 +9,7 @@ use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher, span};
 
-use super::error::{Failure, Outcome, c_string};
+use super::failure::{Failure, Outcome, c_string};
 use super::guard;
 
 /// Log levels, each with those before it: nothing.

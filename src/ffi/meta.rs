@@ -6,7 +6,7 @@ use std::ffi::c_char;
 use std::sync::Arc;
 
 use super::args::{Buffer, Out, c_text};
-use super::error::{Failure, Outcome, c_string};
+use super::failure::{Failure, Outcome, c_string};
 use super::guard::guard;
 use super::handle;
 use super::model::{found, rf_model};

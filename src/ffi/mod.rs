@@ -8,6 +8,7 @@
 #![allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
 
 mod args;
+mod failure;
 mod guard;
 mod handle;
 mod log;
@@ -23,6 +24,7 @@ pub mod model;
 pub mod sampler;
 pub mod status;
 pub mod text;
+pub mod token;
 pub mod version;
 
 pub use backend::*;
@@ -38,4 +40,5 @@ pub use model::*;
 pub use sampler::*;
 pub use status::*;
 pub use text::*;
+pub use token::*;
 pub use version::*;

@@ -7,13 +7,13 @@ use std::sync::OnceLock;
 
 use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
-use super::error::{Failure, Outcome, c_string};
+use super::failure::{Failure, Outcome, c_string};
 use super::guard::{guard, outside};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
-use super::text::{RF_TOKEN_NONE, rf_token};
+use super::token::{RF_TOKEN_NONE, rf_token};
 use crate::engine::{Model, ModelParams};
 use crate::gguf::TensorInfo;
 

@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use super::args::Out;
 use super::context::{self, rf_context};
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 use super::guard::guard;
 use super::handle::{self, Handle};
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
-use super::text::rf_token;
+use super::token::rf_token;
 use crate::engine::{Sampler, SamplerParams};
 
 /// One stream's way of choosing tokens. One thread at a time (RF_ERROR_BUSY otherwise).

@@ -7,7 +7,7 @@
 use std::mem::{MaybeUninit, size_of};
 use std::ptr;
 
-use super::error::{Failure, Outcome};
+use super::failure::{Failure, Outcome};
 
 /// No struct will ever be this long: a larger `size` was never set.
 const MAX_SIZE: usize = 4096;
