@@ -72,17 +72,18 @@ unsafe impl Sized for rf_sampler_params {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_sampler_params_init(params: *mut rf_sampler_params, size: usize) -> rf_status {
     guard(|| {
+        let engine = SamplerParams::default();
         let default = rf_sampler_params {
             size,
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            penalty_last_n: 64,
-            repeat_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            seed: 0,
+            temperature: engine.temperature,
+            top_k: engine.top_k,
+            top_p: engine.top_p,
+            min_p: engine.min_p,
+            penalty_last_n: u32::try_from(engine.penalty_last_n).unwrap_or(u32::MAX),
+            repeat_penalty: engine.repeat_penalty,
+            frequency_penalty: engine.frequency_penalty,
+            presence_penalty: engine.presence_penalty,
+            seed: engine.seed,
         };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod backends;
+pub mod counting;
 pub mod gguf_writer;
 pub mod logits;
 pub mod models;
