@@ -54,6 +54,37 @@ pub enum Error {
     #[error("out of memory for {what}: {wanted} bytes wanted, {free} free of {total}")]
     OutOfMemory { what: String, wanted: u64, free: u64, total: u64 },
 
+    /// No GPU runtime could be opened; `tried` lists the libraries with the loader's reasons.
+    #[error("no GPU runtime: {tried}")]
+    NoRuntime { tried: String },
+
+    /// A GPU runtime is there, but no GPU that it can use; or fewer than asked for.
+    #[error("no GPU: {0}")]
+    NoGpu(String),
+
+    /// The runtime lacks what this library calls.
+    #[error("{library} is too old: {why}")]
+    RuntimeTooOld { library: String, why: String },
+
+    /// The library carries no kernels for this GPU.
+    #[error(
+        "no kernels for {arch} (device {device}); this library carries {carried}. Build one that does with \
+         ROCm_ARCH={arch}, or compile kernels/ yourself and name their folder in ROCMFORGE_KERNEL_DIR"
+    )]
+    NoKernels { device: i32, arch: String, carried: String },
+
+    /// A code object is missing, damaged or not what the host expects.
+    #[error("kernels: {0}")]
+    Kernels(String),
+
+    /// The GPU fell out of use: reset, hung or unplugged. Its backend must be released.
+    #[error("device {device} is lost: {failure}")]
+    DeviceLost { device: i32, failure: Box<GpuFailure> },
+
+    /// A call into the GPU's runtime failed.
+    #[error("{0}")]
+    Gpu(Box<GpuFailure>),
+
     /// Cancelled by the caller, from a callback or another thread.
     #[error("cancelled")]
     Cancelled,
@@ -62,6 +93,66 @@ pub enum Error {
     #[error("internal error: {0}")]
     Internal(String),
 }
+
+/// A failed call into a GPU's runtime, or a launch that was refused before the call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GpuFailure {
+    /// The runtime's function: "hipModuleLaunchKernel".
+    pub call: &'static str,
+    /// The runtime's error number and its name: 1, "hipErrorInvalidValue". 0 and "": refused before the call.
+    pub code: i32,
+    pub name: String,
+    pub device: i32,
+    /// "gfx1100".
+    pub arch: String,
+    /// The launch that failed, or the last one before a failed synchronization.
+    pub launch: Option<LaunchShape>,
+    /// What the reader needs beyond that: the limit that was exceeded, bytes wanted, the launches since the last
+    /// good synchronization.
+    pub detail: String,
+}
+
+/// What was launched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchShape {
+    pub kernel: String,
+    /// Blocks, and threads of a block.
+    pub grid: [u64; 3],
+    pub block: [u64; 3],
+    /// Shared memory (LDS) in bytes, static and asked for.
+    pub shared_bytes: u64,
+}
+
+impl std::fmt::Display for LaunchShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let LaunchShape { kernel, grid: [gx, gy, gz], block: [bx, by, bz], shared_bytes } = self;
+        write!(
+            f,
+            "kernel {kernel}, grid ({gx},{gy},{gz}), block ({bx},{by},{bz}), {shared_bytes} shared bytes"
+        )
+    }
+}
+
+impl std::fmt::Display for GpuFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.call)?;
+        if self.code == 0 {
+            write!(f, " not called")?;
+        } else {
+            write!(f, ": {} ({})", self.name, self.code)?;
+        }
+        if let Some(launch) = &self.launch {
+            write!(f, "; {launch}")?;
+        }
+        write!(f, "; device {} ({})", self.device, self.arch)?;
+        if !self.detail.is_empty() {
+            write!(f, "; {}", self.detail)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for GpuFailure {}
 
 impl Error {
     pub fn param(text: impl Into<String>) -> Self {

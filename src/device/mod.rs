@@ -4,6 +4,8 @@
 //! one user at a time). The engine above owns the block tables; a device only reads them.
 
 pub mod cpu;
+#[cfg(feature = "hip")]
+pub mod hip;
 pub mod plan;
 pub mod reference;
 

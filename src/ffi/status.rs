@@ -40,8 +40,20 @@ pub const RF_ERROR_TEMPLATE: i32 = -9;
 pub const RF_ERROR_MEMORY: i32 = -10;
 /// A bug in this library, or a panic in a callback. A context in which it happened only takes rf_context_release.
 pub const RF_ERROR_INTERNAL: i32 = -11;
+/// No GPU runtime (libamdhip64.so, libcuda.so.1) can be opened here.
+pub const RF_ERROR_NO_RUNTIME: i32 = -12;
+/// A GPU runtime is there, but no GPU, or not the one asked for.
+pub const RF_ERROR_NO_DEVICE: i32 = -13;
+/// The GPU's runtime is too old for this library.
+pub const RF_ERROR_RUNTIME_TOO_OLD: i32 = -14;
+/// This library carries no kernels for the GPU, or the ones it was pointed to are missing or damaged.
+pub const RF_ERROR_KERNELS: i32 = -15;
+/// The GPU fell out of use; its backend must be released.
+pub const RF_ERROR_DEVICE_LOST: i32 = -16;
+/// A call into the GPU's runtime failed; rf_last_error_info tells which.
+pub const RF_ERROR_GPU: i32 = -17;
 
-const NAMES: [(rf_status, &CStr); 15] = [
+const NAMES: [(rf_status, &CStr); 21] = [
     (RF_OK, c"RF_OK"),
     (RF_CANCELLED, c"RF_CANCELLED"),
     (RF_CACHE_FULL, c"RF_CACHE_FULL"),
@@ -57,6 +69,12 @@ const NAMES: [(rf_status, &CStr); 15] = [
     (RF_ERROR_TEMPLATE, c"RF_ERROR_TEMPLATE"),
     (RF_ERROR_MEMORY, c"RF_ERROR_MEMORY"),
     (RF_ERROR_INTERNAL, c"RF_ERROR_INTERNAL"),
+    (RF_ERROR_NO_RUNTIME, c"RF_ERROR_NO_RUNTIME"),
+    (RF_ERROR_NO_DEVICE, c"RF_ERROR_NO_DEVICE"),
+    (RF_ERROR_RUNTIME_TOO_OLD, c"RF_ERROR_RUNTIME_TOO_OLD"),
+    (RF_ERROR_KERNELS, c"RF_ERROR_KERNELS"),
+    (RF_ERROR_DEVICE_LOST, c"RF_ERROR_DEVICE_LOST"),
+    (RF_ERROR_GPU, c"RF_ERROR_GPU"),
 ];
 
 /// The status's name, "RF_ERROR_PARAM"; "RF_UNKNOWN" for a number that is none. Static, any thread.
@@ -77,6 +95,12 @@ pub(super) fn of(error: &Error) -> rf_status {
         Error::Template(_) => RF_ERROR_TEMPLATE,
         Error::CacheFull { .. } => RF_CACHE_FULL,
         Error::OutOfMemory { .. } => RF_ERROR_MEMORY,
+        Error::NoRuntime { .. } => RF_ERROR_NO_RUNTIME,
+        Error::NoGpu(_) => RF_ERROR_NO_DEVICE,
+        Error::RuntimeTooOld { .. } => RF_ERROR_RUNTIME_TOO_OLD,
+        Error::NoKernels { .. } | Error::Kernels(_) => RF_ERROR_KERNELS,
+        Error::DeviceLost { .. } => RF_ERROR_DEVICE_LOST,
+        Error::Gpu(_) => RF_ERROR_GPU,
         Error::Cancelled => RF_CANCELLED,
         Error::Internal(_) => RF_ERROR_INTERNAL,
     }

@@ -1,0 +1,281 @@
+//! Every kernel of kernels/: name, arguments, threads of a block, stated occupancy. Host and device agree by
+//! this table; tests hold each target's code object to it.
+
+use std::marker::PhantomData;
+
+/// Address in device memory; 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Ptr(pub u64);
+
+/// A weight's planes: each field of the GGUF block in a plane of its own, `[row][block][field bytes]`, 256-byte
+/// aligned, the widest field first. Unused entries are none.
+///
+/// | type | planes: bytes of a block |
+/// |---|---|
+/// | F32, F16, BF16 | values |
+/// | Q8_0 | qs 32, d 2 |
+/// | Q4_0 | qs 16, d 2 |
+/// | Q4_1 | qs 16, dm 4 |
+/// | Q5_0 | qs 16, qh 4, d 2 |
+/// | Q5_1 | qs 16, qh 4, dm 4 |
+/// | Q2_K | qs 64, scales 16, dm 4 |
+/// | Q3_K | qs 64, hmask 32, scales 12, d 2 |
+/// | Q4_K | qs 128, dm + scales 16 |
+/// | Q5_K | qs 128, qh 32, dm + scales 16 |
+/// | Q6_K | ql 128, qh 64, scales 16, d 2 |
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Planes(pub [Ptr; 4]);
+
+/// How an argument lies in the kernel's argument block; alignment is natural (Planes: 8).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArgKind {
+    /// A pointer to device memory, 8 bytes.
+    Pointer,
+    /// Plain bytes of this size.
+    Value(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arg {
+    pub name: &'static str,
+    pub offset: usize,
+    pub kind: ArgKind,
+}
+
+/// What host and device agree on for one kernel.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    pub name: &'static str,
+    pub args: &'static [Arg],
+    /// Threads of a block, x y z: fixed when the kernel is compiled.
+    pub block: [u32; 3],
+    /// Waves that fit a SIMD at once, at least, by the kernel's registers, on every AMD target.
+    pub waves: u32,
+}
+
+/// A kernel and the type of its arguments.
+pub struct Kernel<A> {
+    id: usize,
+    args: PhantomData<fn(A)>,
+}
+
+impl<A> Clone for Kernel<A> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A> Copy for Kernel<A> {}
+
+impl<A> Kernel<A> {
+    /// Index into [`SIGNATURES`].
+    pub const fn id(self) -> usize {
+        self.id
+    }
+
+    pub const fn signature(self) -> &'static Signature {
+        &SIGNATURES[self.id]
+    }
+}
+
+/// A type of which an argument can be.
+trait Argument {
+    const KIND: ArgKind;
+}
+
+impl Argument for Ptr {
+    const KIND: ArgKind = ArgKind::Pointer;
+}
+
+macro_rules! values {
+    ($($ty:ty),*) => { $(impl Argument for $ty {
+        const KIND: ArgKind = ArgKind::Value(size_of::<$ty>());
+    })* };
+}
+values!(u32, u64, f32, Planes);
+
+/// Arguments of a kernel: `repr(C)`, so that fields lie as in the kernel's argument block.
+///
+/// # Safety
+/// `ARGS` states each field's offset and size truly, and every bit pattern of a field may be copied.
+pub unsafe trait Args: Copy {
+    const ARGS: &'static [Arg];
+}
+
+macro_rules! kernels {
+    ($($(#[$doc:meta])* $args:ident ( $($field:ident: $ty:ty),* ) $block:tt waves $waves:literal
+        { $($constant:ident = $name:literal),* $(,)? })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, Debug)]
+            #[repr(C)]
+            pub struct $args {
+                $(pub $field: $ty,)*
+            }
+
+            // SAFETY: repr(C), offsets by offset_of, plain integers and floats.
+            unsafe impl Args for $args {
+                const ARGS: &'static [Arg] = &[$(Arg {
+                    name: stringify!($field),
+                    offset: std::mem::offset_of!($args, $field),
+                    kind: <$ty as Argument>::KIND,
+                }),*];
+            }
+
+            $(pub const $constant: Kernel<$args> = Kernel { id: Id::$constant as usize, args: PhantomData };)*
+        )*
+
+        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
+        enum Id {
+            $($($constant,)*)*
+        }
+
+        /// All kernels, in the order of their ids.
+        pub const SIGNATURES: &[Signature] = &[$($(Signature {
+            name: $name,
+            args: $args::ARGS,
+            block: $block,
+            waves: $waves,
+        },)*)*];
+    };
+}
+
+// Buffers are row-major. `rows`, `cols` are the weight's: cols inputs, rows outputs; `n` counts tokens.
+kernels! {
+    /// dst (cols x rows) = transpose of src (rows x cols). Grid: x over cols / 32, y over rows / 32 (y repeats).
+    TransposeArgs(src: Ptr, dst: Ptr, rows: u32, cols: u32) [32, 32, 1] waves 8 {
+        TRANSPOSE_F32 = "transpose_f32",
+    }
+
+    /// dst[i] = src[i] in another type, i < n. Grid: x, any (the kernel strides). `copy_u8` copies n bytes.
+    ConvertArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
+        COPY_U8 = "copy_u8",
+        CONVERT_F32_F16 = "convert_f32_f16",
+        CONVERT_F32_BF16 = "convert_f32_bf16",
+        CONVERT_F16_F32 = "convert_f16_f32",
+        CONVERT_BF16_F32 = "convert_bf16_f32",
+    }
+
+    /// Reads n bytes (a multiple of 16) and leaves the xor of their 32-bit words, one per block, in dst:
+    /// measures read bandwidth. Grid: x, any.
+    ReadArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
+        READ_BYTES = "read_bytes",
+    }
+
+    /// GGUF blocks, as in the file, to planes. Grid: x, any.
+    SplitArgs(src: Ptr, planes: Planes, n_blocks: u64) [256, 1, 1] waves 8 {
+        SPLIT_Q4_0 = "split_q4_0",
+        SPLIT_Q4_1 = "split_q4_1",
+        SPLIT_Q5_0 = "split_q5_0",
+        SPLIT_Q5_1 = "split_q5_1",
+        SPLIT_Q8_0 = "split_q8_0",
+        SPLIT_Q2_K = "split_q2_k",
+        SPLIT_Q3_K = "split_q3_k",
+        SPLIT_Q4_K = "split_q4_k",
+        SPLIT_Q5_K = "split_q5_k",
+        SPLIT_Q6_K = "split_q6_k",
+    }
+
+    /// dst[t] = row tokens[t] (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over n.
+    EmbedArgs(w: Planes, tokens: Ptr, dst: Ptr, n: u32, rows: u32, cols: u32) [256, 1, 1] waves 8 {
+        EMBED_F32 = "embed_f32",
+        EMBED_F16 = "embed_f16",
+        EMBED_BF16 = "embed_bf16",
+        EMBED_Q4_0 = "embed_q4_0",
+        EMBED_Q4_1 = "embed_q4_1",
+        EMBED_Q5_0 = "embed_q5_0",
+        EMBED_Q5_1 = "embed_q5_1",
+        EMBED_Q8_0 = "embed_q8_0",
+        EMBED_Q2_K = "embed_q2_k",
+        EMBED_Q3_K = "embed_q3_k",
+        EMBED_Q4_K = "embed_q4_k",
+        EMBED_Q5_K = "embed_q5_k",
+        EMBED_Q6_K = "embed_q6_k",
+    }
+
+    /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for n rows of `width`. In place allowed. Grid: x over n.
+    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, n: u32, width: u32, eps: f32) [256, 1, 1] waves 8 {
+        RMS_NORM_F32 = "rms_norm_f32",
+    }
+
+    /// dst[i] = a[i] + b[i % period], i < n. In place allowed. Grid: x, any.
+    AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
+        ADD_F32 = "add_f32",
+    }
+
+    /// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed. Grid: x, any.
+    GluArgs(gate: Ptr, up: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
+        GLU_SILU_F32 = "glu_silu_f32",
+        GLU_GELU_F32 = "glu_gelu_f32",
+    }
+
+    /// Rotates the first n_rot elements of each head of x (n x n_heads x head_dim) in place; positions: u32 per
+    /// token; table: (cos, sin) f32 pairs, [position][n_rot / 2]. Grid: x over n, y over heads.
+    RopeArgs(x: Ptr, positions: Ptr, table: Ptr, n: u32, n_heads: u32, head_dim: u32, n_rot: u32) [64, 1, 1] waves 8 {
+        ROPE_CONSECUTIVE_F32 = "rope_consecutive_f32",
+        ROPE_HALVES_F32 = "rope_halves_f32",
+    }
+
+    /// dst[r] = softmax(scale * x[r]), for n rows of `width`. In place allowed. Grid: x over n.
+    SoftmaxArgs(x: Ptr, dst: Ptr, n: u32, width: u32, scale: f32) [256, 1, 1] waves 8 {
+        SOFTMAX_F32 = "softmax_f32",
+    }
+
+    /// dst[r] (u32) = index of the largest of x[r], the first of equals, for n rows of `width`. Grid: x over n.
+    ArgMaxArgs(x: Ptr, dst: Ptr, n: u32, width: u32) [1024, 1, 1] waves 8 {
+        ARG_MAX_F32 = "arg_max_f32",
+    }
+
+    /// Rounds x (n x cols f32) to 8 bits in blocks of 32: q i8 n x cols; ds (d, d * sum of q) f32 n x cols / 32,
+    /// d = largest magnitude / 127. Grid: x over blocks of 32, 8 a group.
+    QuantizeArgs(x: Ptr, q: Ptr, ds: Ptr, n: u32, cols: u32) [256, 1, 1] waves 8 {
+        QUANTIZE_Q8 = "quantize_q8",
+    }
+
+    /// dst[t][r] = dot(w[r], x[t]) + bias[r] for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
+    /// Grid: x over rows (rows of a group: `matvec_rows`).
+    MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 4 {
+        MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
+        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
+        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
+        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
+        MATVEC_Q4_0_N1 = "matvec_q4_0_n1",
+        MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
+        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
+        MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
+        MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
+        MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
+        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
+        MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
+        MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
+        MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
+        MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
+        MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
+    }
+
+    /// dst[t][r] = dot(w[r], x[t]) + bias[r] by matrix tiles; w f16 rows x cols, x f16 n x cols; bias f32 or none.
+    /// Grid: x over rows / 64, y over n / 64.
+    MatMulF16Args(w: Ptr, x: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
+        MATMUL_F16 = "matmul_f16",
+    }
+
+    /// The same with 8-bit integer tiles; x as quantize_q8 leaves it.
+    MatMulArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
+        MATMUL_Q8_0 = "matmul_q8_0",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_lie_as_c_lays_them_out() {
+        let offsets: Vec<_> = MATVEC_Q4_K_N1.signature().args.iter().map(|a| a.offset).collect();
+        assert_eq!(offsets, [0, 32, 40, 48, 56, 64, 68, 72]);
+        let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
+        assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");
+    }
+}

@@ -1,0 +1,16 @@
+//! GPUs: AMD's through the HIP runtime, NVIDIA's through the CUDA driver, one engine over both.
+//!
+//! ```text
+//! device    HipDevice: what the rest of the library sees (the Device trait)
+//!   ops     one function per operation: shapes -> grid, arguments, launch
+//!     memory (pool, staging), stream, event, graph
+//!       launch    checks against the limits, the call, the error that names the kernel
+//!         card    one GPU: driver, index, limits, its kernels' functions
+//!           kernels       names, arguments, blocks of all kernels (the contract with kernels/)
+//!           code_object   the embedded code objects and what their metadata says
+//!           limits        read once, cached
+//!             driver      the runtime's functions, opened at run time
+//! ```
+//! A file imports only from what stands below it.
+
+pub mod kernels;

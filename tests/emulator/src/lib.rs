@@ -1,0 +1,22 @@
+//! A stand-in libamdhip64.so: executes AMD code objects instruction by instruction, and stops at what
+//! hardware would let pass or answer with silence.
+//!
+//! ```text
+//! api       the exported hip* functions
+//!   device    the emulated cards; streams, events, graphs, failures on order
+//!   launch    a grid of groups: waves, barriers, counters
+//!     isa       instructions: parsed from LLVM's disassembly, executed on a wave
+//!       wave      registers of one wave, which of them were written
+//!       lds       a group's shared memory: bounds, unwritten words, races, bank conflicts
+//!       memory    allocations: bounds, cache lines touched
+//!     code_object   ELF, kernel descriptors, metadata
+//!       stop, counters
+//! ```
+
+pub mod counters;
+pub mod group;
+pub mod isa;
+pub mod lds;
+pub mod memory;
+pub mod stop;
+pub mod wave;
