@@ -1,12 +1,14 @@
 //! One GPU in use: its runtime, limits and kernels, and what is known of its health.
 
 use std::env;
-use std::ffi::c_int;
+use std::ffi::{CString, c_int};
 use std::sync::{Arc, OnceLock};
 
 use hip_sys::hiprt::{hipCtx_t, hipFunction_t, hipModule_t};
 
+use super::code_object;
 use super::driver::{Api, Driver, Outcome, code};
+use super::kernels::SIGNATURES;
 use super::launch::Launches;
 use super::limits::Limits;
 use crate::error::{GpuFailure, LaunchShape};
@@ -135,7 +137,34 @@ impl Card {
         Ok(Arc::new(card))
     }
 
+    /// Loads the code object for its architecture, and finds every kernel in it.
     fn load_kernels(&mut self) -> Result<()> {
+        let object = code_object::for_arch(self.index, &self.limits.arch_full)?;
+        let origin =
+            object.path.as_ref().map_or_else(|| object.arch.clone(), |path| path.display().to_string());
+        let api = self.driver.api();
+        // SAFETY: a whole code object, checked by for_arch; the device is the thread's.
+        let (outcome, log) = unsafe { api.module_load_logged(&mut self.module, &object.bytes) };
+        if !outcome.is_ok() {
+            self.module = std::ptr::null_mut();
+            let detail = format!("loading the kernels of {origin} {log}");
+            return Err(self.failed(outcome, None, detail.trim()));
+        }
+        for signature in SIGNATURES {
+            let Some(info) = object.kernel(signature.name) else {
+                return Err(Error::Kernels(format!("{origin}: kernel {} is missing", signature.name)));
+            };
+            let mut function = std::ptr::null_mut();
+            let name = CString::new(signature.name).map_err(|e| Error::Internal(e.to_string()))?;
+            // SAFETY: a loaded module and a NUL-terminated name.
+            let outcome = unsafe { api.module_get_function(&mut function, self.module, name.as_ptr()) };
+            if !outcome.is_ok() {
+                let detail = format!("kernel {} of {origin}", signature.name);
+                return Err(self.failed(outcome, None, &detail));
+            }
+            self.kernels.push(LoadedKernel { function, static_shared: info.lds_bytes });
+        }
+        tracing::info!(device = self.index, name = self.limits.name, kernels = origin, "GPU ready");
         Ok(())
     }
 

@@ -14,6 +14,7 @@
 //! A file imports only from what stands below it.
 
 pub mod card;
+pub mod code_object;
 pub mod driver;
 pub mod kernels;
 pub mod launch;
