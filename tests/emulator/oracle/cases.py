@@ -113,7 +113,7 @@ def constant_bits(text, fmt, size):
         return int(text, 16) << 32 if fmt == "NUM_F64" else int(text, 16)
     if "." in text:
         width = 16 if "16" in fmt else max(size, 32) if size != 16 else 16
-        if text == "0.15915494":  # 1 / (2 pi), each format's own rounding
+        if text.startswith("0.15915494"):  # 1 / (2 pi), each format's own rounding
             return {16: 0x3118, 32: 0x3E22F983, 64: 0x3FC45F306DC9C882}[width]
         return floats.encode(floats.of(f"f{width}", Fraction(text)))
     width = {16: 16, 64: 64}.get(size, 32)

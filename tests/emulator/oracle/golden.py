@@ -17,6 +17,8 @@ from assembler import canonical
 from cases import Maker
 from instructions import ENCODINGS, TARGETS, Manual
 from pseudocode import Bits, Unsupported
+from forms import special_cases
+from lanes import Lanes
 from variants import packed_cases, word_select_cases, written_cases
 
 OUTPUT = Path(__file__).parent.parent / "tests" / "data" / "semantics.jsonl"
@@ -24,7 +26,7 @@ OUTPUT = Path(__file__).parent.parent / "tests" / "data" / "semantics.jsonl"
 # not computations on registers, or not described by the pseudo-code as such
 SKIPPED = re.compile(
     r"S_(GETPC|SETPC|SWAPPC|RFE|MOVREL|SENDMSG|CBRANCH|CALL|GETREG|SETREG|WAITCNT|VERSION|BARRIER|GET_BARRIER|ALLOC|SLEEP|"
-    r"SETVSKIP|SET_GPR)|V_(NOP|DIV_SCALE|SWAP|PK_MOV|PIPEFLUSH|MOVREL|SWAPREL|INTERP|WMMA|SWMMAC|MFMA|SMFMAC|CLREXCP|CUBE|TRIG_PREOP|MULLIT|"
+    r"SETVSKIP|SET_GPR)|V_(NOP|READLANE|WRITELANE|READFIRSTLANE|PERMLANE|MBCNT|ACCVGPR|S_\w+_F|DIV_SCALE|SWAP|PK_MOV|PIPEFLUSH|MOVREL|SWAPREL|INTERP|WMMA|SWMMAC|MFMA|SMFMAC|CLREXCP|CUBE|TRIG_PREOP|MULLIT|"
     r"MQSAD|QSAD|CVT_SCALEF32|SCREEN)"
 )
 
@@ -44,10 +46,12 @@ def plain_cases(maker, report):
                     cases += maker.vector(encoding, name, extra=signs)
             except Unsupported as e:
                 report.append((maker.target, encoding, name, str(e)))
-            except Exception as e:
-                import traceback
-                report.append((maker.target, encoding, name, 'CRASH '+repr(e)+' '+traceback.format_exc().split(chr(10))[-4]))
     return cases
+
+
+def all_cases(maker, report):
+    return (plain_cases(maker, report) + written_cases(maker, report) + packed_cases(maker, report)
+            + word_select_cases(maker) + Lanes(maker).all() + special_cases(maker, report))
 
 
 def main():
@@ -57,27 +61,23 @@ def main():
     arguments = arguments.parse_args()
     if arguments.tinygrad:
         sys.path.insert(0, arguments.tinygrad)
-    manuals, report, groups, counts = {}, [], {}, {}
+    made, report, groups, counts = {}, [], {}, {}
     for target, (manual, _) in TARGETS.items():
-        if manual not in manuals:
-            manuals[manual] = Manual(manual)
-        maker = Maker(target, manuals[manual])
-        cases = plain_cases(maker, report) + written_cases(maker, report) + packed_cases(maker, report) + word_select_cases(maker)
+        if manual not in made:
+            made[manual] = all_cases(Maker(target, Manual(manual)), report)
+        cases = made[manual]
         texts, refused = canonical(target, [c.asm for c in cases])
         report += [(target, "refused", cases[i].asm, why) for i, why in refused.items()]
         for case, text in zip(cases, texts):
             if text is None:
                 continue
             record = {"in": case.before, "out": case.after}
-            if case.ulp:
-                record["ulp"] = case.ulp
-            if case.error:
-                record["error"] = case.error
-            if case.rows:
-                record["rows"] = case.rows
-            spelled = groups.setdefault(json.dumps(record, sort_keys=True), {}).setdefault(target, [])
-            if text not in spelled:
-                spelled.append(text)
+            for key in ("ulp", "error", "rows"):
+                if getattr(case, key):
+                    record[key] = getattr(case, key)
+            targets = groups.setdefault(json.dumps(record, sort_keys=True), {}).setdefault(text, [])
+            if target not in targets:
+                targets.append(target)
                 counts[target] = counts.get(target, 0) + 1
     write(groups)
     print("cases:", counts, "records:", len(groups), "bytes:", OUTPUT.stat().st_size)
@@ -91,7 +91,10 @@ def write(groups):
     for text, spelled in groups.items():
         record = json.loads(text)
         used.update(v for v in record["in"].values() if not v.startswith("="))
-        lines.append((sorted(next(iter(spelled.values()))), {"asm": spelled, **record}))
+        by_targets = {}
+        for asm, targets in spelled.items():
+            by_targets.setdefault(" ".join(targets), []).append(asm)
+        lines.append((min(spelled), {"asm": by_targets, **record}))
     lines.sort(key=lambda line: line[0])
     columns = {name: words(name) for name in sorted(used)}
     OUTPUT.parent.mkdir(parents=True, exist_ok=True)

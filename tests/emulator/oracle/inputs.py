@@ -1,4 +1,5 @@
-"""Columns of 32 input words, one row per lane: edge cases first, then seeded random values."""
+"""Columns of input words, one row per lane: edge cases first, then seeded random values. A column has 32 rows, or 64
+for the instructions that look across lanes."""
 
 import random
 import zlib
@@ -161,6 +162,12 @@ def column(kind, index):
         return [draw() | draw() << 16 for _ in range(ROWS)]
     if kind == "f32.small":
         return [single(Fraction(rng.randint(-64, 64), 4)) for _ in range(ROWS)]
-    if kind == "lane":
-        return [(i * 5 + 3) % 64 if i < 24 else rng.getrandbits(32) for i in range(ROWS)]
+    if kind == "wide":  # one word for each of 64 lanes, a float and an integer of no special kind
+        return [normal(rng, -3, 3, single) for _ in range(64)]
+    if kind == "lanes":  # byte addresses of lanes, each lane once
+        order = list(range(32))
+        rng.shuffle(order)
+        return [4 * v for v in order] + [4 * (v + 32) for v in order[::-1]]
+    if kind == "addresses":  # byte addresses of lanes, some met twice, some beyond the wave
+        return [rng.randrange(0, 512) for _ in range(64)]
     raise KeyError(kind)

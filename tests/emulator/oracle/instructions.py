@@ -16,8 +16,12 @@ CORRECTIONS = [
     (r"V_RNDNE_F(16|32|64)|S_RNDNE_F(16|32)", lambda m: "D0.f{0} = round_even(S0.f{0})".format(m[1] or m[2])),
     # 2 ** S1 overflows before the product does
     (r"V_LDEXP_F(16|32|64)", lambda m: "D0.f{0} = ldexp(S0.f{0}, S1.i{1})".format(m[1], 16 if m[1] == "16" else 32)),
-    # the operands of v_fma_mix and v_mad_mix are named S[i] but never assigned; 1.0 / S1 is meant in f32
-    (r"V_DIV_SCALE_F(32)", None),
+    # 1.0 / S1 is meant in f32, as in the earlier manuals' "1 / S1.f == DENORM.f"
+    (r"V_DIV_SCALE_F32", ("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32")),
+    # gfx90a and gfx942 have the fused instruction under this opcode, v_fma_mix_*
+    (r"V_MAD_MIX(LO|HI)?_F(16|32)", ("in[0] * in[1] + in[2]", "fma(in[0], in[1], in[2])")),
+    # S2 is the destination
+    (r"V_FMAC_DX9_ZERO_F32", ("S2.f32", "D0.f32")),
 ]
 
 
@@ -53,10 +57,10 @@ class Manual:
             text = self.source(encoding, name)
             for pattern, make in CORRECTIONS:
                 m = re.match(f"({pattern})(_E32|_E64)?$", name)
-                if m and make:
-                    text = make(re.match(pattern, name))
+                if m and isinstance(make, tuple):
+                    text = text.replace(*make)
                 elif m:
-                    text = text.replace("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32")
+                    text = make(re.match(pattern, name))
             self.programs[key] = pseudocode.parse(text)
         return self.programs[key]
 

@@ -40,7 +40,7 @@ VOP2Op V_ASHRREV_I32_E32 31 v2
 VOP2Op V_SUBREV_NC_U32_E32 32 v2
 VOP2Op V_MUL_U32_U24_E32 12 v2
 VOP2Op V_CNDMASK_B32_E32 0 v2
-VOP2Op V_CNDMASK_B32_E32 s4 v2
+VOP2Op V_CNDMASK_B32_E32 -1 v2
 VOP2Op V_CNDMASK_B32_E32 0x7f800000 v2
 VOP1Op V_MOV_B32_E32 s4
 VOP1Op V_MOV_B32_E32 0
@@ -81,11 +81,11 @@ VOP3Op V_FMA_F32 v0 v2 v4 clamp
 VOP3Op V_FMA_F64 -v[0:1] v[2:3] |v[4:5]|
 VOP3Op V_FMA_F64 v[0:1] 1.0 v[4:5]
 VOP3Op V_ADD_F64 v[0:1] -v[2:3]
-VOP3Op V_ADD_F64 v[0:1] 0.15915494
+VOP3Op V_ADD_F64 v[0:1] 0.15915494309189532
 VOP3Op V_ADD_F64 v[0:1] -4.0
 VOP3Op V_MUL_F64 s[0:1] v[2:3]
 VOP3Op V_MUL_F64 v[0:1] |v[2:3]|
-VOP2Op V_ADD_F64_E32 0.15915494 v[2:3]
+VOP2Op V_ADD_F64_E32 0.15915494309189532 v[2:3]
 VOP2Op V_MUL_F64_E32 s[0:1] v[2:3]
 VOP3Op V_LDEXP_F32 -v0 v2
 VOP3Op V_LDEXP_F32 v0 32
@@ -137,6 +137,7 @@ VOP3Op V_PERM_B32 v0 v2 0x5040100
 VOP3Op V_PERM_B32 v0 s2 s4
 VOP3Op V_PERM_B32 0 v2 v4
 VOP3Op V_AND_OR_B32 v0 15 v4
+VOP3Op V_AND_OR_B32 v0 s2 v4
 VOP3Op V_AND_OR_B32 v0 0xf0f0f0f s4
 VOP3Op V_OR3_B32 v0 v2 128
 VOP3Op V_ADD3_U32 v0 s2 64
@@ -361,7 +362,8 @@ def mixed_cases(maker):
                 source.rows = [(v & ~sign if a else v) ^ (sign if n else 0) for v in source.rows]
                 source.text = text
             suffix = bits_text("op_sel", select, "000") + bits_text("op_sel_hi", select_high, "000")
-            cases += maker.vector("VOP3POp", name, sources, suffix, extra={
+            mnemonic = name.lower().replace("v_mad", "v_fma")
+            cases += maker.vector("VOP3POp", name, sources, suffix, mnemonic, extra={
                 "OPSEL": Bits(int(select[::-1], 2), 3), "OPSEL_HI": Bits(int(select_high[::-1], 2), 3)})
     return cases
 
