@@ -19,7 +19,8 @@ use rocmforge::gguf::TensorType;
 const TESTS: &[Test] = &[
     Test::new("pool_hands_out_parts_that_do_not_overlap", parts_do_not_overlap),
     Test::new("pool_reserves_in_one_piece", reserves_in_one_piece),
-    Test::new("pool_exhausted_says_so_and_stays_usable", exhaustion),
+    Test::new("pool_exhausted_says_so_and_stays_usable", exhaustion)
+        .env(&[("ROCMFORGE_EMULATOR_MEMORY", "256M")]),
     Test::new("staging_carries_any_length", staging),
     Test::new("copies_of_any_part", copies_of_any_part),
     Test::new("parts_beyond_a_buffer_are_refused", parts_beyond_a_buffer_are_refused),
@@ -28,7 +29,8 @@ const TESTS: &[Test] = &[
     Test::new("graph_reads_its_parameters_anew", graph_parameters),
     Test::new("graph_failed_leaves_the_stream_usable", graph_failed),
     Test::new("graph_switched_off", graph_switched_off).env(&[(graph::SWITCH, "0")]),
-    Test::new("graph_off_where_launches_are_synchronous", graph_switched_off).env(&[("HIP_LAUNCH_BLOCKING", "1")]),
+    Test::new("graph_off_where_launches_are_synchronous", graph_switched_off)
+        .env(&[("HIP_LAUNCH_BLOCKING", "1")]),
     Test::new("loader_refuses_what_is_not_the_tensor", loader_refuses),
     Test::new("many_threads_share_a_card", threads),
 ];

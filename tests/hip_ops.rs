@@ -131,7 +131,10 @@ fn copies(gpu: &Gpu) {
             ops::copy(&gpu.stream, from, to).unwrap();
             let got = gpu.read::<u8>(&output);
             let n = n as usize;
-            assert!(got[1..n - 4] == src[3..n - 2] && got[0] == 0xff && got[n - 4..] == [0xff; 4], "{n} bytes");
+            assert!(
+                got[1..n - 4] == src[3..n - 2] && got[0] == 0xff && got[n - 4..] == [0xff; 4],
+                "{n} bytes"
+            );
         }
     }
 }
@@ -175,7 +178,7 @@ fn conversions(gpu: &Gpu) {
 fn read(gpu: &Gpu) {
     for n in [4, 100, 8192, 8196, gpu.pick(30_000_000, 30_000)] {
         let src = words(&mut Rng(4), n);
-        let (input, output) = (gpu.input(&src), gpu.output::<u32>(ops::read_blocks(4 * n as u64) as usize));
+        let (input, output) = (gpu.input(&src), gpu.output::<u32>(ops::read_words(4 * n as u64) as usize));
         ops::read(&gpu.stream, input.span(), output.span()).unwrap();
         let xor = |words: &[u32]| words.iter().fold(0, |all, word| all ^ word);
         assert_eq!(xor(&gpu.read(&output)), xor(&src), "{n} words");
@@ -191,7 +194,8 @@ fn split(gpu: &Gpu) {
             let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
             let on_device = gpu.bytes(weight.span());
             for (plane, (at, field)) in fields.iter().enumerate() {
-                let want: Vec<u8> = bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect();
+                let want: Vec<u8> =
+                    bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect();
                 let first = weight.layout().offsets[plane] as usize;
                 let got = &on_device[first..first + want.len()];
                 assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
@@ -249,9 +253,15 @@ fn rms_norm(gpu: &Gpu) {
 }
 
 fn add(gpu: &Gpu) {
-    for (n, period) in
-        [(1, 1), (100, 100), (1000, 7), (1030, 1030), (5000, 1024), (5000, 1000), (gpu.pick(9_000_000, 9000), 3000)]
-    {
+    for (n, period) in [
+        (1, 1),
+        (100, 100),
+        (1000, 7),
+        (1030, 1030),
+        (5000, 1024),
+        (5000, 1000),
+        (gpu.pick(9_000_000, 9000), 3000),
+    ] {
         let mut rng = Rng(8);
         let (a, b) = (floats(&mut rng, n, 1.0), floats(&mut rng, period, 1.0));
         let want: Vec<f32> = a.iter().zip(b.iter().cycle()).map(|(a, b)| a + b).collect();
@@ -267,7 +277,8 @@ fn add(gpu: &Gpu) {
 
 fn glu(gpu: &Gpu) {
     for activation in [Activation::Silu, Activation::Gelu] {
-        for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)] {
+        for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)]
+        {
             let mut rng = Rng(9);
             let (gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
             let mut want = vec![0.0; n];
@@ -446,7 +457,14 @@ fn quantize(gpu: &Gpu) {
 }
 
 /// (products of the weights with `x`, n x rows) by the definition.
-fn products(ty: TensorType, bytes: &[u8], x: &[f32], bias: Option<&[f32]>, rows: usize, cols: usize) -> Vec<f32> {
+fn products(
+    ty: TensorType,
+    bytes: &[u8],
+    x: &[f32],
+    bias: Option<&[f32]>,
+    rows: usize,
+    cols: usize,
+) -> Vec<f32> {
     let row_bytes = ty.row_bytes(cols).unwrap();
     let mut out = vec![0.0; x.len() / cols * rows];
     let row = |r: usize, w: &mut [f32]| dequant::row(ty, &bytes[r * row_bytes..][..row_bytes], w);

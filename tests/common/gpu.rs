@@ -4,10 +4,9 @@
 //! The emulator, libamdhip64.so, is a dev-dependency: cargo builds it beside the test binaries. A test binary in
 //! GPU mode needs no file but itself.
 
-use std::cell::RefCell;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use rocmforge::device::hip::card::{Card, Choice};
@@ -77,10 +76,11 @@ pub fn main(tests: &'static [Test]) -> ExitCode {
             for test in tests {
                 let trial = move || {
                     let mut command = Command::new(std::env::current_exe()?);
-                    command.env("ROCMFORGE_HIP_LIBRARY", emulator()?).env("ROCMFORGE_EMULATE", arch);
+                    command.env("ROCMFORGE_HIP_LIBRARY", emulator()?).env("ROCMFORGE_EMULATOR_CARD", arch);
                     in_child(test, &mut command)
                 };
-                trials.push(Trial::test(format!("{arch}::{}", test.name), trial).with_ignored_flag(test.slow));
+                trials
+                    .push(Trial::test(format!("{arch}::{}", test.name), trial).with_ignored_flag(test.slow));
             }
         }
     }
@@ -129,7 +129,7 @@ pub struct Gpu {
     pub card: Arc<Card>,
     pub pool: Arc<Pool>,
     pub stream: Stream,
-    staging: RefCell<Staging>,
+    staging: Mutex<Staging>,
 }
 
 /// Bytes before and behind an output that no kernel may write.
@@ -143,7 +143,7 @@ impl Gpu {
         let card = Card::open(&Choice::Best).unwrap_or_else(|error| panic!("no card to test on: {error}"));
         let pool = Pool::with_chunks(Arc::clone(&card), 1);
         let stream = Stream::new(&card).unwrap();
-        let staging = RefCell::new(Staging::with_halves(&card, 1 << 20).unwrap());
+        let staging = Mutex::new(Staging::with_halves(&card, 1 << 20).unwrap());
         Gpu { card, pool, stream, staging }
     }
 
@@ -161,8 +161,11 @@ impl Gpu {
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_bytes()).collect();
         self.pool.trim().unwrap();
         let size = (bytes.len() as u64).next_multiple_of(256).max(256);
-        let input =
-            Input { first: (size - bytes.len() as u64) / 16 * 16, bytes: bytes.len() as u64, buffer: self.alloc(size) };
+        let input = Input {
+            first: (size - bytes.len() as u64) / 16 * 16,
+            bytes: bytes.len() as u64,
+            buffer: self.alloc(size),
+        };
         self.write(input.span(), &bytes);
         input
     }
@@ -192,12 +195,12 @@ impl Gpu {
 
     pub fn bytes(&self, span: Span<'_>) -> Vec<u8> {
         let mut bytes = vec![0; span.bytes() as usize];
-        self.staging.borrow_mut().download(&self.stream, span, &mut bytes).unwrap();
+        self.staging.lock().unwrap().download(&self.stream, span, &mut bytes).unwrap();
         bytes
     }
 
     pub fn write(&self, span: Span<'_>, bytes: &[u8]) {
-        self.staging.borrow_mut().upload(&self.stream, bytes, span).unwrap();
+        self.staging.lock().unwrap().upload(&self.stream, bytes, span).unwrap();
     }
 
     fn alloc(&self, bytes: u64) -> Buffer {
@@ -226,7 +229,6 @@ impl Output {
     pub fn span(&self) -> Span<'_> {
         self.buffer.span().part(GUARD..GUARD + self.bytes).unwrap()
     }
-
 }
 
 pub trait Element: Copy {

@@ -56,7 +56,11 @@ impl Event {
         // SAFETY: a live event of the thread's device.
         let outcome = unsafe { self.card.api().event_synchronize(self.raw) };
         // success tells nothing of what was launched behind the event, on whichever stream
-        if outcome.is_ok() { Ok(()) } else { self.card.check_waited(outcome, (std::ptr::null_mut() as hipStream_t).into()) }
+        if outcome.is_ok() {
+            Ok(())
+        } else {
+            self.card.check_waited(outcome, (std::ptr::null_mut() as hipStream_t).into())
+        }
     }
 
     /// Seconds from `start` to this event; both are recorded with timing and passed.

@@ -25,9 +25,7 @@ pub fn transpose(stream: &Stream, src: Span<'_>, dst: Span<'_>, rows: usize, col
         return Ok(());
     }
     let (rows, cols) = (dim("rows", rows)?, dim("cols", cols)?);
-    // columns of tiles are one block each; rows of tiles repeat where the grid's y is limited
-    let limit = u64::from(stream.card().limits().max_grid[1]);
-    let grid = [u64::from(cols).div_ceil(32), u64::from(rows).div_ceil(32).min(limit), 1];
+    let grid = transpose_grid(rows, cols).map(u64::from);
     launch(stream, TRANSPOSE_F32, grid, &TransposeArgs { src: src.ptr(), dst: dst.ptr(), rows, cols })
 }
 
@@ -56,24 +54,35 @@ pub fn convert(
     };
     holds("src", src, &[n], from)?;
     holds("dst", dst, &[n], to)?;
-    strided(stream, kernel, n as u64, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n: n as u64 })
+    let n = n as u64;
+    over(stream, kernel, n, 2048, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
 /// dst = src, by a kernel (`Stream::copy` asks the runtime).
 pub fn copy(stream: &Stream, src: Span<'_>, dst: Span<'_>) -> Result<()> {
     holds("dst", dst, &[src.bytes() as usize], 1)?;
     let n = src.bytes();
-    strided(stream, COPY_U8, n.div_ceil(16), &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
+    over(stream, COPY_U8, n, 16_384, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
-/// Reads all of `src`, a multiple of 16 bytes: a measure of bandwidth. dst has 4 bytes for each of `blocks` blocks.
-pub fn read(stream: &Stream, src: Span<'_>, dst: Span<'_>, blocks: u32) -> Result<()> {
-    holds("dst", dst, &[blocks as usize], 4)?;
-    if !src.bytes().is_multiple_of(16) || !src.ptr().0.is_multiple_of(16) {
-        return Err(Error::param(format!("{} bytes to read are not whole 16 bytes", src.bytes())));
+/// Bytes that a group of [`read`] takes.
+const READ_SHARE: u64 = 32_768;
+
+/// Words that [`read`] leaves of `bytes` bytes.
+pub fn read_words(bytes: u64) -> u64 {
+    bytes.div_ceil(READ_SHARE)
+}
+
+/// Reads all of `src`, a multiple of 16 bytes: a measure of bandwidth. dst (u32): [`read_words`] words, the xor of
+/// the words of each share.
+pub fn read(stream: &Stream, src: Span<'_>, dst: Span<'_>) -> Result<()> {
+    let n = src.bytes();
+    holds("dst", dst, &[read_words(n) as usize], 4)?;
+    is_aligned("src", src, 16)?;
+    if !n.is_multiple_of(16) {
+        return Err(Error::param(format!("{n} bytes to read are not whole 16 bytes")));
     }
-    let args = ReadArgs { src: src.ptr(), dst: dst.ptr(), n: src.bytes() };
-    launch(stream, READ_BYTES, [u64::from(blocks), 1, 1], &args)
+    over(stream, READ_BYTES, n, READ_SHARE, &ReadArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
 /// Whether a weight of this type is split into planes, rather than one plane of values.
@@ -108,9 +117,8 @@ pub(super) fn split(
 ) -> Result<()> {
     let kernel = split_kernel(ty).ok_or_else(|| Error::Internal(format!("no kernel splits {ty}")))?;
     holds("src", src, &[n_blocks as usize, ty.block_bytes()], 1)?;
-    // a block is some hundred bytes: several threads' work
-    let threads = n_blocks * ty.block_bytes().div_ceil(16) as u64;
-    strided(stream, kernel, threads, &SplitArgs { src: src.ptr(), planes, n_blocks })
+    is_aligned("src", src, 4)?;
+    over(stream, kernel, n_blocks, 256, &SplitArgs { src: src.ptr(), planes, n_blocks })
 }
 
 /// dst[t] (f32) = row tokens[t] (u32) of `w`; NaN where there is no such row.
@@ -138,9 +146,8 @@ pub fn embed(stream: &Stream, w: &Weight, tokens: Span<'_>, dst: Span<'_>, n: us
         return Ok(());
     }
     let (rows, cols) = (dim("rows", w.rows())?, dim("cols", w.cols())?);
-    let n = dim("n", n)?;
-    let args = EmbedArgs { w: w.planes(), tokens: tokens.ptr(), dst: dst.ptr(), n, rows, cols };
-    launch(stream, kernel, [u64::from(n), 1, 1], &args)
+    let args = EmbedArgs { w: w.planes(), tokens: tokens.ptr(), dst: dst.ptr(), rows, cols };
+    launch(stream, kernel, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
 }
 
 /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for n rows of `width`. In place allowed.
@@ -159,29 +166,21 @@ pub fn rms_norm(
     if n == 0 || width == 0 {
         return Ok(());
     }
-    let (n, width) = (dim("n", n)?, dim("width", width)?);
-    let args = RmsNormArgs { x: x.ptr(), weight: weight.ptr(), dst: dst.ptr(), n, width, eps };
-    launch(stream, RMS_NORM_F32, [u64::from(n), 1, 1], &args)
+    let width = dim("width", width)?;
+    let args = RmsNormArgs { x: x.ptr(), weight: weight.ptr(), dst: dst.ptr(), width, eps };
+    launch(stream, RMS_NORM_F32, [n as u64, 1, 1], &args)
 }
 
 /// dst[i] = a[i] + b[i % period], i < n. In place allowed.
-pub fn add(
-    stream: &Stream,
-    a: Span<'_>,
-    b: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-    period: usize,
-) -> Result<()> {
+pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, period: usize) -> Result<()> {
     holds("a", a, &[n], 4)?;
     holds("b", b, &[period.min(n)], 4)?;
     holds("dst", dst, &[n], 4)?;
     if period == 0 {
         return Err(Error::param("a period of 0"));
     }
-    let args =
-        AddArgs { a: a.ptr(), b: b.ptr(), dst: dst.ptr(), n: n as u64, period: period as u64 };
-    strided(stream, ADD_F32, n as u64, &args)
+    let args = AddArgs { a: a.ptr(), b: b.ptr(), dst: dst.ptr(), n: n as u64, period: period as u64 };
+    over(stream, ADD_F32, n as u64, 1024, &args)
 }
 
 /// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed.
@@ -201,7 +200,7 @@ pub fn glu(
         holds(name, span, &[n], 4)?;
     }
     let args = GluArgs { gate: gate.ptr(), up: up.ptr(), dst: dst.ptr(), n: n as u64 };
-    strided(stream, kernel, n as u64, &args)
+    over(stream, kernel, n as u64, 1024, &args)
 }
 
 /// The heads that [`rope`] turns.
@@ -238,17 +237,15 @@ pub fn rope(
     if n == 0 || n_heads == 0 || n_rot == 0 {
         return Ok(());
     }
-    let (n, n_heads) = (dim("n", n)?, dim("n_heads", n_heads)?);
     let args = RopeArgs {
         x: x.ptr(),
         positions: positions.ptr(),
         table: table.ptr(),
-        n,
-        n_heads,
+        n_heads: dim("n_heads", n_heads)?,
         head_dim: dim("head_dim", head_dim)?,
         n_rot: dim("n_rot", n_rot)?,
     };
-    launch(stream, kernel, [u64::from(n), u64::from(n_heads), 1], &args)
+    launch(stream, kernel, [n as u64, n_heads as u64, 1], &args)
 }
 
 /// dst[r] = softmax(scale * x[r]), for n rows of `width`. In place allowed.
@@ -265,9 +262,8 @@ pub fn softmax(
     if n == 0 || width == 0 {
         return Ok(());
     }
-    let (n, width) = (dim("n", n)?, dim("width", width)?);
-    let args = SoftmaxArgs { x: x.ptr(), dst: dst.ptr(), n, width, scale };
-    launch(stream, SOFTMAX_F32, [u64::from(n), 1, 1], &args)
+    let args = SoftmaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)?, scale };
+    launch(stream, SOFTMAX_F32, [n as u64, 1, 1], &args)
 }
 
 /// dst[r] (u32) = index of the largest of x[r], the first of equals, for n rows of `width` > 0.
@@ -280,8 +276,8 @@ pub fn arg_max(stream: &Stream, x: Span<'_>, dst: Span<'_>, n: usize, width: usi
     if n == 0 {
         return Ok(());
     }
-    let (n, width) = (dim("n", n)?, dim("width", width)?);
-    launch(stream, ARG_MAX_F32, [u64::from(n), 1, 1], &ArgMaxArgs { x: x.ptr(), dst: dst.ptr(), n, width })
+    let args = ArgMaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)? };
+    launch(stream, ARG_MAX_F32, [n as u64, 1, 1], &args)
 }
 
 /// n rows of `cols` activations rounded to 8 bits in blocks of [`Q8_BLOCK`]: `q` i8 n x cols, `ds` f32 pairs
@@ -298,7 +294,9 @@ impl Quantized<'_> {
             return Err(Error::param(format!("{cols} activations are not whole blocks of {Q8_BLOCK}")));
         }
         holds("q", self.q, &[n, cols], 1)?;
-        holds("ds", self.ds, &[n, cols / Q8_BLOCK], 8)
+        holds("ds", self.ds, &[n, cols / Q8_BLOCK], 8)?;
+        is_aligned("q", self.q, 16)?;
+        is_aligned("ds", self.ds, 16)
     }
 }
 
@@ -306,13 +304,10 @@ impl Quantized<'_> {
 pub fn quantize(stream: &Stream, x: Span<'_>, dst: Quantized<'_>, n: usize, cols: usize) -> Result<()> {
     holds("x", x, &[n, cols], 4)?;
     dst.holds(n, cols)?;
-    if n == 0 || cols == 0 {
-        return Ok(());
-    }
-    let blocks = n as u64 * (cols / Q8_BLOCK) as u64; // below the bytes of x, which fit u64
-    let (n, cols) = (dim("n", n)?, dim("cols", cols)?);
-    let args = QuantizeArgs { x: x.ptr(), q: dst.q.ptr(), ds: dst.ds.ptr(), n, cols };
-    launch(stream, QUANTIZE_Q8, [blocks.div_ceil(8), 1, 1], &args)
+    is_aligned("x", x, 16)?;
+    let n_blocks = n as u64 * (cols / Q8_BLOCK) as u64; // below the bytes of x, which fit u64
+    let args = QuantizeArgs { x: x.ptr(), q: dst.q.ptr(), ds: dst.ds.ptr(), n_blocks };
+    over(stream, QUANTIZE_Q8, n_blocks, 32, &args)
 }
 
 /// Matrix-vector kernels of a type, for at most 1, 2, 4 and 8 tokens; None where there are none.
@@ -350,8 +345,9 @@ pub fn matvec(
     let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
     let args =
         MatVecArgs { w: w.planes(), q: x.q.ptr(), ds: x.ds.ptr(), bias, dst: dst.ptr(), rows, cols, n };
-    let grid = [u64::from(rows).div_ceil(matvec_rows(w.ty(), cols, n)), 1, 1];
-    launch(stream, kernel, grid, &args)
+    // 16 bytes of quants
+    let unit_cols = if w.ty() == TensorType::Q8_0 { 16 } else { 32 };
+    over(stream, kernel, u64::from(rows), u64::from(matvec_rows(unit_cols, cols)), &args)
 }
 
 /// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r] by matrix tiles; w and x f16.
@@ -367,12 +363,15 @@ pub fn matmul_f16(
         return Err(Error::Internal(format!("f16 tiles of a {} weight", w.ty())));
     }
     holds("x", x, &[n, w.cols()], 2)?;
+    is_aligned("x", x, 16)?;
+    if !w.cols().is_multiple_of(8) {
+        return Err(Error::param(format!("{} columns are not whole 16 bytes", w.cols())));
+    }
     if n == 0 {
         return Ok(());
     }
     let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args =
-        MatMulF16Args { w: w.planes().0[0], x: x.ptr(), bias, dst: dst.ptr(), rows, cols, n };
+    let args = MatMulF16Args { w: w.planes().0[0], x: x.ptr(), bias, dst: dst.ptr(), rows, cols, n };
     launch(stream, MATMUL_F16, tiles(rows, n), &args)
 }
 
@@ -418,21 +417,15 @@ fn tiles(rows: u32, n: u32) -> [u64; 3] {
     [u64::from(rows).div_ceil(64), u64::from(n).div_ceil(64), 1]
 }
 
-/// Launches a kernel that strides over its elements: at most as many blocks as keep the card full.
-fn strided<A: Args>(stream: &Stream, kernel: Kernel<A>, n: u64, args: &A) -> Result<()> {
+/// Launches a kernel of which a group takes `share` of `n`.
+fn over<A: Args>(stream: &Stream, kernel: Kernel<A>, n: u64, share: u64, args: &A) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
-    let block = u64::from(kernel.signature().block[0]);
-    let full = u64::from(stream.card().limits().compute_units) * BLOCKS_PER_UNIT;
-    launch(stream, kernel, [n.div_ceil(block).min(full), 1, 1], args)
+    launch(stream, kernel, [n.div_ceil(share), 1, 1], args)
 }
 
-/// Blocks of 256 threads that a compute unit holds at once (8) and as many waiting, so that the last ones to end
-/// leave little of the card idle.
-const BLOCKS_PER_UNIT: u64 = 16;
-
-/// `span` holds shape's product of elements of `size` bytes.
+/// `span` holds shape's product of elements of `size` bytes, aligned to them.
 fn holds(name: &str, span: Span<'_>, shape: &[usize], size: u64) -> Result<()> {
     let bytes = shape.iter().try_fold(size, |bytes, n| bytes.checked_mul(*n as u64));
     if bytes.is_none_or(|bytes| bytes > span.bytes()) {
@@ -441,7 +434,7 @@ fn holds(name: &str, span: Span<'_>, shape: &[usize], size: u64) -> Result<()> {
             span.bytes()
         )));
     }
-    Ok(())
+    is_aligned(name, span, size)
 }
 
 /// `Card::launch` for arguments that the functions above have checked.
@@ -449,6 +442,14 @@ fn launch<A: Args>(stream: &Stream, kernel: Kernel<A>, grid: [u64; 3], args: &A)
     // SAFETY: the stream is alive and its card the buffers'; every address is of a span that `holds` found as long as
     // the kernel reaches with these dimensions. That buffers outlive the work is what `Buffer` asks of its owner.
     unsafe { stream.card().launch(stream.raw(), kernel, grid, 0, args) }
+}
+
+/// `span` starts at a multiple of what the kernel loads at a time.
+fn is_aligned(name: &str, span: Span<'_>, bytes: u64) -> Result<()> {
+    if span.ptr().0.is_multiple_of(bytes) {
+        return Ok(());
+    }
+    Err(Error::param(format!("{name} starts at {:#x}, not at a multiple of {bytes}", span.ptr().0)))
 }
 
 fn dim(name: &str, value: usize) -> Result<u32> {

@@ -78,8 +78,7 @@ impl Stream {
         }
         self.card.enter()?;
         // SAFETY: `dst` lies in a live buffer.
-        self.card
-            .check(unsafe { self.card.api().memset(dst.ptr().0, value, dst.bytes() as usize, self.raw) })
+        self.card.check(unsafe { self.card.api().memset(dst.ptr().0, value, dst.bytes() as usize, self.raw) })
     }
 }
 

@@ -61,6 +61,8 @@ pub struct Loader {
 
 /// Blocks are split in pieces of a multiple of this, so that each piece's planes start 16-byte aligned.
 const PIECE_BLOCKS: u64 = 256;
+/// Bytes of a block of Q6_K.
+const LARGEST_BLOCK: u64 = 210;
 
 impl Loader {
     pub fn new(pool: &Arc<Pool>) -> Result<Self> {
@@ -69,6 +71,9 @@ impl Loader {
 
     /// Moves at most half of `staging` at a time; that must hold 256 blocks of any type.
     pub fn with_staging(pool: &Arc<Pool>, staging: Staging) -> Result<Self> {
+        if (staging.half_bytes() as u64) < PIECE_BLOCKS * LARGEST_BLOCK {
+            return Err(Error::param(format!("staging of {} bytes is too small", staging.half_bytes())));
+        }
         let blocks = pool.alloc(staging.half_bytes() as u64, "blocks on their way to a GPU")?;
         Ok(Loader { pool: Arc::clone(pool), stream: Stream::new(pool.card())?, staging, blocks })
     }
@@ -108,13 +113,9 @@ impl Loader {
 
     fn split(&mut self, weight: &Weight, bytes: &[u8]) -> Result<()> {
         let block_bytes = weight.ty().block_bytes();
-        let pieces = self.staging.half_bytes() as u64 / block_bytes as u64 / PIECE_BLOCKS;
-        if pieces == 0 {
-            return Err(Error::Internal(format!("staging of {} bytes", self.staging.half_bytes())));
-        }
-        let piece_blocks = pieces * PIECE_BLOCKS;
+        let pieces = self.staging.half_bytes() / (block_bytes * PIECE_BLOCKS as usize);
         let mut first = 0;
-        for piece in bytes.chunks(piece_blocks as usize * block_bytes) {
+        for piece in bytes.chunks(pieces * PIECE_BLOCKS as usize * block_bytes) {
             let blocks = self.blocks.span().first(piece.len() as u64)?;
             self.staging.upload(&self.stream, piece, blocks)?;
             let planes = weight.layout.planes(weight.span().ptr(), first);

@@ -96,14 +96,7 @@ impl Pool {
     }
 
     /// A new chunk of `wanted` bytes, of `size` where the device has no more, and `size` bytes taken from it.
-    fn grow(
-        &self,
-        chunks: &mut Vec<Chunk>,
-        size: u64,
-        wanted: u64,
-        bytes: u64,
-        what: &str,
-    ) -> Result<Ptr> {
+    fn grow(&self, chunks: &mut Vec<Chunk>, size: u64, wanted: u64, bytes: u64, what: &str) -> Result<Ptr> {
         let mut attempt = self.ask(wanted)?;
         if attempt.is_none() {
             self.release_empty(chunks)?;
@@ -125,6 +118,9 @@ impl Pool {
     /// An allocation of the runtime; None where it has no such memory.
     fn ask(&self, bytes: u64) -> Result<Option<Ptr>> {
         self.card.enter()?;
+        if bytes > self.card.limits().memory_total {
+            return Ok(None);
+        }
         let mut address = 0;
         // SAFETY: the address of an integer to fill.
         let outcome = unsafe { self.card.api().malloc(&mut address, bytes as usize) };
