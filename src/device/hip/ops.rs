@@ -310,16 +310,23 @@ pub fn quantize(stream: &Stream, x: Span<'_>, dst: Quantized<'_>, n: usize, cols
     over(stream, QUANTIZE_Q8, n_blocks, 32, &args)
 }
 
-/// Matrix-vector kernels of a type, for at most 1, 2, 4 and 8 tokens; None where there are none.
-pub fn matvec_kernels(ty: TensorType) -> Option<[Kernel<MatVecArgs>; 4]> {
+/// The matrix-vector kernel of a type for 1 to [`MATVEC_MAX_N`] tokens.
+pub fn matvec_kernel(ty: TensorType, n: usize) -> Result<Kernel<MatVecArgs>> {
     use TensorType::*;
-    Some(match ty {
+    let by_tokens = match ty {
         Q8_0 => [MATVEC_Q8_0_N1, MATVEC_Q8_0_N2, MATVEC_Q8_0_N4, MATVEC_Q8_0_N8],
         Q4_0 => [MATVEC_Q4_0_N1, MATVEC_Q4_0_N2, MATVEC_Q4_0_N4, MATVEC_Q4_0_N8],
         Q4_K => [MATVEC_Q4_K_N1, MATVEC_Q4_K_N2, MATVEC_Q4_K_N4, MATVEC_Q4_K_N8],
         Q6_K => [MATVEC_Q6_K_N1, MATVEC_Q6_K_N2, MATVEC_Q6_K_N4, MATVEC_Q6_K_N8],
-        _ => return None,
-    })
+        other => return Err(Error::Internal(format!("no matrix-vector kernel for {other}"))),
+    };
+    match n {
+        1 => Ok(by_tokens[0]),
+        2 => Ok(by_tokens[1]),
+        3..=4 => Ok(by_tokens[2]),
+        5..=MATVEC_MAX_N => Ok(by_tokens[3]),
+        _ => Err(Error::param(format!("{n} tokens; a matrix-vector kernel takes 1 to {MATVEC_MAX_N}"))),
+    }
 }
 
 /// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r], for n <= [`MATVEC_MAX_N`] tokens.
@@ -331,16 +338,10 @@ pub fn matvec(
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let kernels = matvec_kernels(w.ty())
-        .ok_or_else(|| Error::Internal(format!("no matrix-vector kernel for {}", w.ty())))?;
-    let kernel = match n {
-        0 => return Ok(()),
-        1 => kernels[0],
-        2 => kernels[1],
-        3..=4 => kernels[2],
-        5..=MATVEC_MAX_N => kernels[3],
-        _ => return Err(Error::param(format!("{n} tokens; a matrix-vector kernel takes {MATVEC_MAX_N}"))),
-    };
+    if n == 0 {
+        return Ok(());
+    }
+    let kernel = matvec_kernel(w.ty(), n)?;
     x.holds(n, w.cols())?;
     let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
     let args =

@@ -43,6 +43,16 @@ impl Weight {
         self.layout.planes(self.buffer.span().ptr(), 0)
     }
 
+    /// The same weight at another place.
+    pub fn duplicate(&self, stream: &Stream, what: &str) -> Result<Weight> {
+        let copy = Weight {
+            layout: self.layout.clone(),
+            buffer: self.buffer.pool().alloc(self.layout.bytes, what)?,
+        };
+        stream.copy(self.span(), copy.span())?;
+        Ok(copy)
+    }
+
     /// All planes with the gaps between them.
     pub fn span(&self) -> Span<'_> {
         self.buffer.span()
