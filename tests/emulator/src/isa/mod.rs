@@ -9,3 +9,7 @@
 //!     packed      VOP3P: packed arithmetic, dot products
 //!     matrix      WMMA (gfx11, gfx12), MFMA (gfx908+): pure functions of register blocks
 //! ```
+
+pub mod lanes;
+pub mod matrix;
+pub mod packed;
