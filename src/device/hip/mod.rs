@@ -13,4 +13,5 @@
 //! ```
 //! A file imports only from what stands below it.
 
+pub mod code_object;
 pub mod kernels;

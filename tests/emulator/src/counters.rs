@@ -18,6 +18,13 @@ pub enum Class {
     Other,
 }
 
+impl Class {
+    /// Executed once per active lane; the others once per wave.
+    pub fn is_by_lane(self) -> bool {
+        matches!(self, Class::Vector | Class::Dot | Class::Matrix | Class::Lds | Class::Global)
+    }
+}
+
 pub const CLASSES: usize = 9;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -9,6 +9,7 @@
 //!       wave      registers of one wave, which of them were written
 //!       lds       a group's shared memory: bounds, unwritten words, races, bank conflicts
 //!       memory    allocations: bounds, cache lines touched
+//!         mapping   address space: poisoned pages, gaps
 //!     code_object   ELF, kernel descriptors, metadata
 //!       stop, counters
 //! ```
@@ -17,6 +18,7 @@ pub mod counters;
 pub mod group;
 pub mod isa;
 pub mod lds;
+pub mod mapping;
 pub mod memory;
 pub mod stop;
 pub mod wave;
