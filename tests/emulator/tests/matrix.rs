@@ -522,3 +522,93 @@ fn sixteen_bit_results_are_rounded_once() {
     assert_eq!(element::f64_to_f16(1e300), 0x7C00);
     assert_eq!(element::f64_to_f16(-1e-300), 0x8000);
 }
+
+/// Through the instruction table: registers, constants, modifiers as LLVM writes them.
+mod executed {
+    use amdhip64::counters::Counters;
+    use amdhip64::group::Group;
+    use amdhip64::isa::{Arch, Inst};
+    use amdhip64::lds::Lds;
+    use amdhip64::memory::Memory;
+    use amdhip64::stop::{Fault, LaneFault};
+    use amdhip64::wave::{ACC, Wave};
+
+    fn execute(arch: &str, wave: &mut Wave, text: &str) -> Result<(), LaneFault> {
+        let inst =
+            Inst::parse(text, &Arch::parse(arch).unwrap()).unwrap_or_else(|why| panic!("{text}: {why}"));
+        let memory = Memory::default();
+        let mut group = Group { memory: &memory, lds: Lds::new(0), counters: Counters::default() };
+        inst.execute(wave, &mut group)
+    }
+
+    fn fill(wave: &mut Wave, registers: std::ops::Range<u16>, value: u32) {
+        for n in registers {
+            wave.set_vgpr(n, u64::MAX, &[value; 64]);
+        }
+    }
+
+    #[test]
+    fn wmma_of_gfx11() {
+        let mut wave = Wave::new(32);
+        fill(&mut wave, 8..16, 0x4000_3C00); // 1, 2
+        fill(&mut wave, 16..24, 0x3C00_4200); // 3, 1
+        execute("gfx1100", &mut wave, "v_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], 1.0").unwrap();
+        // EXEC does not matter.
+        wave.set_exec(0);
+        execute("gfx1100", &mut wave, "v_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], v[0:7]").unwrap();
+        assert_eq!(f32::from_bits(wave.vgpr[7][31]), 81.0);
+        let negated = "v_wmma_f32_16x16x16_f16 v[0:7], v[8:15], v[16:23], v[0:7] neg_lo:[1,0,1]";
+        execute("gfx1100", &mut wave, negated).unwrap();
+        assert_eq!(f32::from_bits(wave.vgpr[0][0]), -81.0 - 24.0 + 16.0);
+        let high = "v_wmma_f16_16x16x16_f16 v[24:31], v[8:15], v[16:23], 0.5 op_sel:[0,0,1]";
+        execute("gfx1100", &mut wave, high).unwrap();
+        assert_eq!(wave.vgpr[24][5], (half::f16::from_f32(40.5).to_bits() as u32) << 16);
+    }
+
+    #[test]
+    fn integer_wmma_of_gfx12() {
+        let mut wave = Wave::new(32);
+        fill(&mut wave, 8..10, 0xFFFF_FFFF);
+        fill(&mut wave, 10..12, 0x0202_0202);
+        let text = "v_wmma_i32_16x16x16_iu8 v[0:7], v[8:9], v[10:11], 5 neg_lo:[1,0,0]";
+        execute("gfx1201", &mut wave, text).unwrap();
+        assert_eq!(wave.vgpr[3][17] as i32, 5 - 32);
+    }
+
+    #[test]
+    fn mfma_into_accumulators() {
+        let mut wave = Wave::new(64);
+        fill(&mut wave, 0..2, 0x3C00_3C00);
+        fill(&mut wave, 2..4, 0x4000_4000);
+        for (arch, name) in [
+            ("gfx908", "v_mfma_f32_32x32x8f16"),
+            ("gfx90a", "v_mfma_f32_32x32x8f16"),
+            ("gfx942", "v_mfma_f32_32x32x8_f16"),
+        ] {
+            execute(arch, &mut wave, &format!("{name} a[0:15], v[0:1], v[2:3], 0")).unwrap();
+            execute(arch, &mut wave, &format!("{name} a[0:15], v[0:1], v[2:3], a[0:15]")).unwrap();
+            execute(arch, &mut wave, "v_accvgpr_read_b32 v9, a15").unwrap();
+            assert_eq!(f32::from_bits(wave.vgpr[9][63]), 32.0);
+            assert_eq!(f32::from_bits(wave.vgpr[ACC as usize][0]), 32.0);
+        }
+        let text = "v_mfma_f64_16x16x4_f64 v[16:23], v[0:1], v[2:3], 0 neg:[1,0,0]";
+        let one = 1f64.to_bits();
+        for n in [0, 2] {
+            fill(&mut wave, n..n + 1, one as u32);
+            fill(&mut wave, n + 1..n + 2, (one >> 32) as u32);
+        }
+        execute("gfx942", &mut wave, text).unwrap();
+        assert_eq!(wave.vgpr[17][3], ((-4f64).to_bits() >> 32) as u32);
+    }
+
+    #[test]
+    fn unwritten_lanes_stop() {
+        let mut wave = Wave::new(64);
+        fill(&mut wave, 0..4, 0);
+        wave.vgpr_written[3] &= !(1 << 40);
+        let fault =
+            execute("gfx942", &mut wave, "v_mfma_f32_16x16x16_f16 a[0:3], v[0:1], v[2:3], 0").unwrap_err();
+        assert_eq!(fault.lane, Some(40));
+        assert_eq!(fault.fault, Fault::UnwrittenRegister { register: "v3".into() });
+    }
+}

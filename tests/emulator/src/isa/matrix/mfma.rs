@@ -44,59 +44,64 @@ pub struct Modifiers {
     pub clamp: bool,
 }
 
-/// What follows `v_mfma_`: on gfx908 and gfx90a; on gfx942 and newer; m, n, k, blocks; input and output.
+/// Mnemonics on gfx908 and gfx90a, and on gfx942 and newer; m, n, k, blocks; input and output.
 type Row = (&'static str, &'static str, [usize; 4], (Element, Element), Output);
 
 const ROWS: &[Row] = {
     use Element::*;
     use Output::{F32 as OF32, F64 as OF64, I32 as OI32};
     &[
-        ("f32_32x32x1f32", "f32_32x32x1_2b_f32", [32, 32, 1, 2], (F32, F32), OF32),
-        ("f32_16x16x1f32", "f32_16x16x1_4b_f32", [16, 16, 1, 4], (F32, F32), OF32),
-        ("f32_4x4x1f32", "f32_4x4x1_16b_f32", [4, 4, 1, 16], (F32, F32), OF32),
-        ("f32_32x32x2f32", "f32_32x32x2_f32", [32, 32, 2, 1], (F32, F32), OF32),
-        ("f32_16x16x4f32", "f32_16x16x4_f32", [16, 16, 4, 1], (F32, F32), OF32),
-        ("f32_32x32x4f16", "f32_32x32x4_2b_f16", [32, 32, 4, 2], (F16, F16), OF32),
-        ("f32_16x16x4f16", "f32_16x16x4_4b_f16", [16, 16, 4, 4], (F16, F16), OF32),
-        ("f32_4x4x4f16", "f32_4x4x4_16b_f16", [4, 4, 4, 16], (F16, F16), OF32),
-        ("f32_32x32x8f16", "f32_32x32x8_f16", [32, 32, 8, 1], (F16, F16), OF32),
-        ("f32_16x16x16f16", "f32_16x16x16_f16", [16, 16, 16, 1], (F16, F16), OF32),
-        ("f32_32x32x4bf16_1k", "f32_32x32x4_2b_bf16", [32, 32, 4, 2], (Bf16, Bf16), OF32),
-        ("f32_16x16x4bf16_1k", "f32_16x16x4_4b_bf16", [16, 16, 4, 4], (Bf16, Bf16), OF32),
-        ("f32_4x4x4bf16_1k", "f32_4x4x4_16b_bf16", [4, 4, 4, 16], (Bf16, Bf16), OF32),
-        ("f32_32x32x8bf16_1k", "f32_32x32x8_bf16", [32, 32, 8, 1], (Bf16, Bf16), OF32),
-        ("f32_16x16x16bf16_1k", "f32_16x16x16_bf16", [16, 16, 16, 1], (Bf16, Bf16), OF32),
-        ("f32_32x32x2bf16", "", [32, 32, 2, 2], (Bf16, Bf16), OF32),
-        ("f32_16x16x2bf16", "", [16, 16, 2, 4], (Bf16, Bf16), OF32),
-        ("f32_4x4x2bf16", "", [4, 4, 2, 16], (Bf16, Bf16), OF32),
-        ("f32_32x32x4bf16", "", [32, 32, 4, 1], (Bf16, Bf16), OF32),
-        ("f32_16x16x8bf16", "", [16, 16, 8, 1], (Bf16, Bf16), OF32),
-        ("i32_32x32x4i8", "i32_32x32x4_2b_i8", [32, 32, 4, 2], (I8, I8), OI32),
-        ("i32_16x16x4i8", "i32_16x16x4_4b_i8", [16, 16, 4, 4], (I8, I8), OI32),
-        ("i32_4x4x4i8", "i32_4x4x4_16b_i8", [4, 4, 4, 16], (I8, I8), OI32),
-        ("i32_32x32x8i8", "", [32, 32, 8, 1], (I8, I8), OI32),
-        ("i32_16x16x16i8", "", [16, 16, 16, 1], (I8, I8), OI32),
-        ("", "i32_32x32x16_i8", [32, 32, 16, 1], (I8, I8), OI32),
-        ("", "i32_16x16x32_i8", [16, 16, 32, 1], (I8, I8), OI32),
-        ("", "f32_16x16x32_fp8_fp8", [16, 16, 32, 1], (Fp8Fnuz, Fp8Fnuz), OF32),
-        ("", "f32_16x16x32_fp8_bf8", [16, 16, 32, 1], (Fp8Fnuz, Bf8Fnuz), OF32),
-        ("", "f32_16x16x32_bf8_fp8", [16, 16, 32, 1], (Bf8Fnuz, Fp8Fnuz), OF32),
-        ("", "f32_16x16x32_bf8_bf8", [16, 16, 32, 1], (Bf8Fnuz, Bf8Fnuz), OF32),
-        ("", "f32_32x32x16_fp8_fp8", [32, 32, 16, 1], (Fp8Fnuz, Fp8Fnuz), OF32),
-        ("", "f32_32x32x16_fp8_bf8", [32, 32, 16, 1], (Fp8Fnuz, Bf8Fnuz), OF32),
-        ("", "f32_32x32x16_bf8_fp8", [32, 32, 16, 1], (Bf8Fnuz, Fp8Fnuz), OF32),
-        ("", "f32_32x32x16_bf8_bf8", [32, 32, 16, 1], (Bf8Fnuz, Bf8Fnuz), OF32),
-        ("f64_16x16x4f64", "f64_16x16x4_f64", [16, 16, 4, 1], (F64, F64), OF64),
-        ("f64_4x4x4f64", "f64_4x4x4_4b_f64", [4, 4, 4, 4], (F64, F64), OF64),
+        ("v_mfma_f32_32x32x1f32", "v_mfma_f32_32x32x1_2b_f32", [32, 32, 1, 2], (F32, F32), OF32),
+        ("v_mfma_f32_16x16x1f32", "v_mfma_f32_16x16x1_4b_f32", [16, 16, 1, 4], (F32, F32), OF32),
+        ("v_mfma_f32_4x4x1f32", "v_mfma_f32_4x4x1_16b_f32", [4, 4, 1, 16], (F32, F32), OF32),
+        ("v_mfma_f32_32x32x2f32", "v_mfma_f32_32x32x2_f32", [32, 32, 2, 1], (F32, F32), OF32),
+        ("v_mfma_f32_16x16x4f32", "v_mfma_f32_16x16x4_f32", [16, 16, 4, 1], (F32, F32), OF32),
+        ("v_mfma_f32_32x32x4f16", "v_mfma_f32_32x32x4_2b_f16", [32, 32, 4, 2], (F16, F16), OF32),
+        ("v_mfma_f32_16x16x4f16", "v_mfma_f32_16x16x4_4b_f16", [16, 16, 4, 4], (F16, F16), OF32),
+        ("v_mfma_f32_4x4x4f16", "v_mfma_f32_4x4x4_16b_f16", [4, 4, 4, 16], (F16, F16), OF32),
+        ("v_mfma_f32_32x32x8f16", "v_mfma_f32_32x32x8_f16", [32, 32, 8, 1], (F16, F16), OF32),
+        ("v_mfma_f32_16x16x16f16", "v_mfma_f32_16x16x16_f16", [16, 16, 16, 1], (F16, F16), OF32),
+        ("v_mfma_f32_32x32x4bf16_1k", "v_mfma_f32_32x32x4_2b_bf16", [32, 32, 4, 2], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_16x16x4bf16_1k", "v_mfma_f32_16x16x4_4b_bf16", [16, 16, 4, 4], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_4x4x4bf16_1k", "v_mfma_f32_4x4x4_16b_bf16", [4, 4, 4, 16], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_32x32x8bf16_1k", "v_mfma_f32_32x32x8_bf16", [32, 32, 8, 1], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_16x16x16bf16_1k", "v_mfma_f32_16x16x16_bf16", [16, 16, 16, 1], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_32x32x2bf16", "", [32, 32, 2, 2], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_16x16x2bf16", "", [16, 16, 2, 4], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_4x4x2bf16", "", [4, 4, 2, 16], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_32x32x4bf16", "", [32, 32, 4, 1], (Bf16, Bf16), OF32),
+        ("v_mfma_f32_16x16x8bf16", "", [16, 16, 8, 1], (Bf16, Bf16), OF32),
+        ("v_mfma_i32_32x32x4i8", "v_mfma_i32_32x32x4_2b_i8", [32, 32, 4, 2], (I8, I8), OI32),
+        ("v_mfma_i32_16x16x4i8", "v_mfma_i32_16x16x4_4b_i8", [16, 16, 4, 4], (I8, I8), OI32),
+        ("v_mfma_i32_4x4x4i8", "v_mfma_i32_4x4x4_16b_i8", [4, 4, 4, 16], (I8, I8), OI32),
+        ("v_mfma_i32_32x32x8i8", "", [32, 32, 8, 1], (I8, I8), OI32),
+        ("v_mfma_i32_16x16x16i8", "", [16, 16, 16, 1], (I8, I8), OI32),
+        ("", "v_mfma_i32_32x32x16_i8", [32, 32, 16, 1], (I8, I8), OI32),
+        ("", "v_mfma_i32_16x16x32_i8", [16, 16, 32, 1], (I8, I8), OI32),
+        ("", "v_mfma_f32_16x16x32_fp8_fp8", [16, 16, 32, 1], (Fp8Fnuz, Fp8Fnuz), OF32),
+        ("", "v_mfma_f32_16x16x32_fp8_bf8", [16, 16, 32, 1], (Fp8Fnuz, Bf8Fnuz), OF32),
+        ("", "v_mfma_f32_16x16x32_bf8_fp8", [16, 16, 32, 1], (Bf8Fnuz, Fp8Fnuz), OF32),
+        ("", "v_mfma_f32_16x16x32_bf8_bf8", [16, 16, 32, 1], (Bf8Fnuz, Bf8Fnuz), OF32),
+        ("", "v_mfma_f32_32x32x16_fp8_fp8", [32, 32, 16, 1], (Fp8Fnuz, Fp8Fnuz), OF32),
+        ("", "v_mfma_f32_32x32x16_fp8_bf8", [32, 32, 16, 1], (Fp8Fnuz, Bf8Fnuz), OF32),
+        ("", "v_mfma_f32_32x32x16_bf8_fp8", [32, 32, 16, 1], (Bf8Fnuz, Fp8Fnuz), OF32),
+        ("", "v_mfma_f32_32x32x16_bf8_bf8", [32, 32, 16, 1], (Bf8Fnuz, Bf8Fnuz), OF32),
+        ("v_mfma_f64_16x16x4f64", "v_mfma_f64_16x16x4_f64", [16, 16, 4, 1], (F64, F64), OF64),
+        ("v_mfma_f64_4x4x4f64", "v_mfma_f64_4x4x4_4b_f64", [4, 4, 4, 4], (F64, F64), OF64),
     ]
 };
+
+/// All of gfx908 and gfx90a, or of gfx942.
+pub fn mnemonics(gfx940: bool) -> Vec<&'static str> {
+    let names = ROWS.iter().map(|&(old, new, ..)| if gfx940 { new } else { old });
+    names.filter(|name| !name.is_empty()).collect()
+}
 
 impl Mfma {
     /// None: not an MFMA instruction, or modifiers it does not take.
     pub fn new(mnemonic: &str, flush: bool, modifiers: Modifiers) -> Option<Mfma> {
-        let rest = mnemonic.strip_prefix("v_mfma_")?;
         let &(_, _, [m, n, k, blocks], (a, b), output) =
-            ROWS.iter().find(|(old, new, ..)| !rest.is_empty() && (rest == *old || rest == *new))?;
+            ROWS.iter().find(|(old, new, ..)| mnemonic == *old || mnemonic == *new)?;
         let Modifiers { cbsz, abid, blgp, .. } = modifiers;
         if blgp > 7 || cbsz > blocks.ilog2() || abid >= 1 << cbsz {
             return None;

@@ -18,6 +18,24 @@ use crate::stop::{Fault, LaneFault};
 
 const N: usize = 16;
 
+pub const MNEMONICS: &[&str] = &[
+    "v_wmma_f32_16x16x16_f16",
+    "v_wmma_f32_16x16x16_bf16",
+    "v_wmma_f16_16x16x16_f16",
+    "v_wmma_bf16_16x16x16_bf16",
+    "v_wmma_i32_16x16x16_iu8",
+    "v_wmma_i32_16x16x16_iu4",
+];
+
+/// Only there.
+pub const GFX12_MNEMONICS: &[&str] = &[
+    "v_wmma_i32_16x16x32_iu4",
+    "v_wmma_f32_16x16x16_fp8_fp8",
+    "v_wmma_f32_16x16x16_fp8_bf8",
+    "v_wmma_f32_16x16x16_bf8_fp8",
+    "v_wmma_f32_16x16x16_bf8_bf8",
+];
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Generation {
     Gfx11,
