@@ -73,10 +73,10 @@ fn execute(inst: &Inst, wave: &mut Wave, group: &mut Group<'_>) -> Done {
             (wave.vgpr[(from + word) as usize], wave.vgpr_written[(from + word) as usize]);
         let mut temp_written = !valid;
         let temp = &mut wave.vgpr[(TEMP + word) as usize];
-        for lane in 0..64 {
+        for (lane, value) in temp.iter_mut().enumerate() {
             let at = dpp.source[lane] as usize & 63;
             let bit = valid >> lane & 1;
-            temp[lane] = if bit != 0 { register[at] } else { 0 };
+            *value = if bit != 0 { register[at] } else { 0 };
             temp_written |= (written >> at & bit) << lane;
         }
         wave.vgpr_written[(TEMP + word) as usize] = temp_written;
@@ -125,7 +125,7 @@ fn pattern(mods: &Modifiers) -> Option<[u8; 64]> {
             "row_shr" => lanes(&|lane| in_row(lane, lane % 16 - n)),
             "row_ror" => lanes(&|lane| in_row(lane, (lane - n) & 15)),
             "row_share" | "row_newbcast" => lanes(&|lane| in_row(lane, n)),
-            "row_xmask" => lanes(&|lane| in_row(lane, lane % 16 ^ n)),
+            "row_xmask" => lanes(&|lane| in_row(lane, (lane % 16) ^ n)),
             // To the next row, or the next half.
             "row_bcast" if n == 15 => lanes(&|lane| (lane > 15).then_some((lane & !15) - 1)),
             "row_bcast" if n == 31 => lanes(&|lane| (lane > 31).then_some(31)),

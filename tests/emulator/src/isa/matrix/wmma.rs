@@ -195,7 +195,7 @@ impl Wmma {
     }
 
     fn signed(&self, operand: usize, k: usize, value: f32) -> f64 {
-        let negate = if k % 2 == 0 { self.modifiers.neg_lo } else { self.modifiers.neg_hi };
+        let negate = [self.modifiers.neg_lo, self.modifiers.neg_hi][k % 2];
         if negate[operand] { -value as f64 } else { value as f64 }
     }
 
@@ -213,10 +213,10 @@ impl Wmma {
             Generation::Gfx11 => (N, self.k),
             Generation::Gfx12 => (lanes, N * self.k / lanes),
         };
-        for lane in 0..lanes {
-            for e in 0..per_lane {
-                let raw = block[e / per_register][lane] >> (e % per_register * bits);
-                put(lane % N, lane / N * per_lane + e, raw & (u32::MAX >> (32 - bits)));
+        for e in 0..per_lane {
+            for (lane, word) in block[e / per_register][..lanes].iter().enumerate() {
+                let raw = word >> (e % per_register * bits) & (u32::MAX >> (32 - bits));
+                put(lane % N, lane / N * per_lane + e, raw);
             }
         }
     }
