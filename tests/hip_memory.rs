@@ -5,9 +5,10 @@ mod common;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::gpu::{Gpu, Test};
+use common::gpu::{Emulator, Gpu, Test};
 use common::tiny_model::Rng;
 use rocmforge::Error;
+use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::{self, Graph};
 use rocmforge::device::hip::memory::{ALIGNMENT, Buffer, Pool, PoolUse, Staging};
@@ -33,6 +34,8 @@ const TESTS: &[Test] = &[
         .env(&[("HIP_LAUNCH_BLOCKING", "1")]),
     Test::new("loader_refuses_what_is_not_the_tensor", loader_refuses),
     Test::new("many_threads_share_a_card", threads),
+    Test::new("a_call_that_fails_is_an_error_and_no_more", failures).emulated_only(),
+    Test::new("a_lost_card_refuses_and_is_left_alone", losses).emulated_only(),
 ];
 
 fn main() -> ExitCode {
@@ -360,4 +363,86 @@ fn threads(gpu: &Gpu) {
             });
         }
     });
+}
+
+/// Memory, copies, a kernel, events and a graph: what a step needs of the runtime.
+fn scenario(card: &Arc<Card>) -> rocmforge::Result<()> {
+    let pool = Pool::with_chunks(Arc::clone(card), 1 << 16);
+    let stream = Stream::new(card)?;
+    let mut staging = Staging::with_halves(card, 1000)?;
+    let src = random(1, 5000);
+    let (a, b) = (pool.alloc(5000, "a")?, pool.alloc(100_000, "b")?);
+    let to = b.span().first(5000)?;
+    staging.upload(&stream, &src, a.span())?;
+    let (start, end) = (Event::new(card)?, Event::new(card)?);
+    start.record(&stream)?;
+    let work = || {
+        ops::copy(&stream, a.span(), to)?;
+        stream.fill(to.first(10)?, 1)
+    };
+    match Graph::capture(&stream, work)? {
+        Some(graph) => graph.launch(&stream)?,
+        None => work()?,
+    }
+    end.record(&stream)?;
+    let mut got = vec![0; 5000];
+    staging.download(&stream, to, &mut got)?;
+    end.seconds_since(&start)?;
+    assert!(got[..10] == [1; 10] && got[10..] == src[10..]);
+    drop((a, b));
+    pool.trim()?;
+    stream.synchronize()
+}
+
+/// Each call of the scenario fails in turn.
+fn failures(gpu: &Gpu) {
+    let emulator = Emulator::open();
+    emulator.fail("");
+    scenario(&gpu.card).unwrap();
+    let calls = emulator.calls();
+    assert!(calls > 50, "{calls} calls");
+    let mut failed = 0;
+    for code in [2, 999] {
+        for n in 1..=calls {
+            emulator.fail(&format!("{n}:{code}"));
+            match scenario(&gpu.card) {
+                // in a drop, or memory was found in another way
+                Ok(()) => {}
+                Err(Error::Gpu(failure)) => {
+                    assert_eq!(failure.code, code, "call {n}: {failure}");
+                    assert!(failure.call.starts_with("hip"), "call {n}: {failure}");
+                    failed += 1;
+                }
+                Err(Error::OutOfMemory { wanted, .. }) => {
+                    assert!(code == 2 && wanted > 0);
+                    failed += 1;
+                }
+                Err(other) => panic!("call {n} fails with {code}: {other}"),
+            }
+            // what failed left nothing behind
+            emulator.fail("");
+            scenario(&gpu.card).unwrap_or_else(|error| panic!("after call {n} failed with {code}: {error}"));
+        }
+    }
+    assert!(failed > calls, "{failed} failures of {calls} calls");
+}
+
+/// A fault at each call in turn ends the card: the rest of the scenario, drops included, calls nothing.
+fn losses(gpu: &Gpu) {
+    let emulator = Emulator::open();
+    emulator.fail("");
+    scenario(&gpu.card).unwrap();
+    let calls = emulator.calls();
+    for n in 1..=calls {
+        let card = Card::new(gpu.card.driver(), gpu.card.index()).unwrap();
+        emulator.fail(&format!("{n}:700"));
+        let result = scenario(&card);
+        if let Err(error) = result {
+            assert!(matches!(error, Error::DeviceLost { .. }), "call {n}: {error}");
+            assert_eq!(emulator.calls(), n, "calls after the one that lost the card");
+        }
+        assert!(matches!(scenario(&card), Err(Error::DeviceLost { .. })), "call {n}");
+        assert!(emulator.calls() <= n, "a lost card was called");
+        emulator.fail("");
+    }
 }

@@ -4,6 +4,7 @@
 //! The emulator, libamdhip64.so, is a dev-dependency: cargo builds it beside the test binaries. A test binary in
 //! GPU mode needs no file but itself.
 
+use std::ffi::{CString, c_char, c_int};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
@@ -247,3 +248,32 @@ macro_rules! elements {
     })* };
 }
 elements!(u8, i8, u16, u32, f32);
+
+/// The emulator's own functions, in the library that the engine has opened.
+pub struct Emulator {
+    library: libloading::Library,
+}
+
+impl Emulator {
+    pub fn open() -> Self {
+        let path = std::env::var_os("ROCMFORGE_HIP_LIBRARY").expect("a test on an emulated card");
+        // SAFETY: loaded already; its initializers do nothing.
+        Emulator { library: unsafe { libloading::Library::new(path) }.unwrap() }
+    }
+
+    /// Orders to fail, `[NAME:]N[+]:CODE` with commas between; calls count from here on.
+    pub fn fail(&self, orders: &str) {
+        type Fail = unsafe extern "C" fn(*const c_char) -> c_int;
+        let orders = CString::new(orders).unwrap();
+        // SAFETY: the emulator's own signature.
+        let code = unsafe { self.library.get::<Fail>("rocmforge_emulator_fail").unwrap()(orders.as_ptr()) };
+        assert_eq!(code, 0, "{orders:?}");
+    }
+
+    /// Calls of all functions since `fail`.
+    pub fn calls(&self) -> u64 {
+        type Calls = unsafe extern "C" fn(*const c_char) -> u64;
+        // SAFETY: the emulator's own signature.
+        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(c"".as_ptr()) }
+    }
+}
