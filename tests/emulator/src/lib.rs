@@ -14,9 +14,13 @@
 //!       stop, counters
 //! ```
 
+pub mod card;
+pub mod code_object;
+pub mod config;
 pub mod counters;
 pub mod group;
 pub mod isa;
+pub mod launch;
 pub mod lds;
 pub mod mapping;
 pub mod memory;

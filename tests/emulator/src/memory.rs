@@ -158,8 +158,11 @@ impl Memory {
             self.used -= old.end - old.base;
         }
         self.generation = next_generation();
-        self.freed.push((old.base, old.end, old.number));
-        old.mapping.retire();
+        // Kernel arguments come and go with each launch, and no one keeps their addresses.
+        if kind != Kind::Constant {
+            self.freed.push((old.base, old.end, old.number));
+            old.mapping.retire();
+        }
         true
     }
 
