@@ -44,6 +44,11 @@ impl Class {
             Class::Other => "other",
         }
     }
+
+    /// Executed once per active lane; the others once per wave.
+    pub fn is_by_lane(self) -> bool {
+        matches!(self, Class::Vector | Class::Dot | Class::Matrix | Class::Lds | Class::Global)
+    }
 }
 
 pub const CLASSES: usize = 9;
