@@ -70,9 +70,9 @@ const GENERICS: [(&str, &[&str]); 6] = [
 /// Whether a card of target `card` runs code made for target `code`.
 pub fn runs(card: &str, code: &str) -> bool {
     card == code
-        || GENERICS.iter().any(|(name, family)| {
-            *name == code && family.iter().any(|prefix| card.starts_with(prefix))
-        })
+        || GENERICS
+            .iter()
+            .any(|(name, family)| *name == code && family.iter().any(|prefix| card.starts_with(prefix)))
 }
 
 /// Why bytes are no code object.
@@ -291,10 +291,8 @@ impl CodeObject {
         let head = unsafe { std::slice::from_raw_parts(start, 64) };
         let header = FileHeader64::<LittleEndian>::parse(head).ok()?;
         let table = |offset: u64, entry: u16, n: u16| offset.checked_add(u64::from(entry) * u64::from(n));
-        let sections =
-            table(header.e_shoff.get(LE), header.e_shentsize.get(LE), header.e_shnum.get(LE))?;
-        let segments =
-            table(header.e_phoff.get(LE), header.e_phentsize.get(LE), header.e_phnum.get(LE))?;
+        let sections = table(header.e_shoff.get(LE), header.e_shentsize.get(LE), header.e_shnum.get(LE))?;
+        let segments = table(header.e_phoff.get(LE), header.e_phentsize.get(LE), header.e_phnum.get(LE))?;
         let mut size = sections.max(segments);
         // SAFETY: the caller's: the file reaches at least over its tables.
         let tables = unsafe { std::slice::from_raw_parts(start, usize::try_from(size).ok()?) };
@@ -317,7 +315,8 @@ fn load(header: &FileHeader64<LittleEndian>, bytes: &[u8]) -> Result<Vec<u8>, Ma
         let start = segment.p_vaddr.get(LE);
         let end = start.checked_add(segment.p_memsz.get(LE)).filter(|&end| end <= LIMIT);
         let end = end.ok_or_else(|| Malformed::Broken("a segment beyond 1 GiB".into()))? as usize;
-        let data = segment.data(LE, bytes).map_err(|()| Malformed::Broken("a segment past the file".into()))?;
+        let data =
+            segment.data(LE, bytes).map_err(|()| Malformed::Broken("a segment past the file".into()))?;
         if image.len() < end {
             image.resize(end, 0);
         }
@@ -345,7 +344,8 @@ fn relocations(
                 R_AMDGPU_RELATIVE64 => addend,
                 R_AMDGPU_ABS64 => {
                     let symbol = symbols.get(entry.r_sym(LE, false) as usize);
-                    let symbol = symbol.ok_or_else(|| Malformed::Broken("a relocation without symbol".into()))?;
+                    let symbol =
+                        symbol.ok_or_else(|| Malformed::Broken("a relocation without symbol".into()))?;
                     symbol.wrapping_add(addend)
                 }
                 other => return Err(Malformed::Broken(format!("relocation of type {other}"))),
@@ -373,11 +373,7 @@ fn metadata(header: &FileHeader64<LittleEndian>, bytes: &[u8]) -> Result<Vec<Met
 }
 
 impl Kernel {
-    fn find(
-        file: &ElfFile64<'_, LittleEndian>,
-        image: &[u8],
-        metadata: Metadata,
-    ) -> Result<Self, Malformed> {
+    fn find(file: &ElfFile64<'_, LittleEndian>, image: &[u8], metadata: Metadata) -> Result<Self, Malformed> {
         let broken = |what: &str| Malformed::Broken(format!("{}: {what}", metadata.symbol));
         let symbol = file.dynamic_symbols().find(|s| s.name() == Ok(&metadata.symbol));
         let address = symbol.ok_or_else(|| broken("no such symbol"))?.address();

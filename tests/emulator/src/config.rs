@@ -114,7 +114,11 @@ impl Config {
             log: get("LOG").map(PathBuf::from),
             counters: get("COUNTERS").map(PathBuf::from),
             options: Options {
-                threads: number("THREADS", get("THREADS"), thread::available_parallelism().map_or(1, usize::from))?,
+                threads: number(
+                    "THREADS",
+                    get("THREADS"),
+                    thread::available_parallelism().map_or(1, usize::from),
+                )?,
                 limit: number("LIMIT", get("LIMIT"), 1 << 30)?,
             },
         })
@@ -147,7 +151,11 @@ mod tests {
         };
         assert_eq!(
             Order::parse_all("7:999, hipMalloc:2:2,hipFree:1+:100").unwrap(),
-            [order(None, 7, false, 999), order(Some("hipMalloc"), 2, false, 2), order(Some("hipFree"), 1, true, 100)]
+            [
+                order(None, 7, false, 999),
+                order(Some("hipMalloc"), 2, false, 2),
+                order(Some("hipFree"), 1, true, 100)
+            ]
         );
         assert!(order(None, 7, false, 1).hits("hipFree", 7, 1));
         assert!(!order(None, 7, false, 1).hits("hipFree", 8, 7));

@@ -116,7 +116,8 @@ impl Launch {
         let full = || self.stop_at_start(Fault::Launch("the host has no memory for the arguments".into()));
         let kernarg = memory.allocate(segment.len() as u64, Kind::Constant).ok_or_else(full)?;
         let packet = memory.allocate(64, Kind::Constant).ok_or_else(full)?;
-        let written = memory.write(kernarg, &segment).and_then(|()| memory.write(packet, &self.packet(kernarg)));
+        let written =
+            memory.write(kernarg, &segment).and_then(|()| memory.write(packet, &self.packet(kernarg)));
         let result = match written {
             Ok(()) => self.run_groups(memory, kernarg, packet, options),
             Err(fault) => Err(self.stop_at_start(fault)),
