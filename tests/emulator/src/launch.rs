@@ -52,19 +52,19 @@ impl Launch {
     ///
     /// # Safety
     /// `args` holds an address for each explicit argument, of as many readable bytes as the metadata says; it may
-    /// be null if there is none. Err: it is null although there are arguments.
-    pub unsafe fn pack(function: &Function, args: *const *const u8) -> Result<Vec<u8>, ()> {
+    /// be null if there is none. None: it is null although there are arguments.
+    pub unsafe fn pack(function: &Function, args: *const *const u8) -> Option<Vec<u8>> {
         let metadata = &function.kernel.metadata;
         let mut segment = vec![0; metadata.kernarg as usize];
         for (i, arg) in metadata.args.iter().filter(|a| !a.hidden()).enumerate() {
             if args.is_null() {
-                return Err(());
+                return None;
             }
             // SAFETY: the caller's: as many addresses as explicit arguments, each of arg.size bytes.
             let bytes = unsafe { std::slice::from_raw_parts(*args.add(i), arg.size as usize) };
             segment[arg.offset as usize..][..bytes.len()].copy_from_slice(bytes);
         }
-        Ok(segment)
+        Some(segment)
     }
 
     /// Fills what the compiler itself asks of the runtime; buffers of printf, of malloc and of host calls are none.
@@ -179,13 +179,16 @@ impl Launch {
     }
 }
 
+/// A group's number and what it was stopped for.
+type Stopped = (u64, Box<Stop>);
+
 /// Groups still to run, and what came of those that have.
 struct Queue {
     next: AtomicU64,
     groups: u64,
     failed: AtomicBool,
     /// The stopped group of the smallest number: those before it were all taken, so it is the same each time.
-    outcome: Mutex<(Counters, Option<(u64, Box<Stop>)>)>,
+    outcome: Mutex<(Counters, Option<Stopped>)>,
 }
 
 /// Runs groups one after another on one thread.
@@ -310,7 +313,8 @@ impl<'a> Runner<'a> {
         let ids: [[u32; 64]; 3] = std::array::from_fn(|axis| {
             std::array::from_fn(|lane| {
                 let item = first + lane;
-                (axis < dims).then(|| [item % x, item / x % y, item / x / y][axis] as u32).unwrap_or(0)
+                let id = [item % x, item / x % y, item / x / y][axis] as u32;
+                if axis < dims { id } else { 0 }
             })
         });
         let packed = !matches!(generation, Generation::Gfx9 | Generation::Gfx10);

@@ -93,7 +93,7 @@ hip! {
         }
         // SAFETY: the caller's: an address for each argument.
         let kernarg = unsafe { Launch::pack(&function, args.cast_const().cast()) };
-        let kernarg = kernarg.map_err(|()| code::INVALID_VALUE)?;
+        let kernarg = kernarg.ok_or(code::INVALID_VALUE)?;
         let launch = Launch { function, grid, block, dynamic_lds: shared_bytes, kernarg };
         runtime.enqueue(stream, Op::Launch(Arc::new(launch)))
     }
