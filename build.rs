@@ -1,40 +1,31 @@
-//! Makes the C header from src/ffi and names the shared library.
+//! Makes the C header from src/ffi, compiles kernels/ for every GPU, and names the shared library.
 
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+#[path = "tools/build/compiler.rs"]
+mod compiler;
+#[path = "tools/build/header.rs"]
+mod header;
+#[path = "tools/build/kernels.rs"]
+mod kernels;
+#[allow(dead_code)] // the library needs more of it
+#[path = "src/device/hip/code_object/targets.rs"]
+mod targets;
 
-/// What the header shows, in its order.
-const SOURCES: [&str; 13] = [
-    "version", "status", "error", "log", "device", "backend", "token", "model", "meta", "text", "context",
-    "sampler", "generate",
-];
+use std::env;
+use std::path::PathBuf;
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    write_header(&root);
+    println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=tools/build");
+    header::write(&root);
+    if env::var_os("CARGO_FEATURE_HIP").is_some()
+        && let Err(message) = kernels::embed(&root)
+    {
+        for line in message.lines() {
+            println!("cargo::error={line}");
+        }
+    }
     name_library();
-}
-
-/// Into OUT_DIR, where tests/ffi_header.rs compares it with the committed one; with RF_UPDATE_HEADER set also there.
-fn write_header(root: &Path) {
-    println!("cargo:rerun-if-changed=cbindgen.toml");
-    println!("cargo:rerun-if-changed=src/ffi");
-    println!("cargo:rerun-if-changed=include/rocmforge.h");
-    println!("cargo:rerun-if-env-changed=RF_UPDATE_HEADER");
-    let config =
-        cbindgen::Config::from_file(root.join("cbindgen.toml")).expect("cbindgen.toml is well-formed");
-    let mut builder = cbindgen::Builder::new().with_config(config);
-    for name in SOURCES {
-        builder = builder.with_src(root.join("src/ffi").join(name).with_extension("rs"));
-    }
-    let mut header = Vec::new();
-    builder.generate().expect("src/ffi translates to C").write(&mut header);
-    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("rocmforge.h"), &header).expect("OUT_DIR is writable");
-    if env::var_os("RF_UPDATE_HEADER").is_some() {
-        fs::create_dir_all(root.join("include")).expect("the source tree is writable");
-        fs::write(root.join("include/rocmforge.h"), &header).expect("include/rocmforge.h is writable");
-    }
 }
 
 /// SONAME: each minor version before 1.0, each major version from then on, is an interface of its own. And a

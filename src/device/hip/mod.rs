@@ -13,4 +13,9 @@
 //! ```
 //! A file imports only from what stands below it.
 
+pub mod card;
+pub mod code_object;
+pub mod driver;
 pub mod kernels;
+pub mod launch;
+pub mod limits;

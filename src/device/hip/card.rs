@@ -1,0 +1,315 @@
+//! One GPU in use: its runtime, limits and kernels, and what is known of its health.
+
+use std::env;
+use std::ffi::{CString, c_int};
+use std::sync::{Arc, OnceLock};
+
+use hip_sys::hiprt::{hipCtx_t, hipFunction_t, hipModule_t};
+
+use super::code_object;
+use super::driver::{Api, Driver, Outcome, code};
+use super::kernels::SIGNATURES;
+use super::launch::Launches;
+use super::limits::Limits;
+use crate::error::{GpuFailure, LaunchShape};
+use crate::{Error, Result};
+
+/// Which of the GPUs that the runtime shows (for AMD, HIP_VISIBLE_DEVICES says which).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// The one with the most memory; an integrated one only where there is no other.
+    #[default]
+    Best,
+    /// By the runtime's number.
+    Index(u32),
+    /// By a part of its name or architecture, in upper or lower case: "7900", "gfx1100". Of several, the best.
+    Name(String),
+}
+
+/// A GPU in use. Callable from any thread: whoever calls the runtime calls [`enter`](Card::enter) first.
+///
+/// A GPU that is lost (see [`code::loses_device`]) refuses everything from then on with the failure that lost it.
+#[derive(Debug)]
+pub struct Card {
+    driver: &'static Driver,
+    index: c_int,
+    /// The runtime's handle, and CUDA's context (null for HIP).
+    handle: c_int,
+    context: hipCtx_t,
+    limits: Limits,
+    /// Null until kernels are loaded.
+    module: hipModule_t,
+    /// By kernel id.
+    kernels: Vec<LoadedKernel>,
+    lost: OnceLock<GpuFailure>,
+    pub(super) launches: Launches,
+    blocking: bool,
+}
+
+/// A kernel ready to be launched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LoadedKernel {
+    pub function: hipFunction_t,
+    /// Shared memory that every block has, whatever is asked for at the launch.
+    pub static_shared: u64,
+}
+
+// SAFETY: the handles may be used from any thread on which the device is current, which `enter` sees to.
+unsafe impl Send for Card {}
+// SAFETY: as above; what changes lies behind OnceLock and Mutex.
+unsafe impl Sync for Card {}
+
+/// Limits of every GPU that the runtime shows, by index; an entry is an error where the runtime gives none.
+pub fn all(driver: &Driver) -> Vec<Result<Limits>> {
+    (0..driver.n_devices()).map(|index| Limits::read(driver, index)).collect()
+}
+
+impl Choice {
+    /// The runtime's number of the GPU chosen. Error::NoGpu: there is none such.
+    pub fn find(&self, driver: &Driver) -> Result<c_int> {
+        if let Choice::Index(index) = *self {
+            let count = driver.n_devices();
+            return c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| {
+                Error::NoGpu(format!("GPU {index} asked for; {} shows {count}, from 0", driver.library()))
+            });
+        }
+        let mut readable = Vec::new();
+        let mut unreadable = None;
+        for (index, limits) in all(driver).into_iter().enumerate() {
+            match limits {
+                Ok(limits) => readable.push((index as c_int, limits)),
+                Err(error) => unreadable = unreadable.or(Some(error)),
+            }
+        }
+        if readable.is_empty() {
+            return Err(unreadable.unwrap_or_else(|| Error::NoGpu("the runtime shows none".into())));
+        }
+        self.best_of(&readable).ok_or_else(|| {
+            let names: Vec<_> =
+                readable.iter().map(|(i, l)| format!("{i}: {} ({})", l.name, l.arch)).collect();
+            let Choice::Name(name) = self else { unreachable!("an unnamed choice takes any") };
+            Error::NoGpu(format!("none is named '{name}'; there are {}", names.join(", ")))
+        })
+    }
+
+    fn best_of(&self, cards: &[(c_int, Limits)]) -> Option<c_int> {
+        let wanted = match self {
+            Choice::Name(name) => name.to_lowercase(),
+            Choice::Best | Choice::Index(_) => String::new(),
+        };
+        let named = |l: &Limits| format!("{}\n{}", l.name, l.arch_full).to_lowercase().contains(&wanted);
+        // max_by_key takes the last of equals: the first card shall win
+        let candidates = cards.iter().rev().filter(|(_, limits)| named(limits));
+        candidates.max_by_key(|(_, l)| (!l.integrated, l.memory_total)).map(|(index, _)| *index)
+    }
+}
+
+impl Card {
+    /// Takes a GPU of the process's runtime into use and loads its kernels.
+    ///
+    /// Errors: those of [`Driver::get`]; Error::NoGpu, there is none such; Error::NoKernels and Error::Kernels;
+    /// Error::Gpu, the runtime refused.
+    pub fn open(choice: &Choice) -> Result<Arc<Card>> {
+        let driver = Driver::get()?;
+        Card::new(driver, choice.find(driver)?)
+    }
+
+    /// The same for the GPU with that number of a runtime.
+    pub fn new(driver: &'static Driver, index: i32) -> Result<Arc<Card>> {
+        let limits = Limits::read(driver, index)?;
+        let mut card = Card {
+            driver,
+            index,
+            handle: 0,
+            context: std::ptr::null_mut(),
+            limits,
+            module: std::ptr::null_mut(),
+            kernels: Vec::new(),
+            lost: OnceLock::new(),
+            launches: Launches::default(),
+            blocking: is_set("HIP_LAUNCH_BLOCKING"),
+        };
+        card.handle = driver.handle(index).map_err(|outcome| card.failed(outcome, None, ""))?;
+        card.context =
+            driver.api().retain_context(card.handle).map_err(|outcome| card.failed(outcome, None, ""))?;
+        card.enter()?;
+        card.load_kernels()?;
+        Ok(Arc::new(card))
+    }
+
+    /// Loads the code object for its architecture, and finds every kernel in it.
+    fn load_kernels(&mut self) -> Result<()> {
+        let object = code_object::for_arch(self.index, &self.limits.arch_full)?;
+        let origin =
+            object.path.as_ref().map_or_else(|| object.arch.clone(), |path| path.display().to_string());
+        let api = self.driver.api();
+        // SAFETY: a whole code object, checked by for_arch; the device is the thread's.
+        let (outcome, log) = unsafe { api.module_load_logged(&mut self.module, &object.bytes) };
+        if !outcome.is_ok() {
+            self.module = std::ptr::null_mut();
+            let detail = format!("loading the kernels of {origin} {log}");
+            return Err(self.failed(outcome, None, detail.trim()));
+        }
+        for signature in SIGNATURES {
+            let Some(info) = object.kernel(signature.name) else {
+                return Err(Error::Kernels(format!("{origin}: kernel {} is missing", signature.name)));
+            };
+            let mut function = std::ptr::null_mut();
+            let name = CString::new(signature.name).map_err(|e| Error::Internal(e.to_string()))?;
+            // SAFETY: a loaded module and a NUL-terminated name.
+            let outcome = unsafe { api.module_get_function(&mut function, self.module, name.as_ptr()) };
+            if !outcome.is_ok() {
+                let detail = format!("kernel {} of {origin}", signature.name);
+                return Err(self.failed(outcome, None, &detail));
+            }
+            self.kernels.push(LoadedKernel { function, static_shared: info.lds_bytes });
+        }
+        tracing::info!(device = self.index, name = self.limits.name, kernels = origin, "GPU ready");
+        Ok(())
+    }
+
+    /// Makes the GPU the calling thread's; to be called before calls into the runtime, by every function that may be
+    /// a thread's first. Error::DeviceLost: it is lost, nothing was called.
+    #[inline]
+    pub fn enter(&self) -> Result<()> {
+        if let Some(failure) = self.lost.get() {
+            return Err(Error::DeviceLost { device: self.index, failure: Box::new(failure.clone()) });
+        }
+        // SAFETY: the context was retained for this device and is released when the card goes.
+        self.check(unsafe { self.driver.api().set_current(self.handle, self.context) })
+    }
+
+    pub fn api(&self) -> &'static Api {
+        self.driver.api()
+    }
+
+    pub fn driver(&self) -> &'static Driver {
+        self.driver
+    }
+
+    /// The runtime's number of it.
+    pub fn index(&self) -> i32 {
+        self.index
+    }
+
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// Bytes of its memory free and in all, now.
+    pub fn memory(&self) -> Result<(u64, u64)> {
+        self.enter()?;
+        let (mut free, mut total) = (0, 0);
+        // SAFETY: writes two integers.
+        self.check(unsafe { self.api().mem_get_info(&mut free, &mut total) })?;
+        Ok((free as u64, total as u64))
+    }
+
+    /// Whether every launch waits for its kernel: HIP_LAUNCH_BLOCKING is set to other than 0. Nothing can be
+    /// captured then.
+    pub fn launches_are_blocking(&self) -> bool {
+        self.blocking
+    }
+
+    /// Whether it refuses everything, and why.
+    pub fn lost(&self) -> Option<&GpuFailure> {
+        self.lost.get()
+    }
+
+    pub(super) fn kernel(&self, id: usize, name: &str) -> Result<LoadedKernel> {
+        let missing = || Error::Kernels(format!("{name} is not loaded on device {}", self.index));
+        self.kernels.get(id).copied().ok_or_else(missing)
+    }
+
+    /// What a call came to: Error::Gpu, or Error::DeviceLost if nothing can be called any more.
+    #[inline]
+    pub fn check(&self, outcome: Outcome) -> Result<()> {
+        if outcome.is_ok() { Ok(()) } else { Err(self.failed(outcome, None, "")) }
+    }
+
+    /// The same for a call that waited for work of the GPU: faults of earlier launches come up here. On success
+    /// the launches up to now on `stream` are known to be good.
+    pub fn check_waited(&self, outcome: Outcome, stream: super::launch::StreamId) -> Result<()> {
+        if outcome.is_ok() {
+            self.launches.forget(stream);
+            return Ok(());
+        }
+        let (last, text) = self.launches.report();
+        Err(self.failed(outcome, last, &text))
+    }
+
+    /// Frees something: for `drop`, where nothing can be reported. Nothing is called on a lost GPU.
+    pub fn release(&self, call: impl FnOnce(&Api) -> Outcome) {
+        if self.enter().is_err() {
+            return;
+        }
+        if let Err(error) = self.check(call(self.api())) {
+            tracing::warn!("{error}");
+        }
+    }
+
+    /// The error of a failed call.
+    #[cold]
+    pub(super) fn failed(&self, outcome: Outcome, launch: Option<LaunchShape>, detail: &str) -> Error {
+        let failure = GpuFailure {
+            call: outcome.call,
+            code: outcome.code,
+            name: self.driver.api().error_name(outcome.code),
+            device: self.index,
+            arch: self.limits.arch.clone(),
+            launch,
+            detail: detail.to_owned(),
+        };
+        if code::loses_device(outcome.code) {
+            // The first failure is the one that tells.
+            let failure = Box::new(self.lost.get_or_init(|| failure).clone());
+            Error::DeviceLost { device: self.index, failure }
+        } else {
+            Error::Gpu(Box::new(failure))
+        }
+    }
+}
+
+impl Drop for Card {
+    fn drop(&mut self) {
+        if !self.module.is_null() {
+            // SAFETY: loaded by `load_kernels`, and whoever launches its kernels holds the card.
+            self.release(|api| unsafe { api.module_unload(self.module) });
+        }
+        if !self.context.is_null() {
+            self.driver.api().release_context(self.handle);
+        }
+    }
+}
+
+/// An environment variable that is there and neither empty nor 0.
+fn is_set(name: &str) -> bool {
+    env::var_os(name).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card(index: c_int, name: &str, arch: &str, gib: u64, integrated: bool) -> (c_int, Limits) {
+        let (name, arch, memory_total) = (name.into(), arch.to_owned(), gib << 30);
+        (index, Limits { name, arch_full: arch.clone(), arch, memory_total, integrated, ..Limits::default() })
+    }
+
+    #[test]
+    fn the_discrete_card_with_most_memory_is_chosen() {
+        let cards = [
+            card(0, "AMD Radeon Graphics", "gfx1103", 96, true),
+            card(1, "AMD Radeon RX 7900 XTX", "gfx1100", 24, false),
+            card(2, "AMD Radeon RX 7900 XT", "gfx1100", 20, false),
+            card(3, "AMD Radeon RX 7900 XTX", "gfx1100", 24, false),
+        ];
+        let named = |name: &str| Choice::Name(name.into()).best_of(&cards);
+        assert_eq!(Choice::Best.best_of(&cards), Some(1));
+        assert_eq!(Choice::Best.best_of(&cards[..1]), Some(0));
+        assert_eq!(named("7900 xt"), Some(1));
+        assert_eq!(named("gfx1103"), Some(0));
+        assert_eq!(named("graphics"), Some(0));
+        assert_eq!(named("MI300X"), None);
+    }
+}

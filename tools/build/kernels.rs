@@ -1,0 +1,251 @@
+//! Compiles kernels/*.hip, as one translation unit per target, and embeds the results.
+
+use std::collections::{BTreeSet, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+use std::{env, fs, io, thread};
+
+use flate2::Compression;
+use flate2::write::ZlibEncoder;
+
+use crate::compiler::{self, Compiler};
+use crate::targets::{self, Built, PTX_TARGETS, TARGETS};
+
+/// Leaves in OUT_DIR each target's code object, compressed, and code_objects.rs, the table of them.
+pub fn embed(root: &Path) -> Result<(), String> {
+    let folder = root.join("kernels");
+    println!("cargo:rerun-if-changed={}", folder.display());
+    for name in ["HIPCC", "ROCM_PATH", "ROCm_ARCH", "ROCM_ARCH"] {
+        println!("cargo:rerun-if-env-changed={name}");
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    if !folder.is_dir() {
+        return write_atomically(&out.join("code_objects.rs"), b"[]\n");
+    }
+    let compilers = compiler::find_all()?;
+    for compiler in &compilers {
+        println!("cargo:rerun-if-changed={}", compiler.path.display());
+    }
+    let unit = Unit::read(&folder)?;
+    let jobs = jobs(&compilers)?;
+    let cache = Cache::of(&out)?;
+    let packed = in_parallel(&jobs, |job| cache.get_or_compile(&unit, job))?;
+
+    let mut table = String::from("[\n");
+    let mut warned = HashSet::new();
+    for (job, Packed { bytes, size, warnings }) in jobs.iter().zip(packed) {
+        for line in warnings.lines() {
+            if warned.insert(line.to_owned()) {
+                println!("cargo::warning={line}");
+            }
+        }
+        let file = format!("{}.z", job.target);
+        write_atomically(&out.join(&file), &bytes)?;
+        table.push_str(&format!(
+            "    Embedded {{ arch: \"{}\", size: {size}, packed: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")) }},\n",
+            job.target
+        ));
+    }
+    table.push_str("]\n");
+    write_atomically(&out.join("code_objects.rs"), table.as_bytes())
+}
+
+/// All kernels as one source.
+struct Unit {
+    folder: PathBuf,
+    /// Includes every kernels/*.hip, by name.
+    source: String,
+    /// Of every file in the folder.
+    contents: Vec<(String, Vec<u8>)>,
+}
+
+impl Unit {
+    fn read(folder: &Path) -> Result<Self, String> {
+        let failed = |e: io::Error| format!("{}: {e}", folder.display());
+        let mut contents = Vec::new();
+        for entry in fs::read_dir(folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_type().map_err(failed)?.is_file() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                contents.push((name, fs::read(entry.path()).map_err(failed)?));
+            }
+        }
+        contents.sort();
+        let names = contents.iter().map(|(name, _)| name).filter(|name| name.ends_with(".hip"));
+        let source: String = names.map(|name| format!("#include \"{name}\"\n")).collect();
+        if source.is_empty() {
+            return Err(format!("{}: no .hip file", folder.display()));
+        }
+        Ok(Self { folder: folder.to_owned(), source, contents })
+    }
+}
+
+struct Job<'a> {
+    target: &'static str,
+    compiler: &'a Compiler,
+}
+
+/// What to compile, in the tables' order, each by the first compiler that knows the target.
+fn jobs(compilers: &[Compiler]) -> Result<Vec<Job<'_>>, String> {
+    let wanted = wanted_targets()?;
+    let always = TARGETS.iter().filter(|t| t.built != Built::AsGeneric).map(|t| (t.name, t.built));
+    let all = always.chain(PTX_TARGETS.iter().map(|&name| (name, Built::Always)));
+    let mut jobs = Vec::new();
+    let mut without = Vec::new();
+    for (target, built) in all {
+        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(target)) {
+            continue;
+        }
+        match compilers.iter().find(|compiler| compiler.knows(target)) {
+            Some(compiler) => jobs.push(Job { target, compiler }),
+            None if built == Built::IfKnown && wanted.is_none() => {}
+            None => without.push(target),
+        }
+    }
+    if without.is_empty() {
+        return Ok(jobs);
+    }
+    let names: Vec<_> = compilers.iter().map(|c| c.path.display().to_string()).collect();
+    Err(format!(
+        "{} cannot compile for {}. A newer clang may, or one built for all GPUs, as distributions have it; \
+         ROCm_ARCH names the targets that are wanted",
+        names.join(", "),
+        without.join(", ")
+    ))
+}
+
+/// The targets that ROCm_ARCH (or ROCM_ARCH) names, or None for all. A GPU whose code is its generic target's
+/// stands for that one.
+fn wanted_targets() -> Result<Option<BTreeSet<&'static str>>, String> {
+    let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
+    let Some((variable, value)) = set("ROCm_ARCH").or_else(|| set("ROCM_ARCH")) else {
+        return Ok(None);
+    };
+    let mut wanted = BTreeSet::new();
+    for word in value.split([',', ';', ' ', '\t', '\n']).filter(|word| !word.is_empty()) {
+        if word == "all" {
+            return Ok(None);
+        }
+        // gfx90a:sramecc+:xnack-
+        let name = word.split(':').next().unwrap_or(word);
+        let served_by = targets::served_by(name);
+        let built = |target: &&str| targets::find(target).is_none_or(|t| t.built != Built::AsGeneric);
+        wanted.insert(*served_by.iter().find(|t| built(t)).ok_or_else(|| unknown_target(variable, name))?);
+    }
+    Ok(Some(wanted))
+}
+
+fn unknown_target(variable: &str, name: &str) -> String {
+    let known: Vec<_> = TARGETS.iter().map(|t| t.name).chain(PTX_TARGETS.iter().copied()).collect();
+    format!("{variable}: unknown target '{name}'; known: all, {}", known.join(", "))
+}
+
+/// The results in the order of the items, or the first failure in that order. As many threads as cargo grants.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    work: impl Fn(&T) -> Result<R, String> + Sync,
+) -> Result<Vec<R>, String> {
+    let threads =
+        env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, items.len().max(1));
+    let next = AtomicUsize::new(0);
+    let results: Mutex<Vec<Option<Result<R, String>>>> = Mutex::new(items.iter().map(|_| None).collect());
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some((i, item)) = {
+                    let i = next.fetch_add(1, Ordering::Relaxed);
+                    items.get(i).map(|item| (i, item))
+                } {
+                    let result = work(item);
+                    if result.is_err() {
+                        next.store(items.len(), Ordering::Relaxed);
+                    }
+                    results.lock().expect("no thread panics while it holds the lock")[i] = Some(result);
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("no thread panics while it holds the lock");
+    // After a failure some items were never begun; the failure itself is there.
+    if results.iter().flatten().any(Result::is_err) {
+        return results.into_iter().flatten().collect();
+    }
+    Ok(results.into_iter().flatten().flatten().collect())
+}
+
+struct Packed {
+    bytes: Vec<u8>,
+    /// Uncompressed.
+    size: usize,
+    warnings: String,
+}
+
+/// Compressed objects by what they were made from, in a folder that all profiles and commands share.
+struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    /// In cargo's target folder: OUT_DIR is TARGET/PROFILE/build/...
+    fn of(out: &Path) -> Result<Self, String> {
+        let build = out.ancestors().find(|folder| folder.ends_with("build"));
+        let target = build.and_then(|build| build.parent()?.parent()).unwrap_or(out);
+        let cache = Self { folder: target.join("kernels") };
+        fs::create_dir_all(&cache.folder).map_err(|e| format!("{}: {e}", cache.folder.display()))?;
+        cache.drop_old();
+        Ok(cache)
+    }
+
+    /// What no build has used for a week.
+    fn drop_old(&self) {
+        let Some(oldest) = SystemTime::now().checked_sub(Self::KEPT) else { return };
+        for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
+            if entry.metadata().and_then(|m| m.modified()).is_ok_and(|modified| modified < oldest) {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+
+    /// With its size in front, little-endian.
+    fn get_or_compile(&self, unit: &Unit, job: &Job) -> Result<Packed, String> {
+        let Job { target, compiler } = job;
+        let mut hash = DefaultHasher::new();
+        (&compiler.path, &compiler.version, compiler::arguments(target)).hash(&mut hash);
+        (&unit.source, &unit.contents).hash(&mut hash);
+        let file = self.folder.join(format!("{target}-{:016x}", hash.finish()));
+        if let Ok(cached) = fs::read(&file)
+            && let Some((size, bytes)) = cached.split_first_chunk()
+        {
+            if let Ok(opened) = fs::File::options().append(true).open(&file) {
+                let _ = opened.set_modified(SystemTime::now());
+            }
+            let size = u64::from_le_bytes(*size) as usize;
+            return Ok(Packed { bytes: bytes.to_owned(), size, warnings: String::new() });
+        }
+        let object = file.with_extension(format!("{}.tmp", std::process::id()));
+        let warnings = compiler.compile(target, &unit.source, &unit.folder, &object)?;
+        let plain = fs::read(&object).map_err(|e| format!("{}: {e}", object.display()))?;
+        let _ = fs::remove_file(&object);
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+        let bytes =
+            encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("memory takes all bytes");
+        // Warnings shall come back with every build until they are mended.
+        if warnings.is_empty() {
+            write_atomically(&file, &[&(plain.len() as u64).to_le_bytes(), &bytes[..]].concat())?;
+        }
+        Ok(Packed { bytes, size: plain.len(), warnings })
+    }
+}
+
+fn write_atomically(file: &Path, bytes: &[u8]) -> Result<(), String> {
+    let partial = file.with_extension(format!("{}.part", std::process::id()));
+    fs::write(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, file))
+        .map_err(|e| format!("{}: {e}", file.display()))
+}
