@@ -26,6 +26,7 @@ pub mod launch;
 pub mod lds;
 pub mod mapping;
 pub mod memory;
+pub mod old;
 pub mod runtime;
 pub mod stop;
 pub mod stream;
