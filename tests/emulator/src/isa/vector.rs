@@ -15,8 +15,14 @@ pub fn table(t: &mut Table) {
     t.add("v_lshlrev_b32", Vector, 1, |i, w, _| bits2(i, w, |a, b| b << (a & 31)));
     t.add("v_lshrrev_b32", Vector, 1, |i, w, _| bits2(i, w, |a, b| b >> (a & 31)));
     t.add("v_lshl_or_b32", Vector, 1, |i, w, _| bits3(i, w, |a, b, c| a << (b & 31) | c));
-    t.add("v_add_nc_u32", Vector, 1, |i, w, _| int2(i, w, |a, b| a.wrapping_add(b)));
-    t.add("v_sub_nc_u32", Vector, 1, |i, w, _| int2(i, w, |a, b| a.wrapping_sub(b)));
+    t.add("v_add_nc_u32", Vector, 1, |i, w, _| match i.mods.clamp {
+        false => int2(i, w, |a, b| a.wrapping_add(b)),
+        true => int2(i, w, |a, b| a.saturating_add(b)),
+    });
+    t.add("v_sub_nc_u32", Vector, 1, |i, w, _| match i.mods.clamp {
+        false => int2(i, w, |a, b| a.wrapping_sub(b)),
+        true => int2(i, w, |a, b| a.saturating_sub(b)),
+    });
     t.add("v_add3_u32", Vector, 1, |i, w, _| int3(i, w, |a, b, c| a.wrapping_add(b).wrapping_add(c)));
 }
 
