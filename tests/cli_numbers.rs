@@ -3,9 +3,7 @@
 mod cli_common;
 
 use cli_common::{Scratch, rocmforge, smollm2, stdout};
-use rocmforge::engine::{
-    Backend, BackendParams, Batch, Context, ContextParams, Model, ModelParams,
-};
+use rocmforge::engine::{Backend, BackendParams, Batch, Context, ContextParams, Model, ModelParams};
 use serde_json::Value as Json;
 
 fn load() -> Model {
