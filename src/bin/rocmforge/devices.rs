@@ -13,6 +13,9 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[cfg(feature = "hip")]
+    #[command(flatten)]
+    kernels: crate::kernels::KernelArgs,
 }
 
 const KINDS: [(&str, DeviceKind); 3] =
@@ -22,8 +25,12 @@ const KINDS: [(&str, DeviceKind); 3] =
 type Row = (String, rocmforge::Result<DeviceInfo>);
 
 pub fn run(args: Args) -> Result<()> {
-    let rows: Vec<Row> = KINDS.iter().flat_map(|&(flag, kind)| rows(flag, kind)).collect();
     let mut out = io::stdout().lock();
+    #[cfg(feature = "hip")]
+    if args.kernels.kernels {
+        return crate::kernels::run(&args.kernels, args.json, &mut out);
+    }
+    let rows: Vec<Row> = KINDS.iter().flat_map(|&(flag, kind)| rows(flag, kind)).collect();
     if args.json {
         let json: Vec<_> = rows.iter().map(to_json).collect();
         writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;

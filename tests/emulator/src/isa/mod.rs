@@ -30,6 +30,7 @@ pub mod branch;
 pub mod disassembly;
 pub mod inst;
 pub mod lanes;
+pub mod matrix;
 pub mod packed;
 pub mod parse;
 pub mod program;

@@ -108,10 +108,7 @@ fn single(text: &str, table: &Table) -> Result<Inst, String> {
         // Words to jump over, to be resolved by the program.
         inst.target = n as u16 as i16 as usize;
     }
-    match encoding {
-        Encoding::Plain => Ok(inst),
-        _ => lanes::wrap(inst, encoding),
-    }
+    lanes::wrap(inst, encoding)
 }
 
 /// The mnemonic in the table: whole, or less its suffix. Halves of a VOPD go by the names of VOP2.
@@ -268,7 +265,7 @@ fn modify(inst: &mut Inst, modifiers: &[&str], sources: usize, entry: &Entry) ->
             "op_sel_hi" => mods.op_sel_hi = Some(bit_list(value)?.0),
             "neg_lo" => mods.neg_lo = bit_list(value)?.0,
             "neg_hi" => mods.neg_hi = bit_list(value)?.0,
-            "offset" | "offset0" => mods.offset = integer(value)?,
+            "offset" | "offset0" => mods.offset = lanes::swizzle_offset(value).or_else(|| integer(value))?,
             "offset1" => mods.offset1 = integer(value)?,
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::counters::Class;
-use crate::isa::{After, Generation, Handler, branch, lanes, packed, scalar, vector};
+use crate::isa::{After, Generation, Handler, branch, lanes, matrix, packed, scalar, vector};
 
 /// How the written operands fall into destinations and sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +45,7 @@ impl Table {
             vector::table(&mut table);
             lanes::table(&mut table);
             packed::table(&mut table);
+            matrix::table(&mut table);
             table
         })
     }
