@@ -73,9 +73,9 @@ fn print(out: &mut impl Write, flag: &str, d: &DeviceInfo) -> io::Result<()> {
     )?;
     writeln!(
         out,
-        "{margin:<10} {} threads in lockstep, {} shared memory per block, {}",
+        "{margin:<10} {} threads in lockstep, {} bytes of shared memory per block, {}",
         gpu.warp_size,
-        terminal::bytes(gpu.shared_bytes_per_block),
+        gpu.shared_bytes_per_block,
         if gpu.integrated { "integrated" } else { "discrete" }
     )?;
     let kernels = if gpu.has_kernels { "kernels included" } else { "no kernels for it in this build" };
