@@ -17,6 +17,7 @@
 
 pub mod card;
 pub mod code_object;
+pub mod device;
 pub mod driver;
 pub mod event;
 pub mod graph;
