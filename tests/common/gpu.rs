@@ -10,7 +10,8 @@ use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 
 use libtest_mimic::{Arguments, Failed, Trial};
-use rocmforge::device::hip::card::{Card, Choice};
+use rocmforge::device::DeviceChoice;
+use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::memory::{Buffer, Pool, Span, Staging};
 use rocmforge::device::hip::stream::Stream;
 
@@ -141,7 +142,8 @@ const POISON: u8 = 0xFF;
 
 impl Gpu {
     pub fn open() -> Self {
-        let card = Card::open(&Choice::Best).unwrap_or_else(|error| panic!("no card to test on: {error}"));
+        let card =
+            Card::open(&DeviceChoice::Best).unwrap_or_else(|error| panic!("no card to test on: {error}"));
         let pool = Pool::with_chunks(Arc::clone(&card), 1);
         let stream = Stream::new(&card).unwrap();
         let staging = Mutex::new(Staging::with_halves(&card, 1 << 20).unwrap());

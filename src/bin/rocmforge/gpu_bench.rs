@@ -1,6 +1,7 @@
 //! What a GPU reads a second: from memory plainly, and in each matrix-vector kernel, which reads its weight and
 //! little else.
 
+use std::io::{self, Write};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -13,15 +14,74 @@ use rocmforge::device::hip::memory::{Buffer, Pool, Staging};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::device::hip::weight::{Loader, Weight};
+use rocmforge::engine::DeviceKind;
 use rocmforge::gguf::TensorType;
+use serde_json::json;
 
-use crate::{interrupt, stats};
+use crate::args::DeviceName;
+use crate::{interrupt, stats, terminal};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Measure a GPU's matrix-vector kernels beside how fast it reads its memory, no model needed
+    #[arg(long, conflicts_with = "bandwidth")]
+    pub kernels: bool,
+    /// Matrices for --kernels as ROWSxCOLS, comma-separated; the default are those of models of 0.5B, 1B and 8B
+    #[arg(long, value_delimiter = ',', requires = "kernels", default_value = SHAPES, hide_default_value = true)]
+    shapes: Vec<Shape>,
+}
+
+/// `bench --bandwidth` and `bench --kernels` on a GPU.
+pub fn run(args: &Args, device: &DeviceName, is_json: bool) -> Result<()> {
+    if device.kind != DeviceKind::Hip {
+        bail!("--kernels measures a GPU's: --device hip");
+    }
+    let card = Card::open(&device.choice)?;
+    let limits = card.limits().clone();
+    let bench = GpuBench::new(Arc::clone(&card))?;
+    let mut out = io::stdout().lock();
+    let bandwidth = bench.read_bandwidth()?;
+    if !is_json {
+        let rate = terminal::bytes(bandwidth as u64);
+        writeln!(out, "{} ({}): memory read, {rate}/s", limits.name, limits.arch)?;
+    }
+    let mut figures = Vec::new();
+    if args.kernels {
+        if !is_json {
+            writeln!(out, "\n| kernel | matrix | tokens | us | GB/s | of read |")?;
+            writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
+        }
+        bench.matvecs(&args.shapes, |figure| {
+            let Figure { kernel, ty, shape, n, bytes, seconds } = figure;
+            let rate = bytes as f64 / seconds;
+            if is_json {
+                figures.push(json!({
+                    "kernel": kernel, "type": ty.name(), "rows": shape.rows, "cols": shape.cols, "n_tokens": n,
+                    "bytes": bytes, "seconds": seconds, "bytes_per_second": rate as u64,
+                    "share_of_read": rate / bandwidth,
+                }));
+                return Ok(());
+            }
+            let (us, gb, share) = (seconds * 1e6, rate / 1e9, 100.0 * rate / bandwidth);
+            writeln!(out, "| {kernel} | {shape} | {n} | {us:.1} | {gb:.0} | {share:.1} % |")?;
+            Ok(out.flush()?)
+        })?;
+    }
+    if is_json {
+        let json = json!({
+            "device": limits.name, "arch": limits.arch, "runtime": card.driver().version_text(),
+            "library": card.driver().library(), "read_bytes_per_second": bandwidth as u64, "kernels": figures,
+        });
+        writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
+    }
+    Ok(())
+}
 
 /// A weight: outputs and inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
-    pub rows: usize,
-    pub cols: usize,
+struct Shape {
+    rows: usize,
+    cols: usize,
 }
 
 /// "14336x4096"
@@ -42,7 +102,7 @@ impl std::fmt::Display for Shape {
 }
 
 /// Attention's output, both sides of the feed-forward block and the output of: Qwen2.5 0.5B, Llama 3.2 1B, Llama 3 8B.
-pub const SHAPES: &str = "896x896,4864x896,896x4864,151936x896,\
+const SHAPES: &str = "896x896,4864x896,896x4864,151936x896,\
                           2048x2048,8192x2048,2048x8192,128256x2048,\
                           4096x4096,14336x4096,4096x14336,128256x4096";
 
@@ -58,25 +118,19 @@ const WARM_UPS: usize = 5;
 const MAX_LAUNCHES: u64 = 512;
 
 /// One kernel at one shape.
-pub struct Figure {
-    pub kernel: &'static str,
-    pub ty: TensorType,
-    pub shape: Shape,
-    pub n: usize,
+struct Figure {
+    kernel: &'static str,
+    ty: TensorType,
+    shape: Shape,
+    n: usize,
     /// Bytes of the weight: what must be read.
-    pub bytes: u64,
+    bytes: u64,
     /// Of one launch: median.
-    pub seconds: f64,
-}
-
-impl Figure {
-    pub fn bytes_per_second(&self) -> f64 {
-        self.bytes as f64 / self.seconds
-    }
+    seconds: f64,
 }
 
 /// A card at work.
-pub struct GpuBench {
+struct GpuBench {
     card: Arc<Card>,
     pool: Arc<Pool>,
     stream: Stream,
@@ -85,7 +139,7 @@ pub struct GpuBench {
 }
 
 impl GpuBench {
-    pub fn new(card: Arc<Card>) -> Result<Self> {
+    fn new(card: Arc<Card>) -> Result<Self> {
         Ok(GpuBench {
             pool: Pool::new(Arc::clone(&card)),
             stream: Stream::new(&card)?,
@@ -96,7 +150,7 @@ impl GpuBench {
     }
 
     /// Bytes a second of plain reads: the median of several passes over far more than any cache holds.
-    pub fn read_bandwidth(&self) -> Result<f64> {
+    fn read_bandwidth(&self) -> Result<f64> {
         let (free, _) = self.card.memory()?;
         let bytes = (free / 2).min(4 << 30) / 16 * 16;
         let src = self.pool.alloc(bytes, "what is read")?;
@@ -110,7 +164,7 @@ impl GpuBench {
 
     /// Every kernel at every shape that its type allows, handed to `report` as they come. Copies of each weight, too
     /// many for the caches, take turns, as a model's weights do.
-    pub fn matvecs(&self, shapes: &[Shape], mut report: impl FnMut(Figure) -> Result<()>) -> Result<()> {
+    fn matvecs(&self, shapes: &[Shape], mut report: impl FnMut(Figure) -> Result<()>) -> Result<()> {
         let mut loader = Loader::new(&self.pool)?;
         for &shape in shapes {
             for ty in TYPES {
