@@ -61,7 +61,7 @@ fn single(text: &str, table: &Table) -> Result<Inst, String> {
         dst: [Operand::None; 2],
         src: [Operand::None; 4],
         mods: Modifiers::default(),
-        zero_high: table.generation.is_gfx9(),
+        zero_high: table.generation.is_gfx9() && !entry.keeps_high,
         target: usize::MAX,
         next: 0,
         control: lanes::Control::None,
@@ -290,7 +290,7 @@ fn bit_list(text: &str) -> Option<(u8, usize)> {
     Some((bits, n))
 }
 
-fn integer(text: &str) -> Option<i32> {
+pub fn integer(text: &str) -> Option<i32> {
     match text.strip_prefix("0x") {
         Some(hex) => i32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
