@@ -194,6 +194,8 @@ pub fn arguments(target: &str) -> Vec<String> {
         "--cuda-device-only",
         "-O3",
         "-std=c++20",
+        // A product and a sum are rounded each, unless fma() is written: the same bits as on the CPU.
+        "-ffp-contract=off",
         "-Wall",
         "-Wextra",
         "-Wno-unused-parameter",

@@ -3,11 +3,11 @@
 use half::f16;
 
 use crate::counters::Class::Vector;
+use crate::isa::Inst;
 use crate::isa::Table;
 use crate::isa::alu::{Lanes, halves};
 use crate::isa::float_alu::{f16s, f32s, f64s, put_f16s, put_f32s, put_f64s};
 use crate::isa::floats::{f16_toward_zero, frexp32, frexp64, to_bf16, to_snorm16, to_unorm16};
-use crate::isa::Inst;
 use crate::wave::Wave;
 
 fn ints(inst: &Inst, wave: &Wave, k: usize, half: usize) -> Lanes {

@@ -5,8 +5,8 @@ use half::f16;
 use crate::counters::Class::{Scalar, Vector};
 use crate::isa::alu::{Done, halves};
 use crate::isa::float_alu::{
-    Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_3, f32_onto, f32s, f64_1, f64_2, f64_3, f64_onto,
-    f64s, fma32, fused, put_f16s, put_f32s, put_f64s, quieted,
+    Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_3, f32_onto, f32s, f64_1, f64_2, f64_3,
+    f64_onto, f64s, fma32, fused, put_f16s, put_f32s, put_f64s, quieted,
 };
 use crate::isa::floats::*;
 use crate::isa::{Inst, Operand, Table};
@@ -168,9 +168,15 @@ fn minima(t: &mut Table) {
         ($type:literal $three:ident) => {
             t.add(concat!("v_min3_", $type), Vector, 1, |i, w, _| $three(i, w, |a, b, c| min(min(a, b), c)));
             t.add(concat!("v_max3_", $type), Vector, 1, |i, w, _| $three(i, w, |a, b, c| max(max(a, b), c)));
-            t.add(concat!("v_med3_", $type), Vector, 1, |i, w, _| $three(i, w, |a, b, c| med3(a, b, c, min, max)));
-            t.add(concat!("v_minmax_", $type), Vector, 1, |i, w, _| $three(i, w, |a, b, c| max(min(a, b), c)));
-            t.add(concat!("v_maxmin_", $type), Vector, 1, |i, w, _| $three(i, w, |a, b, c| min(max(a, b), c)));
+            t.add(concat!("v_med3_", $type), Vector, 1, |i, w, _| {
+                $three(i, w, |a, b, c| med3(a, b, c, min, max))
+            });
+            t.add(concat!("v_minmax_", $type), Vector, 1, |i, w, _| {
+                $three(i, w, |a, b, c| max(min(a, b), c))
+            });
+            t.add(concat!("v_maxmin_", $type), Vector, 1, |i, w, _| {
+                $three(i, w, |a, b, c| min(max(a, b), c))
+            });
             t.add(concat!("v_min3_num_", $type), Vector, 1, |i, w, _| {
                 $three(i, w, |a, b, c| min_num(min_num(a, b), c))
             });
@@ -249,7 +255,8 @@ fn division(t: &mut Table) {
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f32s(i, w, k, half));
             let sums = fused(&a, &b, &c);
-            let scale = |l: usize| if vcc >> (32 * half + l) & 1 != 0 { ldexp32(sums[l], 32) } else { sums[l] };
+            let scale =
+                |l: usize| if vcc >> (32 * half + l) & 1 != 0 { ldexp32(sums[l], 32) } else { sums[l] };
             put_f32s(i, w, half, active, std::array::from_fn(scale));
         }
         w.wrote(i.dst[0], 1, exec);

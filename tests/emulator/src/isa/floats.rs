@@ -318,7 +318,9 @@ macro_rules! div_fixup {
     ($name:ident, $type:ty, $zero:expr, $special:expr) => {
         pub fn $name(s0: $type, s1: $type, s2: $type) -> $type {
             let negative = s1.is_sign_negative() != s2.is_sign_negative();
-            let sign = |x: $type| <$type>::copysign(x, if negative { -<$type>::INFINITY } else { <$type>::INFINITY });
+            let sign = |x: $type| {
+                <$type>::copysign(x, if negative { -<$type>::INFINITY } else { <$type>::INFINITY })
+            };
             if s2 != s2 {
                 s2.quiet()
             } else if s1 != s1 {

@@ -28,23 +28,24 @@
 pub mod alu;
 pub mod arch;
 pub mod branch;
-pub mod disassembly;
 pub mod compare;
 pub mod convert;
+pub mod disassembly;
 pub mod float;
 pub mod float_alu;
 pub mod floats;
-pub mod lds_ops;
-pub mod memory_ops;
-pub mod vector16;
 pub mod inst;
 pub mod lanes;
+pub mod lds_ops;
+pub mod matrix;
+pub mod memory_ops;
 pub mod packed;
 pub mod parse;
 pub mod program;
 pub mod scalar;
 pub mod table;
 pub mod vector;
+pub mod vector16;
 
 pub use arch::{Arch, Generation};
 pub use disassembly::Disassembly;

@@ -108,10 +108,7 @@ fn single(text: &str, table: &Table) -> Result<Inst, String> {
         // Words to jump over, to be resolved by the program.
         inst.target = n as u16 as i16 as usize;
     }
-    match encoding {
-        Encoding::Plain => Ok(inst),
-        _ => lanes::wrap(inst, encoding),
-    }
+    lanes::wrap(inst, encoding)
 }
 
 /// The mnemonic in the table: whole, or less its suffix. Halves of a VOPD go by the names of VOP2.
@@ -224,6 +221,7 @@ fn plain_operand(text: &str) -> Option<Operand> {
         _ if text.starts_with("0x") => Operand::Literal(u32::from_str_radix(&text[2..], 16).ok()?),
         _ if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => match text.parse::<i32>() {
             Ok(n) => Operand::Int(n),
+            Err(_) if text.starts_with("-0x") => Operand::Int(-integer(&text[1..])?),
             Err(_) => Operand::Float(text.parse::<f32>().ok()?.to_bits()),
         },
         _ => register(text)?,
@@ -268,7 +266,7 @@ fn modify(inst: &mut Inst, modifiers: &[&str], sources: usize, entry: &Entry) ->
             "op_sel_hi" => mods.op_sel_hi = Some(bit_list(value)?.0),
             "neg_lo" => mods.neg_lo = bit_list(value)?.0,
             "neg_hi" => mods.neg_hi = bit_list(value)?.0,
-            "offset" | "offset0" => mods.offset = integer(value)?,
+            "offset" | "offset0" => mods.offset = lanes::swizzle_offset(value).or_else(|| integer(value))?,
             "offset1" => mods.offset1 = integer(value)?,
             _ => {}
         }

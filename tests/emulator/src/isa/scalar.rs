@@ -111,7 +111,9 @@ fn arithmetic(t: &mut Table) {
     t.alias(&["s_sub_u64"], "s_sub_nc_u64");
     t.add("s_mul_u64", Scalar, 1, |i, w, _| wide2(i, w, |a, b| (a.wrapping_mul(b), None)));
     t.add("s_mul_i32", Scalar, 1, |i, w, _| int2(i, w, |a, b| (a.wrapping_mul(b), None)));
-    t.add("s_mul_hi_u32", Scalar, 1, |i, w, _| int2(i, w, |a, b| (((a as u64 * b as u64) >> 32) as u32, None)));
+    t.add("s_mul_hi_u32", Scalar, 1, |i, w, _| {
+        int2(i, w, |a, b| (((a as u64 * b as u64) >> 32) as u32, None))
+    });
     t.add("s_mul_hi_i32", Scalar, 1, |i, w, _| {
         int2(i, w, |a, b| (((a as i32 as i64 * b as i32 as i64) >> 32) as u32, None))
     });
@@ -546,7 +548,12 @@ fn bit_compare64(inst: &Inst, wave: &mut Wave, set: bool) -> Done {
     Ok(())
 }
 
-fn new_exec(inst: &Inst, wave: &Wave, wide: bool, f: fn(u64, u64) -> u64) -> Result<(u64, u64), crate::stop::LaneFault> {
+fn new_exec(
+    inst: &Inst,
+    wave: &Wave,
+    wide: bool,
+    f: fn(u64, u64) -> u64,
+) -> Result<(u64, u64), crate::stop::LaneFault> {
     wave.need(inst.src[0], 1 + wide as u32, 0)?;
     let old = wave.sgpr64(EXEC);
     Ok(if wide {
@@ -560,7 +567,11 @@ fn new_exec(inst: &Inst, wave: &Wave, wide: bool, f: fn(u64, u64) -> u64) -> Res
 #[inline(always)]
 fn save_exec(inst: &Inst, wave: &mut Wave, wide: bool, f: fn(u64, u64) -> u64) -> Done {
     let (old, new) = new_exec(inst, wave, wide, f)?;
-    if wide { set64(inst, wave, old) } else { set32(inst, wave, old as u32) }
+    if wide {
+        set64(inst, wave, old)
+    } else {
+        set32(inst, wave, old as u32)
+    }
     wave.set_exec(new);
     wave.set_scc(if wide { new != 0 } else { new as u32 != 0 });
     Ok(())
@@ -570,7 +581,11 @@ fn save_exec(inst: &Inst, wave: &mut Wave, wide: bool, f: fn(u64, u64) -> u64) -
 fn write_exec(inst: &Inst, wave: &mut Wave, wide: bool, f: fn(u64, u64) -> u64) -> Done {
     let (_, new) = new_exec(inst, wave, wide, f)?;
     wave.set_exec(new);
-    if wide { set64(inst, wave, new) } else { set32(inst, wave, new as u32) }
+    if wide {
+        set64(inst, wave, new)
+    } else {
+        set32(inst, wave, new as u32)
+    }
     wave.set_scc(if wide { new != 0 } else { new as u32 != 0 });
     Ok(())
 }

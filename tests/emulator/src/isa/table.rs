@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::counters::Class;
-use crate::isa::{After, Generation, Handler, branch, compare, convert, float, lanes, lds_ops, memory_ops, packed, scalar, vector, vector16};
+use crate::isa::{
+    After, Generation, Handler, branch, compare, convert, float, lanes, lds_ops, matrix, memory_ops, packed,
+    scalar, vector, vector16,
+};
 
 /// How the written operands fall into destinations and sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +56,7 @@ impl Table {
             lds_ops::table(&mut table);
             lanes::table(&mut table);
             packed::table(&mut table);
+            matrix::table(&mut table);
             table
         })
     }
@@ -73,7 +77,10 @@ impl Table {
     /// An instruction with `outs` destinations, which go before the sources.
     pub fn add(&mut self, name: &str, class: Class, outs: u8, handler: Handler) {
         let outs = Outs::First(outs);
-        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false });
+        self.insert(
+            name,
+            Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false },
+        );
     }
 
     /// VOP3P.
@@ -85,12 +92,18 @@ impl Table {
     /// A memory atomic: one destination if it returns the old value.
     pub fn atomic(&mut self, name: &str, handler: Handler) {
         let (class, outs) = (Class::Global, Outs::IfReturned);
-        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false });
+        self.insert(
+            name,
+            Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false },
+        );
     }
 
     /// One that takes no operands, or none that matter.
     pub fn plain(&mut self, name: &str, class: Class, after: After, handler: Handler) {
-        self.insert(name, Entry { handler, class, outs: Outs::Ignored, after, packed: false, keeps_high: false });
+        self.insert(
+            name,
+            Entry { handler, class, outs: Outs::Ignored, after, packed: false, keeps_high: false },
+        );
     }
 
     /// Other targets' names of an instruction that stands in the table.
@@ -103,7 +116,8 @@ impl Table {
 
     pub fn keeps_high(&mut self, names: &[&str]) {
         for name in names {
-            self.entries.get_mut(*name).unwrap_or_else(|| panic!("{name} is not in the table")).keeps_high = true;
+            self.entries.get_mut(*name).unwrap_or_else(|| panic!("{name} is not in the table")).keeps_high =
+                true;
         }
     }
 

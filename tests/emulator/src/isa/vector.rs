@@ -20,7 +20,6 @@ pub fn table(t: &mut Table) {
 
 fn moves(t: &mut Table) {
     t.add("v_mov_b32", Vector, 1, |i, w, _| bits1(i, w, |a| a));
-    t.alias(&["v_accvgpr_read_b32", "v_accvgpr_write_b32", "v_accvgpr_mov_b32"], "v_mov_b32");
     t.add("v_mov_b64", Vector, 1, |i, w, _| {
         let exec = w.exec();
         let written = w.written(i.src[0], 2);
@@ -100,7 +99,9 @@ fn bitwise(t: &mut Table) {
     });
     t.add("v_bfm_b32", Vector, 1, |i, w, _| int2(i, w, |a, b| ((1 << (a & 31)) - 1) << (b & 31)));
     t.add("v_alignbit_b32", Vector, 1, |i, w, _| bits3(i, w, |a, b, c| (pair(a, b) >> (c & 31)) as u32));
-    t.add("v_alignbyte_b32", Vector, 1, |i, w, _| bits3(i, w, |a, b, c| (pair(a, b) >> (8 * (c & 3))) as u32));
+    t.add("v_alignbyte_b32", Vector, 1, |i, w, _| {
+        bits3(i, w, |a, b, c| (pair(a, b) >> (8 * (c & 3))) as u32)
+    });
     t.add("v_perm_b32", Vector, 1, |i, w, _| bits3(i, w, |a, b, c| permute_bytes(pair(a, b), c)));
     t.add("v_bcnt_u32_b32", Vector, 1, |i, w, _| int2(i, w, |a, b| a.count_ones().wrapping_add(b)));
     t.add("v_clz_i32_u32", Vector, 1, |i, w, _| int1(i, w, |a| first(a.leading_zeros(), 32)));
@@ -259,9 +260,6 @@ fn bytes(t: &mut Table) {
         })
     });
     t.add("v_prng_b32", Vector, 1, |i, w, _| int1(i, w, |a| a << 1 ^ (a >> 31) * 197));
-    // Lanes below this one whose bits are set; of a wave64's halves.
-    t.add("v_mbcnt_lo_u32_b32", Vector, 1, |i, w, _| count_below(i, w, 0));
-    t.add("v_mbcnt_hi_u32_b32", Vector, 1, |i, w, _| count_below(i, w, 1));
 }
 
 /// `high:low`.
@@ -383,22 +381,6 @@ fn mad64(inst: &Inst, wave: &mut Wave, signed: bool, f: impl Fn(u32, u32, u64) -
     if let Operand::Sgpr(n) = inst.dst[1] {
         wave.set_mask(n, carries & exec);
     }
-    Ok(())
-}
-
-fn count_below(inst: &Inst, wave: &mut Wave, word: usize) -> Done {
-    let exec = wave.exec();
-    wave.need(inst.src[0], 1, exec)?;
-    wave.need(inst.src[1], 1, exec)?;
-    for (half, active) in halves(exec) {
-        let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
-        let counts = std::array::from_fn(|l| {
-            let below = ((1u64 << (32 * half + l)) - 1) >> (32 * word);
-            (a[l] & below as u32).count_ones().wrapping_add(b[l])
-        });
-        wave.put32(inst.dst[0], half, active, &counts);
-    }
-    wave.wrote(inst.dst[0], 1, exec);
     Ok(())
 }
 

@@ -96,7 +96,11 @@ pub fn table(t: &mut Table) {
         let clamp = i.mods.clamp;
         widening(i, w, |a, b, c| {
             let product = a as i16 as i32 * b as i16 as i32;
-            if clamp { product.saturating_add(c as i32) as u32 } else { product.wrapping_add(c as i32) as u32 }
+            if clamp {
+                product.saturating_add(c as i32) as u32
+            } else {
+                product.wrapping_add(c as i32) as u32
+            }
         })
     });
     t.add("v_pack_b32_f16", Vector, 1, |i, w, _| {
