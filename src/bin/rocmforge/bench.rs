@@ -36,7 +36,7 @@ pub struct Args {
     #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     batch_size: usize,
     /// Device to compute on
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, default_value = "cpu")]
     device: DeviceName,
     /// Measure how fast this machine reads memory (2 GiB, each thread count), no model needed
     #[arg(long)]
@@ -77,7 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut has_header = args.json;
     for path in &args.model {
         for &threads in &args.threads {
-            let backend = DeviceArgs { device: args.device, threads }.backend()?;
+            let backend = DeviceArgs { device: args.device.clone(), threads }.backend()?;
             let model = args::load(&backend, path)?;
             if !has_header {
                 writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
@@ -207,6 +207,7 @@ fn backend_name(model: &Model) -> &'static str {
     match model.backend().kind() {
         DeviceKind::Cpu => "CPU",
         DeviceKind::Reference => "reference",
+        DeviceKind::Hip => "HIP",
     }
 }
 
@@ -231,7 +232,7 @@ fn describe(
     let speeds = speeds(test, samples);
     let nanos: Vec<f64> = samples.iter().map(|&ns| ns as f64).collect();
     let cache_type = match model.backend().kind() {
-        DeviceKind::Cpu => "f16",
+        DeviceKind::Cpu | DeviceKind::Hip => "f16",
         DeviceKind::Reference => "f32",
     };
     json!({

@@ -15,6 +15,7 @@
 
 pub mod card;
 pub mod code_object;
+pub mod device;
 pub mod driver;
 pub mod kernels;
 pub mod launch;
