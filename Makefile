@@ -31,6 +31,16 @@ test: demo ## the same, then every test
 		$(CARGO) test --quiet --no-fail-fast --lib --bins --tests; \
 	fi
 
+.PHONY: emulator
+emulator: ## build the stand-in libamdhip64.so that executes kernels without a GPU
+	@$(CARGO) build --quiet -p rocmforge-emulator
+
+.PHONY: emulate
+emulate: emulator ## run the command line on an emulated card: make emulate ARGS="devices" [CARD=gfx1201]
+	@$(CARGO) build --quiet --bin rocmforge
+	ROCMFORGE_HIP_LIBRARY=target/debug/libamdhip64.so $(if $(CARD),ROCMFORGE_EMULATOR_CARD=$(CARD)) \
+		target/debug/rocmforge $(ARGS)
+
 .PHONY: build
 build: ## the library and the command line, optimized
 	@$(CARGO) build --quiet --release

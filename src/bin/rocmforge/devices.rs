@@ -14,10 +14,17 @@ pub struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    #[cfg(feature = "hip")]
+    #[command(flatten)]
+    kernels: crate::kernels::KernelArgs,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let mut out = io::stdout().lock();
+    #[cfg(feature = "hip")]
+    if args.kernels.kernels {
+        return crate::kernels::run(&args.kernels, args.json, &mut out);
+    }
     let mut rows = Vec::new();
     for &device in DeviceName::value_variants() {
         let backend = Backend::new(&BackendParams { device: device.into(), threads: 0 })?;

@@ -9,6 +9,8 @@ mod devices;
 mod generate;
 mod inspect;
 mod interrupt;
+#[cfg(feature = "hip")]
+mod kernels;
 mod kl;
 mod load;
 mod logits;

@@ -105,8 +105,8 @@ pub unsafe trait Args: Copy {
 }
 
 macro_rules! kernels {
-    ($($(#[$doc:meta])* $args:ident ( $($field:ident: $ty:ty),* ) $block:tt waves $waves:literal
-        { $($constant:ident = $name:literal),* $(,)? })*) => {
+    ($($(#[$doc:meta])* $args:ident ( $($field:ident: $ty:ty),* ) $block:tt
+        $(waves $waves:literal { $($constant:ident = $name:literal),* $(,)? }),+)*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug)]
@@ -124,32 +124,34 @@ macro_rules! kernels {
                 }),*];
             }
 
-            $(pub const $constant: Kernel<$args> = Kernel { id: Id::$constant as usize, args: PhantomData };)*
+            $($(pub const $constant: Kernel<$args> =
+                Kernel { id: Id::$constant as usize, args: PhantomData };)*)+
         )*
 
         #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
         enum Id {
-            $($($constant,)*)*
+            $($($($constant,)*)+)*
         }
 
         /// All kernels, in the order of their ids.
-        pub const SIGNATURES: &[Signature] = &[$($(Signature {
+        pub const SIGNATURES: &[Signature] = &[$($($(Signature {
             name: $name,
             args: $args::ARGS,
             block: $block,
             waves: $waves,
-        },)*)*];
+        },)*)+)*];
     };
 }
 
 // Buffers are row-major. `rows`, `cols` are the weight's: cols inputs, rows outputs; `n` counts tokens.
 kernels! {
-    /// dst (cols x rows) = transpose of src (rows x cols). Grid: x over cols / 32, y over rows / 32 (y repeats).
+    /// dst (cols x rows) = transpose of src (rows x cols). Grid: x over cols / 32; y and z over rows / 32, at most
+    /// 32768 on y ([`transpose_grid`]).
     TransposeArgs(src: Ptr, dst: Ptr, rows: u32, cols: u32) [32, 32, 1] waves 8 {
         TRANSPOSE_F32 = "transpose_f32",
     }
 
-    /// dst[i] = src[i] in another type, i < n. Grid: x, any (the kernel strides). `copy_u8` copies n bytes.
+    /// dst[i] = src[i] in another type, i < n. Grid: x over n / 2048. `copy_u8` copies n bytes: x over n / 16384.
     ConvertArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
         COPY_U8 = "copy_u8",
         CONVERT_F32_F16 = "convert_f32_f16",
@@ -159,12 +161,12 @@ kernels! {
     }
 
     /// Reads n bytes (a multiple of 16) and leaves the xor of their 32-bit words, one per block, in dst:
-    /// measures read bandwidth. Grid: x, any.
-    ReadArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
+    /// measures read bandwidth. Grid: x over n / 32768.
+    ReadArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 6 {
         READ_BYTES = "read_bytes",
     }
 
-    /// GGUF blocks, as in the file, to planes. Grid: x, any.
+    /// GGUF blocks, as in the file, to planes. src: aligned to 4 bytes. Grid: x over n_blocks / 256.
     SplitArgs(src: Ptr, planes: Planes, n_blocks: u64) [256, 1, 1] waves 8 {
         SPLIT_Q4_0 = "split_q4_0",
         SPLIT_Q4_1 = "split_q4_1",
@@ -178,8 +180,9 @@ kernels! {
         SPLIT_Q6_K = "split_q6_k",
     }
 
-    /// dst[t] = row tokens[t] (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over n.
-    EmbedArgs(w: Planes, tokens: Ptr, dst: Ptr, n: u32, rows: u32, cols: u32) [256, 1, 1] waves 8 {
+    /// dst[t] = row tokens[t] (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over tokens, y over
+    /// cols / 256.
+    EmbedArgs(w: Planes, tokens: Ptr, dst: Ptr, rows: u32, cols: u32) [256, 1, 1] waves 8 {
         EMBED_F32 = "embed_f32",
         EMBED_F16 = "embed_f16",
         EMBED_BF16 = "embed_bf16",
@@ -195,63 +198,67 @@ kernels! {
         EMBED_Q6_K = "embed_q6_k",
     }
 
-    /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for n rows of `width`. In place allowed. Grid: x over n.
-    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, n: u32, width: u32, eps: f32) [256, 1, 1] waves 8 {
+    /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for rows of `width`. In place allowed. Grid: x over rows.
+    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, width: u32, eps: f32) [256, 1, 1] waves 8 {
         RMS_NORM_F32 = "rms_norm_f32",
     }
 
-    /// dst[i] = a[i] + b[i % period], i < n. In place allowed. Grid: x, any.
+    /// dst[i] = a[i] + b[i % period], i < n. In place allowed. Grid: x over n / 1024.
     AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
         ADD_F32 = "add_f32",
     }
 
-    /// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed. Grid: x, any.
+    /// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed. Grid: x over n / 1024.
     GluArgs(gate: Ptr, up: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
         GLU_SILU_F32 = "glu_silu_f32",
         GLU_GELU_F32 = "glu_gelu_f32",
     }
 
-    /// Rotates the first n_rot elements of each head of x (n x n_heads x head_dim) in place; positions: u32 per
-    /// token; table: (cos, sin) f32 pairs, [position][n_rot / 2]. Grid: x over n, y over heads.
-    RopeArgs(x: Ptr, positions: Ptr, table: Ptr, n: u32, n_heads: u32, head_dim: u32, n_rot: u32) [64, 1, 1] waves 8 {
+    /// Rotates the first n_rot elements of each head of x (tokens x n_heads x head_dim) in place; positions: u32 per
+    /// token; table: (cos, sin) f32 pairs, [position][n_rot / 2]. Grid: x over tokens, y over heads.
+    RopeArgs(x: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32) [64, 1, 1] waves 8 {
         ROPE_CONSECUTIVE_F32 = "rope_consecutive_f32",
         ROPE_HALVES_F32 = "rope_halves_f32",
     }
 
-    /// dst[r] = softmax(scale * x[r]), for n rows of `width`. In place allowed. Grid: x over n.
-    SoftmaxArgs(x: Ptr, dst: Ptr, n: u32, width: u32, scale: f32) [256, 1, 1] waves 8 {
+    /// dst[r] = softmax(scale * x[r]), for rows of `width`. In place allowed. Grid: x over rows.
+    SoftmaxArgs(x: Ptr, dst: Ptr, width: u32, scale: f32) [256, 1, 1] waves 8 {
         SOFTMAX_F32 = "softmax_f32",
     }
 
-    /// dst[r] (u32) = index of the largest of x[r], the first of equals, for n rows of `width`. Grid: x over n.
-    ArgMaxArgs(x: Ptr, dst: Ptr, n: u32, width: u32) [1024, 1, 1] waves 8 {
+    /// dst[r] (u32) = index of the largest of x[r], for rows of `width`: the first of equals, never a NaN; 0 if all
+    /// are NaN. Grid: x over rows.
+    ArgMaxArgs(x: Ptr, dst: Ptr, width: u32) [1024, 1, 1] waves 8 {
         ARG_MAX_F32 = "arg_max_f32",
     }
 
-    /// Rounds x (n x cols f32) to 8 bits in blocks of 32: q i8 n x cols; ds (d, d * sum of q) f32 n x cols / 32,
-    /// d = largest magnitude / 127. Grid: x over blocks of 32, 8 a group.
-    QuantizeArgs(x: Ptr, q: Ptr, ds: Ptr, n: u32, cols: u32) [256, 1, 1] waves 8 {
+    /// Rounds x (f32, n_blocks of 32) to 8 bits: q i8; ds (d, d * sum of q) f32 a block, d = largest magnitude / 127.
+    /// To nearest, ties to even; a block with a value that is not finite gets d NaN and q 0; one whose largest
+    /// magnitude is below 1e-35 gets zeros. Grid: x over n_blocks / 32.
+    QuantizeArgs(x: Ptr, q: Ptr, ds: Ptr, n_blocks: u64) [256, 1, 1] waves 8 {
         QUANTIZE_Q8 = "quantize_q8",
     }
 
     /// dst[t][r] = dot(w[r], x[t]) + bias[r] for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
-    /// Grid: x over rows (rows of a group: `matvec_rows`).
+    /// Grid: x over rows / [`matvec_rows`].
     MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 4 {
         MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
         MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
-        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
-        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
         MATVEC_Q4_0_N1 = "matvec_q4_0_n1",
         MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
-        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
-        MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
         MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
         MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
-        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
-        MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
         MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
         MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
+    }, waves 3 {
+        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
+        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
+        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
         MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
+    }, waves 2 {
+        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
+        MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
+        MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
         MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
     }
 
@@ -265,6 +272,26 @@ kernels! {
     MatMulArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
         MATMUL_Q8_0 = "matmul_q8_0",
     }
+}
+
+/// Grid of `transpose_f32`: x over tiles of columns, y (at most 32768) and z over tiles of rows.
+pub fn transpose_grid(rows: u32, cols: u32) -> [u32; 3] {
+    let tiles = rows.div_ceil(32);
+    [cols.div_ceil(32), tiles.min(TRANSPOSE_Y), tiles.div_ceil(TRANSPOSE_Y)]
+}
+
+/// As in kernels/transpose.hip; gridDim.y may be 65535 at most.
+const TRANSPOSE_Y: u32 = 32768;
+
+/// Rows that a group of a matvec kernel makes, as in kernels/matvec.hip; `unit_cols`: columns in 16 bytes of the
+/// weight's quants (16 of Q8_0, 32 of the other types).
+pub fn matvec_rows(unit_cols: u32, cols: u32) -> u32 {
+    let teams_of_row = match cols / unit_cols {
+        0..=32 => 1,
+        33..=64 => 2,
+        _ => 4,
+    };
+    4 / teams_of_row * 2
 }
 
 #[cfg(test)]

@@ -233,7 +233,7 @@ class Maker:
                 kind, old = "b64" if size == 64 else "b32", inputs.column("b64" if size == 64 else "b32", 3)
             else:
                 kind = column_kind(plain, 2, dst[0], dst[1])
-                if kind not in ("f32", "f16", "f64", "pf16", "pf32", "f32.small"):
+                if kind not in ("f32", "f16", "f64", "pf16", "pf32", "f32.small", "f32.normal"):
                     kind = "b64" if size == 64 else "b32"
                 old = inputs.column(kind, 3) if kind != "f32.small" else inputs.column(kind, 2)
             place = 2 if kind == "f32.small" else 3
@@ -293,7 +293,9 @@ class Maker:
                 outs["vcc" if e32 else "mask:s10"] = f"{mask_out:08x}"
         else:
             shape = float_format(dst[0])
-            if high:
+            if "MIXHI" in plain:
+                shape = "f16.high"
+            elif high:
                 shape = "2f16" if shape == "f16" else "b32"
             elif dst[1] == 16:
                 shape = self.high_half(plain, shape, result)

@@ -79,18 +79,19 @@ def dual(maker, first, second):
 
 
 def swap_cases(maker):
-    a, b = inputs.column("wide", 0)[:ROWS], inputs.column("wide", 1)[:ROWS]
-    swapped = [(y, x) if on else (x, y) for x, y, on in zip(a, b, ON)]
+    a, b = (inputs.column("wide", k)[: maker.lanes] for k in range(2))
+    on_all = ON * 2
+    swapped = [(y, x) if on else (x, y) for x, y, on in zip(a, b, on_all)]
     cases = [lane_case(maker, "v_swap_b32 v8, v0", {"v8": "wide.0", "v0": "wide.1"},
                        {"v8": ["b32", words(s[0] for s in swapped)], "v0": ["b32", words(s[1] for s in swapped)]})]
     if maker.gfx9:  # accumulation registers are plain storage
-        moved = words(x if on else y for x, y, on in zip(a, b, ON))
+        moved = words(x if on else y for x, y, on in zip(a, b, on_all))
         for text, source, destination in (("v_accvgpr_write_b32 a8, v0", "v0", "a8"), ("v_accvgpr_read_b32 v8, a0", "a0", "v8"),
                                           ("v_accvgpr_mov_b32 a8, a0", "a0", "a8")):
             cases.append(lane_case(maker, text, {source: "wide.0", destination: "wide.1"}, {destination: ["b32", moved]}))
         for text, value in (("0", 0), ("1.0", 0x3F800000)):
             cases.append(lane_case(maker, f"v_accvgpr_write_b32 a8, {text}", {"a8": "wide.1"},
-                                   {"a8": ["b32", words(value if on else y for y, on in zip(b, ON))]}))
+                                   {"a8": ["b32", words(value if on else y for y, on in zip(b, on_all))]}))
     return cases
 
 

@@ -19,6 +19,7 @@ from instructions import ENCODINGS, TARGETS, Manual
 from pseudocode import Bits, Unsupported
 from forms import special_cases
 from lanes import Lanes
+from matrices import matrix_cases
 from variants import packed_cases, word_select_cases, written_cases
 
 OUTPUT = Path(__file__).parent.parent / "tests" / "data" / "semantics.jsonl"
@@ -51,7 +52,7 @@ def plain_cases(maker, report):
 
 def all_cases(maker, report):
     return (plain_cases(maker, report) + written_cases(maker, report) + packed_cases(maker, report)
-            + word_select_cases(maker) + Lanes(maker).all() + special_cases(maker, report))
+            + word_select_cases(maker) + Lanes(maker).all() + special_cases(maker, report) + matrix_cases(maker))
 
 
 def main():

@@ -162,6 +162,18 @@ def column(kind, index):
         return [draw() | draw() << 16 for _ in range(ROWS)]
     if kind == "f32.small":
         return [single(Fraction(rng.randint(-64, 64), 4)) for _ in range(ROWS)]
+    if kind.startswith(("matrix.", "mirrored.")):  # elements whose sums of products are exact; mirrored: 16 lanes, repeated
+        def elements(what):
+            if what == "bytes":
+                return word()
+            if what == "singles":
+                return single(rng.randint(-32, 32))
+            fmt = "f16" if what == "halves" else "bf16"
+            low, top = (floats.encode(floats.of(fmt, Fraction(rng.randint(-16, 16), 4))) for _ in range(2))
+            return low | top << 16
+
+        family, what = kind.split(".")
+        return [elements(what) for _ in range(64)] if family == "matrix" else [elements(what) for _ in range(16)] * 4
     if kind == "wide":  # one word for each of 64 lanes, a float and an integer of no special kind
         return [normal(rng, -3, 3, single) for _ in range(64)]
     if kind == "lanes":  # byte addresses of lanes, each lane once

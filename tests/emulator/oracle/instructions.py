@@ -20,9 +20,22 @@ CORRECTIONS = [
     (r"V_DIV_SCALE_F32", ("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32")),
     # gfx90a and gfx942 have the fused instruction under this opcode, v_fma_mix_*
     (r"V_MAD_MIX(LO|HI)?_F(16|32)", ("in[0] * in[1] + in[2]", "fma(in[0], in[1], in[2])")),
+    # the operands are of 64 bits
+    (r"V_PK_MOV_B32", (".u32[OPSEL", "[OPSEL")),
     # S2 is the destination
     (r"V_FMAC_DX9_ZERO_F32", ("S2.f32", "D0.f32")),
 ]
+
+
+# Instructions of gfx90a that the manual of its successors leaves out, by the "Vega" manual
+FORMER = {
+    "VOP3Op": {"V_MAD_F32": "D0.f32 = S0.f32 * S1.f32 + S2.f32"},
+    "VOP2Op": {
+        "V_MAC_F32_E32": "D0.f32 = S0.f32 * S1.f32 + D0.f32",
+        "V_MADMK_F32_E32": "D0.f32 = S0.f32 * SIMM32.f32 + S1.f32",
+        "V_MADAK_F32_E32": "D0.f32 = S0.f32 * S1.f32 + SIMM32.f32",
+    },
+}
 
 
 class Manual:
@@ -33,14 +46,24 @@ class Manual:
         self.name = name
         self.text = {}
         self.operands = {}
+        members = importlib.import_module(base + ".operands").OPERANDS
+        short = {op.name for op in members}
+        # some tables write _E64 where there is no other encoding
+        plain = lambda op: op.name if op.name.removesuffix("_E64") + "_E32" in short else op.name.removesuffix("_E64")  # noqa: E731
         texts = importlib.import_module(base + ".str_pcode").PCODE
         for op, text in texts.items():
-            self.text.setdefault(str(op).split(".")[0], {})[op.name] = text
-        for op, fields in importlib.import_module(base + ".operands").OPERANDS.items():
+            self.text.setdefault(str(op).split(".")[0], {})[plain(op)] = text
+        for op, fields in members.items():
             encoding = str(op).split(".")[0]
-            self.operands.setdefault(encoding, {})[op.name] = {
+            self.operands.setdefault(encoding, {})[plain(op)] = {
                 field: (fmt.name.removeprefix("FMT_"), size, kind.name) for field, (fmt, size, kind) in fields.items()
             }
+        if name == "cdna":
+            for encoding, texts in FORMER.items():
+                like = "V_FMA_F32" if encoding == "VOP3Op" else "V_MUL_F32_E32"
+                for op, text in texts.items():
+                    self.text[encoding].setdefault(op, text)
+                    self.operands[encoding].setdefault(op, self.operands[encoding][like])
         self.programs = {}
 
     def source(self, encoding, name):
@@ -110,6 +133,7 @@ COLUMNS = [
     (r"V_CVT_[IU]16_F16", 0, "f16.integral"),
     (r"V_DOT2(ACC|C)?_F(32|16)_F16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_F(32|16)_F16", None, "pf16.small"),
     (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", None, "pbf16.small"),
+    (r"V_(MAD|MAC|MADMK|MADAK)_F32", None, "f32.normal"),  # these flush denormals
     (r"V_DIV_FIXUP_F(32|64|16)", None, "f{0}.normal"), (r"V_DIV_SCALE_F(32|64)", None, "f{0}.finite"),
 ]
 

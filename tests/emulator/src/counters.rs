@@ -19,6 +19,32 @@ pub enum Class {
 }
 
 impl Class {
+    pub const ALL: [Class; CLASSES] = [
+        Class::Scalar,
+        Class::ScalarMemory,
+        Class::Vector,
+        Class::Dot,
+        Class::Matrix,
+        Class::Lds,
+        Class::Global,
+        Class::Branch,
+        Class::Other,
+    ];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Scalar => "scalar",
+            Class::ScalarMemory => "scalar_memory",
+            Class::Vector => "vector",
+            Class::Dot => "dot",
+            Class::Matrix => "matrix",
+            Class::Lds => "lds",
+            Class::Global => "global",
+            Class::Branch => "branch",
+            Class::Other => "other",
+        }
+    }
+
     /// Executed once per active lane; the others once per wave.
     pub fn is_by_lane(self) -> bool {
         matches!(self, Class::Vector | Class::Dot | Class::Matrix | Class::Lds | Class::Global)

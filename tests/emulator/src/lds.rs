@@ -136,6 +136,12 @@ impl Lds {
         Lds { bytes, words: vec![Word::default(); bytes.div_ceil(4) as usize], epoch: 1, store: 0 }
     }
 
+    /// As new, for the next group.
+    pub fn reset(&mut self) {
+        self.words.fill(Word::default());
+        (self.epoch, self.store) = (1, 0);
+    }
+
     pub fn bytes(&self) -> u32 {
         self.bytes
     }

@@ -14,11 +14,20 @@
 //!       stop, counters
 //! ```
 
+pub mod api;
+pub mod card;
+pub mod code;
+pub mod code_object;
+pub mod config;
 pub mod counters;
 pub mod group;
 pub mod isa;
+pub mod launch;
 pub mod lds;
 pub mod mapping;
 pub mod memory;
+pub mod old;
+pub mod runtime;
 pub mod stop;
+pub mod stream;
 pub mod wave;

@@ -10,6 +10,9 @@ use crate::stop::{Fault, LaneFault};
 /// Bytes of a cache line.
 pub const LINE: u64 = 128;
 
+/// Memory is given out in multiples of it.
+pub const PAGE: u64 = 4096;
+
 /// Device addresses are host addresses less this: a host that follows a device pointer crashes, as with a card.
 const DEVICE_BIAS: u64 = 1 << 44;
 
@@ -103,7 +106,7 @@ pub struct Memory {
     freed: Vec<(u64, u64, u64)>,
     /// Number of allocations ever made.
     count: u64,
-    /// Bytes of [`Kind::Device`] that are allocated.
+    /// Bytes of [`Kind::Device`] that are allocated, in whole pages.
     used: u64,
     /// Changes with every allocation and differs between memories.
     generation: u64,
@@ -139,7 +142,7 @@ impl Memory {
         self.count += 1;
         self.generation = next_generation();
         if kind == Kind::Device {
-            self.used += bytes;
+            self.used += bytes.next_multiple_of(PAGE);
         }
         let at = self.live.partition_point(|a| a.base < base);
         let number = self.count;
@@ -155,15 +158,18 @@ impl Memory {
         }
         let old = self.live.remove(at);
         if kind == Kind::Device {
-            self.used -= old.end - old.base;
+            self.used -= (old.end - old.base).next_multiple_of(PAGE);
         }
         self.generation = next_generation();
-        self.freed.push((old.base, old.end, old.number));
-        old.mapping.retire();
+        // Kernel arguments come and go with each launch, and no one keeps their addresses.
+        if kind != Kind::Constant {
+            self.freed.push((old.base, old.end, old.number));
+            old.mapping.retire();
+        }
         true
     }
 
-    /// Bytes of [`Kind::Device`] that are allocated.
+    /// Bytes of [`Kind::Device`] that are allocated, in whole pages.
     pub fn used(&self) -> u64 {
         self.used
     }
@@ -196,6 +202,26 @@ impl Memory {
         for (i, byte) in data.iter_mut().enumerate() {
             // SAFETY: i < data.len(), which lie in one allocation; atomic, since waves may run.
             *byte = unsafe { (*from.add(i)).load(Relaxed) };
+        }
+        Ok(())
+    }
+
+    /// Inside this memory, also where the two overlap.
+    pub fn copy(&mut self, dst: u64, src: u64, bytes: u64) -> Result<(), Fault> {
+        let (to, from) = (self.host_pointer(dst, bytes)?, self.host_pointer(src, bytes)?);
+        // SAFETY: `bytes` bytes of one allocation each; &mut self: no wave runs.
+        unsafe { std::ptr::copy(from, to, bytes as usize) };
+        Ok(())
+    }
+
+    /// Repeats `pattern` over `bytes` bytes, a multiple of its length.
+    pub fn fill(&mut self, dst: u64, pattern: &[u8], bytes: u64) -> Result<(), Fault> {
+        let to = self.host_pointer(dst, bytes)?;
+        // SAFETY: `bytes` bytes of one allocation; &mut self: no wave runs.
+        let to = unsafe { std::slice::from_raw_parts_mut(to, bytes as usize) };
+        match pattern {
+            [value] => to.fill(*value),
+            _ => to.chunks_exact_mut(pattern.len()).for_each(|chunk| chunk.copy_from_slice(pattern)),
         }
         Ok(())
     }
@@ -547,7 +573,7 @@ mod tests {
         let base = memory.allocate(64, Kind::Device).unwrap();
         let mut out = [0];
         memory.scalar_load(base, &mut out, &mut Counters::default()).unwrap();
-        assert_eq!(memory.used(), 64);
+        assert_eq!(memory.used(), PAGE);
         assert!(!memory.free(base + 4, Kind::Device), "not where it begins");
         assert!(!memory.free(base, Kind::Host), "not what it is");
         assert!(memory.free(base, Kind::Device));

@@ -9,14 +9,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<(String, Vec<KernelInfo>), String> {
     let text = std::str::from_utf8(bytes).map_err(|e| format!("not PTX: {e}"))?;
     let mut target = None;
     let mut kernels: Vec<KernelInfo> = Vec::new();
+    let mut in_header = false;
     for line in text.lines() {
         let line = line.split("//").next().unwrap_or(line);
         let words: Vec<&str> =
             line.split([' ', '\t', '(', ')', ',', ';']).filter(|word| !word.is_empty()).collect();
         match (&words[..], kernels.last_mut()) {
             ([".target", name, ..], _) => target = Some(*name),
-            ([".visible", ".entry", name, ..], _) => kernels.push(entry(name)),
-            ([".param", rest @ .., name], Some(kernel)) if kernel.max_threads.is_none() => {
+            ([".visible", ".entry", name, ..], _) => {
+                kernels.push(entry(name));
+                in_header = true;
+            }
+            (["{"], _) => in_header = false,
+            ([".param", rest @ .., name], Some(kernel)) if in_header => {
                 let arg = parameter(rest, name, &kernel.args).ok_or_else(|| {
                     format!("not PTX: parameter {} of {}: {}", kernel.args.len(), kernel.name, line.trim())
                 })?;
@@ -26,9 +31,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<(String, Vec<KernelInfo>), String> {
                 let threads = sizes.iter().try_fold(1u32, |all, n| all.checked_mul(n.parse().ok()?));
                 kernel.max_threads = Some(threads.ok_or_else(|| format!("not PTX: {}", line.trim()))?);
             }
-            // Static shared memory stands in the body of the one kernel that uses it.
+            // LLVM moves what one kernel uses into its body.
             ([".shared", rest @ .., name], Some(kernel)) => {
-                let bytes = declared(rest, name).ok_or_else(|| format!("not PTX: {}", line.trim()))?.1;
+                let (_, bytes) = declared(rest, name).ok_or_else(|| format!("not PTX: {}", line.trim()))?;
                 kernel.lds_bytes = kernel.lds_bytes.saturating_add(bytes);
             }
             _ => {}

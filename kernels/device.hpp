@@ -1,0 +1,472 @@
+// All that differs between targets: AMD GPUs with lanes of 64 (gfx9) or 32 (gfx10 and later), and NVPTX.
+//
+// Compiled with -ffp-contract=off: a product and a sum are rounded each, as on the CPU, unless fma() is written;
+// dequantized weights are then the same bits everywhere.
+#pragma once
+
+#include "blocks.hpp"
+
+#if !defined(__AMDGCN__) && !defined(__NVPTX__)
+#error "for AMDGCN or NVPTX"
+#endif
+
+using f16 = _Float16;
+template <class T, int N>
+using Vector = T __attribute__((ext_vector_type(N)));
+using f32x2 = Vector<float, 2>;
+using f32x4 = Vector<float, 4>;
+using u32x2 = Vector<u32, 2>;
+using u32x4 = Vector<u32, 4>;
+
+// A weight's planes, as src/device/hip/kernels.rs lists them.
+struct Planes {
+    const void *plane[4];
+
+    template <class T>
+    __attribute__((device)) const T *as(int i) const {
+        return static_cast<const T *>(plane[i]);
+    }
+};
+
+// A kernel for blocks of `threads` threads, whose registers let `waves` waves share an AMD SIMD at least.
+#if defined(__AMDGCN__)
+#define KERNEL(threads, waves)                                                                                        \
+    extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(waves)))
+#else
+#define KERNEL(threads, waves) extern "C" __attribute__((global, launch_bounds(threads)))
+#endif
+#define DEVICE static inline __attribute__((device, always_inline))
+#define SHARED static __attribute__((shared))
+
+// ---- Threads and groups ----
+
+#if defined(__AMDGCN__)
+
+DEVICE u32 thread_x() { return __builtin_amdgcn_workitem_id_x(); }
+DEVICE u32 thread_y() { return __builtin_amdgcn_workitem_id_y(); }
+DEVICE u32 group_x() { return __builtin_amdgcn_workgroup_id_x(); }
+DEVICE u32 group_y() { return __builtin_amdgcn_workgroup_id_y(); }
+DEVICE u32 group_z() { return __builtin_amdgcn_workgroup_id_z(); }
+
+#if defined(__GFX9__)
+constexpr u32 LANES = 64;
+#else
+constexpr u32 LANES = 32;
+#endif
+
+// Waits for the group's threads; what they wrote to LDS is then seen by all. Global memory is not ordered.
+DEVICE void barrier() {
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "workgroup", "local");
+    __builtin_amdgcn_s_barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "workgroup", "local");
+}
+
+#else
+
+DEVICE u32 thread_x() { return __nvvm_read_ptx_sreg_tid_x(); }
+DEVICE u32 thread_y() { return __nvvm_read_ptx_sreg_tid_y(); }
+DEVICE u32 group_x() { return __nvvm_read_ptx_sreg_ctaid_x(); }
+DEVICE u32 group_y() { return __nvvm_read_ptx_sreg_ctaid_y(); }
+DEVICE u32 group_z() { return __nvvm_read_ptx_sreg_ctaid_z(); }
+
+constexpr u32 LANES = 32;
+
+DEVICE void barrier() { __nvvm_bar_sync(0); }
+
+#endif
+
+// ---- Lanes ----
+
+template <class To, class From>
+DEVICE To bits(From from) {
+    return __builtin_bit_cast(To, from);
+}
+
+// The value of lane `own ^ MASK`. All lanes of the wave take part. MASK: a power of two below LANES.
+template <u32 MASK>
+DEVICE u32 lane_xor(u32 value) {
+    static_assert(MASK < LANES && (MASK & (MASK - 1)) == 0);
+#if defined(__NVPTX__)
+    return __nvvm_shfl_sync_bfly_i32(~0u, value, MASK, 31);
+#else
+    // DPP controls of ISA manuals, "DPP16"; quads and rows of 16 lanes.
+    constexpr int QUAD_1032 = 0xb1, QUAD_2301 = 0x4e, QUAD_3210 = 0x1b, HALF_MIRROR = 0x141, ROTATE_8 = 0x128;
+    if constexpr (MASK == 1) {
+        return __builtin_amdgcn_mov_dpp(value, QUAD_1032, 15, 15, true);
+    } else if constexpr (MASK == 2) {
+        return __builtin_amdgcn_mov_dpp(value, QUAD_2301, 15, 15, true);
+    } else if constexpr (MASK == 4) { // 7 ^ 3
+        const u32 mirrored = __builtin_amdgcn_mov_dpp(value, HALF_MIRROR, 15, 15, true);
+        return __builtin_amdgcn_mov_dpp(mirrored, QUAD_3210, 15, 15, true);
+    } else if constexpr (MASK == 8) {
+        return __builtin_amdgcn_mov_dpp(value, ROTATE_8, 15, 15, true);
+    } else if constexpr (MASK == 16) {
+#if defined(__GFX9__)
+        return __builtin_amdgcn_ds_swizzle(value, 16 << 10 | 31); // and 31, or 0, xor 16
+#else
+        return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+#endif
+    } else {
+        const u32 lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0));
+        return __builtin_amdgcn_ds_bpermute((lane ^ MASK) * 4, value);
+    }
+#endif
+}
+
+template <u32 MASK>
+DEVICE float lane_xor(float value) {
+    return bits<float>(lane_xor<MASK>(bits<u32>(value)));
+}
+
+// Combines the values of WIDTH neighbouring lanes; all of them get the result. `op` commutes.
+template <u32 WIDTH, class T, class Op>
+DEVICE T lanes_reduce(T value, Op op) {
+    if constexpr (WIDTH > 1) {
+        value = op(value, lane_xor<WIDTH / 2>(value));
+        return lanes_reduce<WIDTH / 2>(value, op);
+    } else {
+        return value;
+    }
+}
+
+template <u32 WIDTH>
+DEVICE float lanes_sum(float value) {
+    return lanes_reduce<WIDTH>(value, [](float a, float b) { return a + b; });
+}
+
+// Combines the values of a group of THREADS threads (x only); all get the result. Twice in a kernel: LDS is
+// free for reuse when the call returns.
+template <u32 THREADS, class Op>
+DEVICE float group_reduce(float value, Op op) {
+    constexpr u32 WAVES = THREADS / LANES;
+    SHARED float parts[WAVES];
+    value = lanes_reduce<LANES>(value, op);
+    if (thread_x() % LANES == 0) parts[thread_x() / LANES] = value;
+    barrier();
+    value = parts[0];
+#pragma unroll
+    for (u32 wave = 1; wave < WAVES; wave++) value = op(value, parts[wave]);
+    barrier();
+    return value;
+}
+
+// ---- Memory ----
+
+// 16 bytes, aligned, that are read once: not to be kept in the near caches.
+DEVICE u32x4 load_streaming(const void *p) {
+#if defined(__NVPTX__)
+    u32x4 v;
+    const auto global = (const __attribute__((address_space(1))) void *)p;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(global));
+    return v;
+#else
+    return __builtin_nontemporal_load(static_cast<const u32x4 *>(p));
+#endif
+}
+
+template <class T>
+DEVICE T load(const void *p) {
+    return *static_cast<const T *>(p);
+}
+
+// ---- Arithmetic ----
+
+// c + the four products of signed bytes.
+DEVICE i32 dot4(u32 a, u32 b, i32 c) {
+#if defined(__NVPTX__)
+    i32 d;
+    asm("dp4a.s32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+    return d;
+#elif defined(__GFX11__) || defined(__GFX12__)
+    return __builtin_amdgcn_sudot4(true, a, true, b, c, false);
+#elif defined(__gfx900__) || defined(__gfx9_generic__) || defined(__gfx1010__) || defined(__gfx10_1_generic__)
+    asm("" : "+v"(a), "+v"(b)); // or the bytes of a, used again, would stay in registers of their own
+#pragma unroll
+    for (int i = 0; i < 32; i += 8) c += (i32)(i8)(a >> i) * (i32)(i8)(b >> i);
+    return c;
+#else
+    return __builtin_amdgcn_sdot4(a, b, c, false);
+#endif
+}
+
+DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+DEVICE float round_even(float x) { return __builtin_rintf(x); }
+DEVICE float max(float a, float b) { return __builtin_fmaxf(a, b); }
+DEVICE u32 min(u32 a, u32 b) { return a < b ? a : b; }
+DEVICE u64 min(u64 a, u64 b) { return a < b ? a : b; }
+
+DEVICE float square_root(float x) {
+#if defined(__NVPTX__)
+    return __nvvm_sqrt_rn_f(x);
+#else
+    return __builtin_sqrtf(x);
+#endif
+}
+
+DEVICE float exp2(float x) {
+#if defined(__NVPTX__)
+    return __nvvm_ex2_approx_f(x);
+#else
+    return __builtin_exp2f(x);
+#endif
+}
+
+// e^x within a few ulp: the rounding of x * log2(e), which 2^x would magnify, is made good.
+DEVICE float exp(float x) {
+    constexpr float LOG2_E = 1.44269504f, LOG2_E_REST = 1.92596300e-8f, LN_2 = 0.693147181f;
+    if (x < -104.0f) return 0.0f;
+    if (x > 89.0f) return __builtin_inff();
+    const float y = x * LOG2_E;
+    const float rest = fma(x, LOG2_E, -y) + x * LOG2_E_REST;
+    const float power = exp2(y);
+    return fma(power, rest * LN_2, power);
+}
+
+DEVICE float tanh(float x) { return 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
+
+DEVICE float f16_value(u16 half) { return (float)bits<f16>(half); }
+DEVICE u16 f16_bits(float x) { return bits<u16>((f16)x); }
+DEVICE float bf16_value(u16 half) { return bits<float>((u32)half << 16); }
+
+// Nearest, ties to even; NaN stays NaN.
+DEVICE u16 bf16_bits(float x) {
+    const u32 b = bits<u32>(x);
+    if (x != x) return b >> 16 | 0x40;
+    return (b + 0x7fff + (b >> 16 & 1)) >> 16;
+}
+
+// ---- Matrix tiles ----
+//
+// Products of 16x16 tiles by one wave: C[m][n] += sum over k of A[m][k] * B[n][k]. A and B lie in LDS, k inner, rows
+// `stride` elements apart and aligned to 16 bytes; TileF16 takes 16 k at once, TileI8 32.
+//   C              the lane's SIZE elements: [i] is at row row(i), column col(i)
+//   A, B           a lane's part of an operand, to be used several times
+
+#if defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
+#define TILE_MFMA 1
+#elif defined(__GFX11__) || defined(__GFX12__)
+#define TILE_WMMA 1
+#elif defined(__NVPTX__)
+#define TILE_MMA 1
+#endif
+
+// Where a lane's elements of C are: 256 / LANES of them.
+struct TileC {
+    static constexpr u32 SIZE = 256 / LANES;
+
+#if defined(TILE_MMA)
+    DEVICE u32 row(u32 i) { return thread_x() % 32 / 4 + i / 2 % 2 * 8; }
+    DEVICE u32 col(u32 i) { return thread_x() % 4 * 2 + i % 2 + i / 4 * 8; }
+#elif defined(__GFX11__)
+    DEVICE u32 row(u32 i) { return i * 2 + thread_x() % 32 / 16; }
+    DEVICE u32 col(u32) { return thread_x() % 16; }
+#else
+    DEVICE u32 row(u32 i) { return thread_x() % LANES / 16 * SIZE + i; }
+    DEVICE u32 col(u32) { return thread_x() % 16; }
+#endif
+};
+
+// A lane's operand where lane % 16 is its row, and lane / 16 chooses among runs of BYTES along k.
+template <class T>
+DEVICE T tile_run(const void *tile, u32 stride_bytes) {
+    const u32 lane = thread_x() % LANES;
+    return load<T>(static_cast<const u8 *>(tile) + lane % 16 * stride_bytes + lane / 16 * sizeof(T));
+}
+
+struct TileF16 : TileC {
+    using C = Vector<float, SIZE>;
+
+#if defined(TILE_WMMA) && defined(__GFX11__)
+    using A = Vector<f16, 16>; // both halves of the wave hold the same
+    using B = A;
+
+    DEVICE A load_a(const f16 *tile, u32 stride) {
+        const f16 *row = tile + thread_x() % 16 * stride;
+        const auto low = load<Vector<f16, 8>>(row), high = load<Vector<f16, 8>>(row + 8);
+        return __builtin_shufflevector(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    }
+    DEVICE B load_b(const f16 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE C multiply(A a, B b, C c) { return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32(a, b, c); }
+#elif defined(TILE_WMMA)
+    using A = Vector<f16, 8>;
+    using B = A;
+
+    DEVICE A load_a(const f16 *tile, u32 stride) { return tile_run<A>(tile, stride * 2); }
+    DEVICE B load_b(const f16 *tile, u32 stride) { return tile_run<B>(tile, stride * 2); }
+    DEVICE C multiply(A a, B b, C c) { return __builtin_amdgcn_wmma_f32_16x16x16_f16_w32_gfx12(a, b, c); }
+#elif defined(TILE_MFMA)
+    using A = Vector<f16, 4>;
+    using B = A;
+
+    DEVICE A load_a(const f16 *tile, u32 stride) { return tile_run<A>(tile, stride * 2); }
+    DEVICE B load_b(const f16 *tile, u32 stride) { return tile_run<B>(tile, stride * 2); }
+    DEVICE C multiply(A a, B b, C c) { return __builtin_amdgcn_mfma_f32_16x16x16f16(a, b, c, 0, 0, 0); }
+#elif defined(TILE_MMA)
+    using A = u32x4; // (row, k): (g, 2j), (g + 8, 2j), (g, 2j + 8), (g + 8, 2j + 8) with g = lane / 4, j = lane % 4
+    using B = u32x4; // (n, k): (g, 2j), (g, 2j + 8), (g + 8, 2j), (g + 8, 2j + 8)
+
+    DEVICE u32x4 words(const f16 *tile, u32 stride) {
+        const f16 *low = tile + thread_x() % 32 / 4 * stride + thread_x() % 4 * 2, *high = low + 8 * stride;
+        return {load<u32>(low), load<u32>(high), load<u32>(low + 8), load<u32>(high + 8)};
+    }
+    DEVICE A load_a(const f16 *tile, u32 stride) { return words(tile, stride); }
+    DEVICE B load_b(const f16 *tile, u32 stride) { return words(tile, stride).xzyw; }
+
+    DEVICE C multiply(A a, B b, C c) {
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            float c0 = c[4 * n], c1 = c[4 * n + 1], c2 = c[4 * n + 2], c3 = c[4 * n + 3];
+#if __CUDA_ARCH__ >= 800
+            asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                "{%0, %1, %2, %3};"
+                : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b[2 * n]), "r"(b[2 * n + 1]));
+#else
+#pragma unroll
+            for (int k = 0; k < 2; k++)
+                asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+                    "{%0, %1, %2, %3};"
+                    : "+f"(c0), "+f"(c1), "+f"(c2), "+f"(c3)
+                    : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[2 * n + k]));
+#endif
+            c[4 * n] = c0, c[4 * n + 1] = c1, c[4 * n + 2] = c2, c[4 * n + 3] = c3;
+        }
+        return c;
+    }
+#else
+    struct A {
+        const f16 *tile;
+        u32 stride;
+    };
+    using B = A;
+
+    DEVICE A load_a(const f16 *tile, u32 stride) { return {tile, stride}; }
+    DEVICE B load_b(const f16 *tile, u32 stride) { return {tile, stride}; }
+    DEVICE C multiply(A a, B b, C c) {
+#pragma unroll 1
+        for (u32 half = 0; half < 16; half += 8) {
+            const auto y = load<Vector<f16, 8>>(b.tile + col(0) * b.stride + half);
+#pragma unroll
+            for (u32 i = 0; i < SIZE; i++) {
+                const auto x = load<Vector<f16, 8>>(a.tile + row(i) * a.stride + half);
+#pragma unroll
+                for (int k = 0; k < 8; k++) c[i] = fma((float)x[k], (float)y[k], c[i]);
+            }
+        }
+        return c;
+    }
+#endif
+};
+
+struct TileI8 : TileC {
+    using C = Vector<i32, SIZE>;
+
+#if defined(TILE_WMMA) && defined(__GFX11__)
+    struct A {
+        Vector<i32, 4> k0, k16;
+    };
+    using B = A;
+
+    DEVICE A load_a(const i8 *tile, u32 stride) {
+        const i8 *row = tile + thread_x() % 16 * stride;
+        return {load<Vector<i32, 4>>(row), load<Vector<i32, 4>>(row + 16)};
+    }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE C multiply(A a, B b, C c) {
+        c = __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a.k0, true, b.k0, c, false);
+        return __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a.k16, true, b.k16, c, false);
+    }
+#elif defined(TILE_WMMA)
+    struct A {
+        Vector<i32, 2> k0, k16;
+    };
+    using B = A;
+
+    DEVICE A load_a(const i8 *tile, u32 stride) {
+        return {tile_run<Vector<i32, 2>>(tile, stride), tile_run<Vector<i32, 2>>(tile + 16, stride)};
+    }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE C multiply(A a, B b, C c) {
+        c = __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a.k0, true, b.k0, c, false);
+        return __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a.k16, true, b.k16, c, false);
+    }
+#elif defined(TILE_MFMA) && (defined(__gfx908__) || defined(__gfx90a__))
+    struct A {
+        i32 k0, k16;
+    };
+    using B = A;
+
+    DEVICE A load_a(const i8 *tile, u32 stride) { return {tile_run<i32>(tile, stride), tile_run<i32>(tile + 16, stride)}; }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE C multiply(A a, B b, C c) {
+        c = __builtin_amdgcn_mfma_i32_16x16x16i8(a.k0, b.k0, c, 0, 0, 0);
+        return __builtin_amdgcn_mfma_i32_16x16x16i8(a.k16, b.k16, c, 0, 0, 0);
+    }
+#elif defined(TILE_MFMA)
+    using A = long;
+    using B = A;
+
+    DEVICE A load_a(const i8 *tile, u32 stride) { return tile_run<A>(tile, stride); }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return tile_run<B>(tile, stride); }
+    DEVICE C multiply(A a, B b, C c) { return __builtin_amdgcn_mfma_i32_16x16x32_i8(a, b, c, 0, 0, 0); }
+#elif defined(TILE_MMA)
+    using A = u32x4; // (row, k): (g, 4j), (g + 8, 4j), (g, 4j + 16), (g + 8, 4j + 16) with g = lane / 4, j = lane % 4
+    using B = u32x4; // (n, k): (g, 4j), (g, 4j + 16), (g + 8, 4j), (g + 8, 4j + 16)
+
+    DEVICE u32x4 words(const i8 *tile, u32 stride) {
+        const i8 *low = tile + thread_x() % 32 / 4 * stride + thread_x() % 4 * 4, *high = low + 8 * stride;
+        return {load<u32>(low), load<u32>(high), load<u32>(low + 16), load<u32>(high + 16)};
+    }
+    DEVICE A load_a(const i8 *tile, u32 stride) { return words(tile, stride); }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return words(tile, stride).xzyw; }
+
+    DEVICE C multiply(A a, B b, C c) {
+#pragma unroll
+        for (int n = 0; n < 2; n++) {
+            i32 c0 = c[4 * n], c1 = c[4 * n + 1], c2 = c[4 * n + 2], c3 = c[4 * n + 3];
+#if __CUDA_ARCH__ >= 800
+            asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+                "{%0, %1, %2, %3};"
+                : "+r"(c0), "+r"(c1), "+r"(c2), "+r"(c3)
+                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b[2 * n]), "r"(b[2 * n + 1]));
+#else
+#pragma unroll
+            for (int k = 0; k < 2; k++) {
+                asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                    : "+r"(c0), "+r"(c1)
+                    : "r"(a[2 * k]), "r"(b[2 * n + k]));
+                asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
+                    : "+r"(c2), "+r"(c3)
+                    : "r"(a[2 * k + 1]), "r"(b[2 * n + k]));
+            }
+#endif
+            c[4 * n] = c0, c[4 * n + 1] = c1, c[4 * n + 2] = c2, c[4 * n + 3] = c3;
+        }
+        return c;
+    }
+#else
+    struct A {
+        const i8 *tile;
+        u32 stride;
+    };
+    using B = A;
+
+    DEVICE A load_a(const i8 *tile, u32 stride) { return {tile, stride}; }
+    DEVICE B load_b(const i8 *tile, u32 stride) { return {tile, stride}; }
+    DEVICE C multiply(A a, B b, C c) {
+#pragma unroll 1
+        for (u32 half = 0; half < 32; half += 16) {
+            const auto y = load<u32x4>(b.tile + col(0) * b.stride + half);
+#pragma unroll
+            for (u32 i = 0; i < SIZE; i++) {
+                const auto x = load<u32x4>(a.tile + row(i) * a.stride + half);
+#pragma unroll
+                for (int k = 0; k < 4; k++) c[i] = dot4(x[k], y[k], c[i]);
+            }
+        }
+        return c;
+    }
+#endif
+};

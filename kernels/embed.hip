@@ -1,0 +1,170 @@
+// Rows of a weight, dequantized: the same roundings in the same order as src/gguf/dequant.rs.
+#include "device.hpp"
+
+namespace embedding {
+
+// value(w, row, col, cols): element `col` of row `row`. Blocks are counted through all rows.
+
+struct F32 {
+    DEVICE float value(const Planes &w, u64 i) { return w.as<float>(0)[i]; }
+};
+
+struct F16 {
+    DEVICE float value(const Planes &w, u64 i) { return f16_value(w.as<u16>(0)[i]); }
+};
+
+struct BF16 {
+    DEVICE float value(const Planes &w, u64 i) { return bf16_value(w.as<u16>(0)[i]); }
+};
+
+// Nibble of element j of a block of 32.
+DEVICE u32 nibble(const u8 *qs, u64 block, u32 j) { return qs[block * 16 + j % 16] >> (j / 16 * 4) & 15; }
+
+struct Q4_0 {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 32;
+        return f16_value(w.as<u16>(1)[block]) * ((float)nibble(w.as<u8>(0), block, i % 32) - 8.0f);
+    }
+};
+
+struct Q4_1 {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 32;
+        const u16 *dm = w.as<u16>(1) + block * 2;
+        return f16_value(dm[0]) * (float)nibble(w.as<u8>(0), block, i % 32) + f16_value(dm[1]);
+    }
+};
+
+// Five bits of element j of a block of 32.
+DEVICE u32 five_bits(const Planes &w, u64 block, u32 j) {
+    return nibble(w.as<u8>(0), block, j) | (w.as<u32>(1)[block] >> j & 1) << 4;
+}
+
+struct Q5_0 {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 32;
+        return f16_value(w.as<u16>(2)[block]) * ((float)five_bits(w, block, i % 32) - 16.0f);
+    }
+};
+
+struct Q5_1 {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 32;
+        const u16 *dm = w.as<u16>(2) + block * 2;
+        return f16_value(dm[0]) * (float)five_bits(w, block, i % 32) + f16_value(dm[1]);
+    }
+};
+
+struct Q8_0 {
+    DEVICE float value(const Planes &w, u64 i) {
+        return f16_value(w.as<u16>(1)[i / 32]) * (float)w.as<i8>(0)[i];
+    }
+};
+
+// Two low bits of element j of a superblock: byte b of each 32 holds elements b, b + 32, b + 64, b + 96 of 128.
+DEVICE u32 two_bits(const u8 *qs, u64 block, u32 j) {
+    return qs[block * 64 + j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
+}
+
+struct Q2_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 256;
+        const u32 j = i % 256;
+        const u8 scales = w.as<u8>(1)[block * 16 + j / 16];
+        const u16 *dm = w.as<u16>(2) + block * 2;
+        const float scale = f16_value(dm[0]) * (float)(scales & 15), low = f16_value(dm[1]) * (float)(scales >> 4);
+        return scale * (float)two_bits(w.as<u8>(0), block, j) - low;
+    }
+};
+
+struct Q3_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 256;
+        const u32 j = i % 256, group = j / 16;
+        const u8 *scales = w.as<u8>(2) + block * 12;
+        const u32 low = scales[group % 8] >> (group / 8 * 4) & 15, high = scales[8 + group % 4] >> (group / 4 * 2) & 3;
+        const float scale = f16_value(w.as<u16>(3)[block]) * ((float)(low | high << 4) - 32.0f);
+        const u32 third = w.as<u8>(1)[block * 32 + j % 32] >> (j / 32) & 1;
+        return scale * ((float)two_bits(w.as<u8>(0), block, j) - (third ? 0.0f : 4.0f));
+    }
+};
+
+// Group 0-7 of the 12 bytes after d and dmin: 6 bits each of scale and minimum.
+struct ScaleAndMin {
+    float scale, min;
+
+    __attribute__((device)) ScaleAndMin(const u8 *dm_scales, u32 group) {
+        const u8 *packed = dm_scales + 4;
+        const u32 s = packed[group % 4], m = packed[4 + group % 4], rest = packed[8 + group % 4];
+        const u32 scale6 = group < 4 ? s & 63 : (rest & 15) | s >> 6 << 4;
+        const u32 min6 = group < 4 ? m & 63 : rest >> 4 | m >> 6 << 4;
+        const u16 *dm = (const u16 *)dm_scales;
+        scale = f16_value(dm[0]) * (float)scale6;
+        min = f16_value(dm[1]) * (float)min6;
+    }
+};
+
+// Nibble of element j of a superblock: of each 32 bytes the low nibbles are 32 elements, the high ones the next.
+DEVICE u32 nibble_k(const u8 *qs, u64 block, u32 j) {
+    return qs[block * 128 + j / 64 * 32 + j % 32] >> (j / 32 % 2 * 4) & 15;
+}
+
+struct Q4_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 256;
+        const u32 j = i % 256;
+        const ScaleAndMin group(w.as<u8>(1) + block * 16, j / 32);
+        return group.scale * (float)nibble_k(w.as<u8>(0), block, j) - group.min;
+    }
+};
+
+struct Q5_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 256;
+        const u32 j = i % 256;
+        const ScaleAndMin group(w.as<u8>(2) + block * 16, j / 32);
+        const u32 fifth = w.as<u8>(1)[block * 32 + j % 32] >> (j / 32) & 1;
+        return group.scale * (float)(nibble_k(w.as<u8>(0), block, j) | fifth << 4) - group.min;
+    }
+};
+
+struct Q6_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const u64 block = i / 256;
+        const u32 j = i % 256;
+        const float scale = f16_value(w.as<u16>(3)[block]) * (float)w.as<i8>(2)[block * 16 + j / 16];
+        const u32 low = w.as<u8>(0)[block * 128 + j / 128 * 64 + j % 64] >> (j % 128 / 64 * 4) & 15;
+        const u32 high = w.as<u8>(1)[block * 64 + j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
+        return scale * ((float)(low | high << 4) - 32.0f);
+    }
+};
+
+// A group makes 256 columns of one token's row.
+template <class Type>
+DEVICE void embed(const Planes &w, const u32 *tokens, float *dst, u32 rows, u32 cols) {
+    const u32 t = group_x(), col = group_y() * 256 + thread_x();
+    if (col >= cols) return;
+    const u32 token = tokens[t];
+    dst[(u64)t * cols + col] = token < rows ? Type::value(w, (u64)token * cols + col) : __builtin_nanf("");
+}
+
+#define EMBED(name, Type)                                                                                             \
+    KERNEL(256, 8) void embed_##name(Planes w, const u32 *tokens, float *dst, u32 rows, u32 cols) {                      \
+        embed<Type>(w, tokens, dst, rows, cols);                                                                      \
+    }
+
+EMBED(f32, F32)
+EMBED(f16, F16)
+EMBED(bf16, BF16)
+EMBED(q4_0, Q4_0)
+EMBED(q4_1, Q4_1)
+EMBED(q5_0, Q5_0)
+EMBED(q5_1, Q5_1)
+EMBED(q8_0, Q8_0)
+EMBED(q2_k, Q2_K)
+EMBED(q3_k, Q3_K)
+EMBED(q4_k, Q4_K)
+EMBED(q5_k, Q5_K)
+EMBED(q6_k, Q6_K)
+
+} // namespace embedding
