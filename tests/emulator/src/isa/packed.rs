@@ -4,8 +4,11 @@
 //! neg_lo and neg_hi which of these are negated. An inline constant stands in the low half; its high half is
 //! zero (an integer's its sign).
 
+use half::f16;
+
 use crate::counters::Class::{Dot, Vector};
 use crate::isa::alu::{Done, Lanes, halves};
+use crate::isa::floats::{max, max_num, maximum, min, min_num, minimum};
 use crate::isa::matrix::element::{Element, f16_to_f32, f32_to_bf16, f32_to_f16, f64_to_f16};
 use crate::isa::{Generation, Inst, Operand, Table};
 use crate::stop::Fault;
@@ -68,11 +71,25 @@ fn floats(t: &mut Table) {
     t.packed("v_pk_add_f16", Vector, |i, w, _| halfs(i, w, |[a, b]| f32_to_f16(f(a) + f(b))));
     t.packed("v_pk_mul_f16", Vector, |i, w, _| halfs(i, w, |[a, b]| f32_to_f16(f(a) * f(b))));
     t.packed("v_pk_fma_f16", Vector, |i, w, _| halfs(i, w, |[a, b, c]| fma16(a, b, c)));
+    if t.generation == Generation::Gfx12 {
+        t.packed("v_pk_min_num_f16", Vector, |i, w, _| halfs16(i, w, min_num));
+        t.packed("v_pk_max_num_f16", Vector, |i, w, _| halfs16(i, w, max_num));
+        t.packed("v_pk_minimum_f16", Vector, |i, w, _| halfs16(i, w, minimum));
+        t.packed("v_pk_maximum_f16", Vector, |i, w, _| halfs16(i, w, maximum));
+    } else {
+        t.packed("v_pk_min_f16", Vector, |i, w, _| halfs16(i, w, min));
+        t.packed("v_pk_max_f16", Vector, |i, w, _| halfs16(i, w, max));
+    }
     // VOP2: the destination is the addend.
     t.add("v_pk_fmac_f16", Vector, 1, |i, w, _| {
         let sources = [i.src[0], i.src[1], i.dst[0]];
         pairs(i, w, &sources, [true; 3], |[a, b, c]| fma16(a, b, c))
     });
+}
+
+#[inline(always)]
+fn halfs16(inst: &Inst, wave: &mut Wave, f: fn(f16, f16) -> f16) -> Done {
+    halfs(inst, wave, |[a, b]| f(f16::from_bits(a), f16::from_bits(b)).to_bits())
 }
 
 /// f16 to f32.
