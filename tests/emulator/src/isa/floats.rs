@@ -328,13 +328,28 @@ pub fn div_fmas64(a: f64, b: f64, c: f64, scaled: bool) -> f64 {
     if !scaled {
         return a.mul_add(b, c);
     }
+    let sum = a.mul_add(b, c);
     let power = if exponent64(c) > 1023 { 128 } else { -128 };
-    let rounded = ldexp64(a.mul_add(b, c), power);
-    // Denormals are rounded again, so from a sum that is not rounded to even.
-    if rounded.is_subnormal() { ldexp64(fma_to_odd(a, b, c), power) } else { rounded }
+    let result = ldexp64(sum, power);
+    if !result.is_subnormal() {
+        return result;
+    }
+    // A denormal was rounded a second time. That matters where it was a tie only after the first.
+    let rest = sum - ldexp64(result, -power);
+    let error = a.mul_add(b, c - sum);
+    let tie = rest.abs() == ldexp64(f64::from_bits(1), -power) / 2.0;
+    if tie && error != 0.0 && (error > 0.0) == (rest > 0.0) {
+        if (rest > 0.0) == (result > 0.0) {
+            f64::from_bits(result.to_bits() + 1)
+        } else {
+            f64::from_bits(result.to_bits() - 1)
+        }
+    } else {
+        result
+    }
 }
 
-/// `a * b + c` rounded to odd: rounding it again to fewer bits is as good as rounding the exact sum.
+/// `a * b + c` rounded to odd: rounding it again, to 51 bits or fewer, is as good as rounding the exact sum.
 fn fma_to_odd(a: f64, b: f64, c: f64) -> f64 {
     let sum = a.mul_add(b, c);
     let error = a.mul_add(b, c - sum);
