@@ -185,6 +185,29 @@ fn read(gpu: &Gpu) {
     }
 }
 
+/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`): byte i of each 16 has elements i
+/// and i + 16.
+fn nibbles(element: impl Fn(usize) -> u8) -> Vec<u8> {
+    (0..128).map(|at| at / 16 * 32 + at % 16).map(|e| element(e) | element(e + 16) << 4).collect()
+}
+
+fn q4_k_nibbles(block: &[u8]) -> Vec<u8> {
+    nibbles(|e| block[16 + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15)
+}
+
+fn q6_k_nibbles(block: &[u8]) -> Vec<u8> {
+    nibbles(|e| block[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4) & 15)
+}
+
+/// Byte i of each 8 has the high bits of elements i, i + 8, i + 16, i + 24.
+fn q6_k_pairs(block: &[u8]) -> Vec<u8> {
+    let element = |e: usize| block[128 + e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
+    (0..64)
+        .map(|at| at / 8 * 32 + at % 8)
+        .map(|e| (0..4).fold(0, |byte, k| byte | element(e + 8 * k) << (2 * k)))
+        .collect()
+}
+
 fn split(gpu: &Gpu) {
     for (ty, fields) in SPLIT {
         for n_blocks in [1, 3, 257, gpu.pick(100_001, 600)] {
@@ -194,8 +217,12 @@ fn split(gpu: &Gpu) {
             let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
             let on_device = gpu.bytes(weight.span());
             for (plane, (at, field)) in fields.iter().enumerate() {
-                let want: Vec<u8> =
-                    bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect();
+                let want: Vec<u8> = match (ty, plane) {
+                    (Q4_K, 0) => bytes.chunks_exact(size).flat_map(q4_k_nibbles).collect(),
+                    (Q6_K, 0) => bytes.chunks_exact(size).flat_map(q6_k_nibbles).collect(),
+                    (Q6_K, 1) => bytes.chunks_exact(size).flat_map(q6_k_pairs).collect(),
+                    _ => bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect(),
+                };
                 let first = weight.layout().offsets[plane] as usize;
                 let got = &on_device[first..first + want.len()];
                 assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
