@@ -10,12 +10,19 @@ use rocmforge::engine::{Batch, Context, DeviceKind, Model};
 use serde_json::{Value as Json, json};
 
 use crate::args::{self, DeviceArgs, DeviceName};
+#[cfg(feature = "hip")]
+use crate::gpu_bench;
 use crate::{bandwidth, stats, terminal};
+
+#[cfg(feature = "hip")]
+const WITHOUT_MODEL: [&str; 2] = ["bandwidth", "kernels"];
+#[cfg(not(feature = "hip"))]
+const WITHOUT_MODEL: [&str; 1] = ["bandwidth"];
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Model files (several: one after the other)
-    #[arg(short, long, required_unless_present = "bandwidth")]
+    #[arg(short, long, required_unless_present_any = WITHOUT_MODEL)]
     model: Vec<PathBuf>,
     /// Prompt lengths, comma-separated; 0: none
     #[arg(short = 'p', long, default_value = "512", value_delimiter = ',')]
@@ -38,9 +45,12 @@ pub struct Args {
     /// Device to compute on
     #[arg(long, default_value = "cpu")]
     device: DeviceName,
-    /// Measure how fast this machine reads memory (2 GiB, each thread count), no model needed
+    /// Measure how fast the device reads its memory (the processor: 2 GiB, each thread count), no model needed
     #[arg(long)]
     bandwidth: bool,
+    #[cfg(feature = "hip")]
+    #[command(flatten)]
+    gpu: gpu_bench::Args,
     /// Print JSON with llama-bench's field names
     #[arg(long)]
     json: bool,
@@ -69,7 +79,13 @@ impl Test {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    #[cfg(feature = "hip")]
+    if args.gpu.kernels || args.bandwidth && args.device.kind == DeviceKind::Hip {
+        return gpu_bench::run(&args.gpu, &args.device, args.json);
+    }
     if args.bandwidth {
+        // there is one
+        DeviceArgs { device: args.device.clone(), threads: 1 }.backend()?;
         return print_bandwidth(&args);
     }
     let mut out = io::stdout().lock();

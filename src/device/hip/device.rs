@@ -3,13 +3,13 @@
 use std::ffi::c_int;
 use std::sync::Arc;
 
-use hip_sys::hiprt::hipStream_t;
-
 use super::card::{self, Card};
 use super::code_object;
-use super::driver::{Driver, code};
-use super::kernels::{Ptr, TRANSPOSE_F32, TransposeArgs};
+use super::driver::Driver;
 use super::limits::Limits;
+use super::memory::{HALF_BYTES, Pool, Staging};
+use super::ops;
+use super::stream::Stream;
 use crate::device::plan::Plan;
 use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Program, Progress};
 use crate::gguf::Gguf;
@@ -94,84 +94,24 @@ impl Device for HipDevice {
         if src.is_empty() {
             return Ok(());
         }
-        Transposition::new(&self.card, src.len())?.run(src, dst, rows, cols)
+        // a pool of its own, so that nothing of a rare operation is kept
+        let bytes = size_of_val(src) as u64;
+        let pool = Pool::with_chunks(Arc::clone(&self.card), bytes);
+        let (from, to) = (pool.alloc(bytes, "a transpose")?, pool.alloc(bytes, "a transpose")?);
+        let stream = Stream::new(&self.card)?;
+        let mut staging = Staging::with_halves(&self.card, size_of_val(src).min(HALF_BYTES))?;
+        staging.upload(&stream, bytes_of(src), from.span())?;
+        ops::transpose(&stream, from.span(), to.span(), rows, cols)?;
+        staging.download(&stream, to.span(), bytes_of_mut(dst))
     }
 }
 
-/// Device memory and a stream for one transpose.
-struct Transposition<'a> {
-    card: &'a Card,
-    stream: hipStream_t,
-    src: u64,
-    dst: u64,
+fn bytes_of(values: &[f32]) -> &[u8] {
+    // SAFETY: f32 has no padding, and bytes no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
-impl<'a> Transposition<'a> {
-    fn new(card: &'a Card, n: usize) -> Result<Self> {
-        let mut this = Transposition { card, stream: std::ptr::null_mut(), src: 0, dst: 0 };
-        let bytes = n * size_of::<f32>();
-        card.enter()?;
-        let api = card.api();
-        // SAFETY: addresses of handles to fill; drop gives back what was had.
-        unsafe {
-            card.check(api.stream_create(&mut this.stream, 1))?;
-            for address in [&mut this.src, &mut this.dst] {
-                let outcome = api.malloc(address, bytes);
-                if outcome.code == code::OUT_OF_MEMORY {
-                    let (free, total) = card.memory()?;
-                    let what = "a transpose".into();
-                    return Err(Error::OutOfMemory { what, wanted: bytes as u64, free, total });
-                }
-                card.check(outcome)?;
-            }
-        }
-        Ok(this)
-    }
-
-    fn run(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
-        let card = self.card;
-        let api = card.api();
-        let too_long = |n: usize| Error::param(format!("{n} is too long a side for a transpose on a GPU"));
-        let args = TransposeArgs {
-            src: Ptr(self.src),
-            dst: Ptr(self.dst),
-            rows: u32::try_from(rows).map_err(|_| too_long(rows))?,
-            cols: u32::try_from(cols).map_err(|_| too_long(cols))?,
-        };
-        let [tile_cols, tile_rows, _] = TRANSPOSE_F32.signature().block.map(u64::from);
-        let across = u64::from(args.cols).div_ceil(tile_cols);
-        let down = u64::from(args.rows).div_ceil(tile_rows).min(card.limits().max_grid[1]);
-        // SAFETY: both allocations hold `src.len() == dst.len() == rows * cols` floats, and so do the slices, which
-        // outlive the work: whatever fails, the stream is waited for.
-        let result = unsafe {
-            card.check(api.memcpy_to_device(self.src, src.as_ptr().cast(), size_of_val(src), self.stream))
-                .and_then(|()| card.launch(self.stream, TRANSPOSE_F32, [across, down, 1], 0, &args))
-                .and_then(|()| {
-                    card.check(api.memcpy_to_host(
-                        dst.as_mut_ptr().cast(),
-                        self.dst,
-                        size_of_val(dst),
-                        self.stream,
-                    ))
-                })
-        };
-        // SAFETY: the stream is alive.
-        let waited = card.check_waited(unsafe { api.stream_synchronize(self.stream) }, self.stream.into());
-        result.and(waited)
-    }
-}
-
-impl Drop for Transposition<'_> {
-    fn drop(&mut self) {
-        for address in [self.src, self.dst] {
-            if address != 0 {
-                // SAFETY: from malloc, freed once, no work under way.
-                self.card.release(|api| unsafe { api.free(address) });
-            }
-        }
-        if !self.stream.is_null() {
-            // SAFETY: from stream_create, destroyed once.
-            self.card.release(|api| unsafe { api.stream_destroy(self.stream) });
-        }
-    }
+fn bytes_of_mut(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: as above, and any bits are an f32.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
