@@ -39,6 +39,8 @@ test)
     need libc6-dbg sh -c 'test -d /usr/lib/debug/.build-id || ! command -v dpkg'
     need git git --version
     need binutils nm --version
+    # AMD's runtime, to be tried without a GPU
+    need libamdhip64-5 sh -c 'PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q "libamdhip64\.so\.[567]"'
     ;;
 peer)
     need g++ c++ --version
