@@ -439,10 +439,13 @@ fn losses(gpu: &Gpu) {
         let result = scenario(&card);
         if let Err(error) = result {
             assert!(matches!(error, Error::DeviceLost { .. }), "call {n}: {error}");
-            assert_eq!(emulator.calls(), n, "calls after the one that lost the card");
+            // an open capture is ended all the same
+            let more = emulator.calls() - n;
+            let ended = u64::from(emulator.calls_of("hipStreamEndCapture") > 0);
+            assert!(more <= ended, "call {n} lost the card, {more} calls followed");
         }
         assert!(matches!(scenario(&card), Err(Error::DeviceLost { .. })), "call {n}");
-        assert!(emulator.calls() <= n, "a lost card was called");
+        assert!(emulator.calls() <= n + 1, "a lost card was called");
         emulator.fail("");
     }
 }

@@ -274,8 +274,14 @@ impl Emulator {
 
     /// Calls of all functions since `fail`.
     pub fn calls(&self) -> u64 {
+        self.calls_of("")
+    }
+
+    /// Calls of one function since `fail`.
+    pub fn calls_of(&self, name: &str) -> u64 {
         type Calls = unsafe extern "C" fn(*const c_char) -> u64;
+        let name = CString::new(name).unwrap();
         // SAFETY: the emulator's own signature.
-        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(c"".as_ptr()) }
+        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(name.as_ptr()) }
     }
 }
