@@ -9,7 +9,7 @@ mod common;
 
 use std::process::ExitCode;
 
-use common::gpu::{Gpu, Test, nmse};
+use common::gpu::{EMULATED, Gpu, Test, nmse};
 use common::tiny_model::{Rng, random_tensor};
 use half::{bf16, f16};
 use rocmforge::Error;
@@ -48,7 +48,7 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    common::gpu::main(TESTS)
+    common::gpu::main(TESTS, &EMULATED)
 }
 
 /// Types whose blocks are split into planes, with the place and size of each plane's field in a block of the file

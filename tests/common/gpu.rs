@@ -52,8 +52,9 @@ impl Test {
     }
 }
 
-/// Runs the tests as libtest would: names to filter by, --list, --ignored, --exact.
-pub fn main(tests: &'static [Test]) -> ExitCode {
+/// Runs the tests as libtest would (names to filter by, --list, --ignored, --exact), on the real GPU or on each of
+/// the emulated `cards`.
+pub fn main(tests: &'static [Test], cards: &[&'static str]) -> ExitCode {
     if let Ok(name) = std::env::var(CHILD) {
         let test = tests.iter().find(|test| test.name == name).expect("a test of this file");
         (test.run)(&Gpu::open());
@@ -74,7 +75,7 @@ pub fn main(tests: &'static [Test]) -> ExitCode {
             trials.push(Trial::test(format!("gpu::{}", test.name), trial));
         }
     } else {
-        for arch in EMULATED {
+        for &arch in cards {
             for test in tests {
                 let trial = move || {
                     let mut command = Command::new(std::env::current_exe()?);
