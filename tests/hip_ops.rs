@@ -9,7 +9,7 @@ mod common;
 
 use std::process::ExitCode;
 
-use common::gpu::{Gpu, Test, nmse};
+use common::gpu::{EMULATED, Gpu, Test, nmse};
 use common::tiny_model::{Rng, random_tensor};
 use half::{bf16, f16};
 use rocmforge::Error;
@@ -48,7 +48,7 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    common::gpu::main(TESTS)
+    common::gpu::main(TESTS, &EMULATED)
 }
 
 /// Types whose blocks are split into planes, with the place and size of each plane's field in a block of the file
@@ -307,7 +307,14 @@ fn glu(gpu: &Gpu) {
         for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)]
         {
             let mut rng = Rng(9);
-            let (gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
+            let (mut gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
+            if n > 1000 {
+                // where e^x ends
+                for (i, x) in gate.iter_mut().take(400).enumerate() {
+                    *x = (88.0 + 0.01 * (i / 2) as f32) * if i % 2 == 0 { 1.0 } else { -1.0 };
+                }
+                gate[400..404].copy_from_slice(&[-103.9, -104.1, -1e4, 100.0]);
+            }
             let mut want = vec![0.0; n];
             reference::glu(&gate, &up, activation, &mut want);
             let (gate, up, output) = (gpu.input(&gate), gpu.input(&up), gpu.output::<f32>(n));
@@ -500,6 +507,9 @@ fn products(
     out
 }
 
+/// Products that make a mean.
+const ENOUGH: usize = 64;
+
 fn matvec(gpu: &Gpu, ty: TensorType) {
     let mut shapes: Vec<(usize, usize)> = match ty.block_len() {
         32 => vec![(1, 32), (5, 96), (67, 576), (64, 896), (7, 2080), (3, 4864)],
@@ -528,6 +538,10 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
             ops::matvec(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
             let got = gpu.read::<f32>(&output);
             for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
+                // a few products alone may have cancelled, and then rounding is all there is
+                if what == "exact" && n * rows < ENOUGH {
+                    continue;
+                }
                 let want = products(ty, &bytes, &x[..n * cols], host_bias, rows, cols);
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{ty} {rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");
@@ -611,6 +625,9 @@ fn matmul_q8_0(gpu: &Gpu) {
             ops::matmul_q8_0(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
             let got = gpu.read::<f32>(&output);
             for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
+                if what == "exact" && n * rows < ENOUGH {
+                    continue;
+                }
                 let want = products(Q8_0, &bytes, x, with_bias.then_some(&bias[..]), rows, cols);
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");
