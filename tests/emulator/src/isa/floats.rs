@@ -364,7 +364,7 @@ fn fma_to_odd(a: f64, b: f64, c: f64) -> f64 {
 
 /// V_DIV_FIXUP: the quotient `s0` of `s2 / s1`, unless the operands are special.
 macro_rules! div_fixup {
-    ($name:ident, $type:ty, $zero:expr, $underflows:expr) => {
+    ($name:ident, $type:ty, $zero:expr, $special:expr) => {
         pub fn $name(s0: $type, s1: $type, s2: $type) -> $type {
             let negative = s1.is_sign_negative() != s2.is_sign_negative();
             let sign = |x: $type| {
@@ -381,23 +381,25 @@ macro_rules! div_fixup {
             } else if s1.is_infinite() || s2 == $zero {
                 sign($zero)
             } else {
-                let underflows: fn($type, $type) -> bool = $underflows;
-                if underflows(s1, s2) {
-                    sign($zero)
-                } else if !s0.is_finite() {
-                    // Newton's method gives NaN where the quotient overflows.
-                    sign(<$type>::INFINITY)
-                } else {
-                    sign(s0)
-                }
+                let special: fn($type, $type, $type) -> Option<$type> = $special;
+                sign(special(s0, s1, s2).unwrap_or(s0))
             }
         }
     };
 }
-// A quotient below half the least denormal is 0; more is rounded by V_DIV_FMAS itself.
-div_fixup!(div_fixup32, f32, 0.0, |s1, s2| exponent32(s2) - exponent32(s1) < -150);
-div_fixup!(div_fixup64, f64, 0.0, |s1, s2| exponent64(s2) - exponent64(s1) < -1075);
-div_fixup!(div_fixup16, f16, f16::ZERO, |_, _| false);
+// A quotient below half the least denormal is 0; more is rounded by V_DIV_FMAS itself. Where it overflows,
+// Newton's method gives NaN.
+div_fixup!(div_fixup32, f32, 0.0, |s0, s1, s2| match exponent32(s2) - exponent32(s1) {
+    ..-150 => Some(0.0),
+    96.. if !s0.is_finite() => Some(f32::INFINITY),
+    _ => None,
+});
+div_fixup!(div_fixup64, f64, 0.0, |s0, s1, s2| match exponent64(s2) - exponent64(s1) {
+    ..-1075 => Some(0.0),
+    768.. if !s0.is_finite() => Some(f64::INFINITY),
+    _ => None,
+});
+div_fixup!(div_fixup16, f16, f16::ZERO, |_, _, _| None);
 
 /// To integers: NaN gives 0, what is too large the limit.
 pub fn to_i16(x: f32) -> u32 {
