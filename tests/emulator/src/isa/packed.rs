@@ -214,7 +214,7 @@ impl Choice {
 
     #[inline(always)]
     fn take(&self, k: usize, word: u32) -> u16 {
-        (word >> self.shift[k]) as u16 ^ self.negate[k]
+        word.wrapping_shr(self.shift[k]) as u16 ^ self.negate[k]
     }
 }
 
@@ -237,7 +237,8 @@ fn pairs<const N: usize>(
         let mut result = [0; 32];
         for (choice, shift) in [(low, 0), (high, 16)] {
             for (lane, result) in result.iter_mut().enumerate() {
-                *result |= (f(from_fn(|k| choice.take(k, words[k][lane]))) as u32) << shift;
+                let bits = f(from_fn(|k| choice.take(k, words[k][lane]))) as u32;
+                *result |= bits.wrapping_shl(shift);
             }
         }
         wave.put32(inst.dst[0], half, active, &result);
@@ -365,15 +366,18 @@ fn dot_bytes(inst: &Inst, wave: &mut Wave, a_is: Element, b_is: Element) -> Done
 /// Bits `at..at + bits` of a word as an integer.
 #[inline(always)]
 fn part(word: u32, at: u32, bits: u32, signed: bool) -> i32 {
-    let high = word << (32 - bits - at);
-    if signed { high as i32 >> (32 - bits) } else { (high >> (32 - bits)) as i32 }
+    // Wrapping: where a debug build checks for overflow, 32 lanes are not computed side by side.
+    let (left, right) = (32u32.wrapping_sub(bits).wrapping_sub(at), 32u32.wrapping_sub(bits));
+    let high = word.wrapping_shl(left);
+    if signed { (high as i32).wrapping_shr(right) } else { high.wrapping_shr(right) as i32 }
 }
 
 /// Products of integers `bits` wide, 32 / `bits` of them.
 #[inline(always)]
 fn products(a: u32, b: u32, bits: u32, a_signed: bool, b_signed: bool) -> impl Iterator<Item = i32> {
-    (0..32 / bits)
-        .map(move |k| part(a, k * bits, bits, a_signed).wrapping_mul(part(b, k * bits, bits, b_signed)))
+    (0..32)
+        .step_by(bits as usize)
+        .map(move |at| part(a, at, bits, a_signed).wrapping_mul(part(b, at, bits, b_signed)))
 }
 
 #[inline(always)]
