@@ -1,6 +1,7 @@
 //! One wave's registers, and which of them were written.
 
 use crate::isa::Operand;
+use crate::memory::Words;
 use crate::stop::{Fault, LaneFault};
 
 /// Scalar registers by number: s0..s105, then those below. One numbering for every target (gfx11's).
@@ -63,6 +64,8 @@ pub struct Wave {
     pub code: u64,
     /// Address that the last s_setpc or s_swappc jumps to.
     pub jump: u64,
+    /// What a memory instruction moves.
+    pub words: Box<Words>,
 }
 
 impl Wave {
@@ -85,6 +88,7 @@ impl Wave {
             denormals_16_64: Denormals::KEPT,
             code: 0,
             jump: 0,
+            words: Box::new([[0; 64]; 4]),
         };
         wave.reset(0);
         wave

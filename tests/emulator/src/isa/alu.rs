@@ -172,6 +172,16 @@ pub fn halves(exec: u64) -> impl Iterator<Item = (usize, u32)> {
     [(0, exec as u32), (1, (exec >> 32) as u32)].into_iter().filter(|&(_, active)| active != 0)
 }
 
+/// One bit per lane for which `f` holds.
+#[inline(always)]
+pub fn lane_bits(f: impl Fn(usize) -> bool) -> u32 {
+    let mut bits = 0;
+    for lane in 0..32 {
+        bits |= if f(lane) { BIT[lane] } else { 0 };
+    }
+    bits
+}
+
 /// 32-bit integers: `f` of each lane's sources.
 #[inline(always)]
 pub fn int1(inst: &Inst, wave: &mut Wave, f: impl Fn(u32) -> u32) -> Done {

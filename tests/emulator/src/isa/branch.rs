@@ -63,8 +63,6 @@ const IGNORED: &[&str] = &[
     "global_wb",
     "global_wbinv",
     "s_barrier_signal",
-    "s_round_mode",
-    "s_denorm_mode",
     "v_nop",
     "v_pipeflush",
     "ds_nop",

@@ -5,8 +5,9 @@
 //!   disassembly   llvm-objdump: what a code object's machine code says
 //!   parse       text -> Inst: mnemonic, operands, modifiers
 //!   table       mnemonic -> handler
-//!     scalar, branch, vector, convert, compare, memory, lds_ops     (every target)
-//!     alu         operands of 32 lanes at a time, results under EXEC
+//!     scalar, branch, vector, vector16, float, convert, compare, memory_ops, lds_ops
+//!       floats    arithmetic on single numbers
+//!     alu, float_alu   operands of 32 lanes at a time, results under EXEC
 //!     lanes       DPP, permutes, SDWA: which lane reads which
 //!     packed      VOP3P: packed arithmetic, dot products
 //!     matrix      WMMA (gfx11, gfx12), MFMA (gfx908+): pure functions of register blocks
@@ -27,16 +28,24 @@
 pub mod alu;
 pub mod arch;
 pub mod branch;
+pub mod compare;
+pub mod convert;
 pub mod disassembly;
+pub mod float;
+pub mod float_alu;
+pub mod floats;
 pub mod inst;
 pub mod lanes;
+pub mod lds_ops;
 pub mod matrix;
+pub mod memory_ops;
 pub mod packed;
 pub mod parse;
 pub mod program;
 pub mod scalar;
 pub mod table;
 pub mod vector;
+pub mod vector16;
 
 pub use arch::{Arch, Generation};
 pub use disassembly::Disassembly;

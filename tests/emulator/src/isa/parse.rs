@@ -61,7 +61,7 @@ fn single(text: &str, table: &Table) -> Result<Inst, String> {
         dst: [Operand::None; 2],
         src: [Operand::None; 4],
         mods: Modifiers::default(),
-        zero_high: table.generation.is_gfx9(),
+        zero_high: table.generation.is_gfx9() && !entry.keeps_high,
         target: usize::MAX,
         next: 0,
         control: lanes::Control::None,
@@ -221,6 +221,7 @@ fn plain_operand(text: &str) -> Option<Operand> {
         _ if text.starts_with("0x") => Operand::Literal(u32::from_str_radix(&text[2..], 16).ok()?),
         _ if text.starts_with(|c: char| c.is_ascii_digit() || c == '-') => match text.parse::<i32>() {
             Ok(n) => Operand::Int(n),
+            Err(_) if text.starts_with("-0x") => Operand::Int(-integer(&text[1..])?),
             Err(_) => Operand::Float(text.parse::<f32>().ok()?.to_bits()),
         },
         _ => register(text)?,
@@ -287,7 +288,7 @@ fn bit_list(text: &str) -> Option<(u8, usize)> {
     Some((bits, n))
 }
 
-fn integer(text: &str) -> Option<i32> {
+pub fn integer(text: &str) -> Option<i32> {
     match text.strip_prefix("0x") {
         Some(hex) => i32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 use std::sync::OnceLock;
 
 use crate::counters::Class;
-use crate::isa::{After, Generation, Handler, branch, lanes, matrix, packed, scalar, vector};
+use crate::isa::{
+    After, Generation, Handler, branch, compare, convert, float, lanes, lds_ops, matrix, memory_ops, packed,
+    scalar, vector, vector16,
+};
 
 /// How the written operands fall into destinations and sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +28,14 @@ pub struct Entry {
     pub after: After,
     /// VOP3P: op_sel has no entry for the destination.
     pub packed: bool,
+    /// Its 16-bit result keeps the other half of the register on gfx9 too.
+    pub keeps_high: bool,
 }
 
 /// All instructions of a generation.
 pub struct Table {
     pub generation: Generation,
-    entries: HashMap<&'static str, Entry>,
+    entries: HashMap<String, Entry>,
 }
 
 impl Table {
@@ -43,6 +48,12 @@ impl Table {
             branch::table(&mut table);
             scalar::table(&mut table);
             vector::table(&mut table);
+            vector16::table(&mut table);
+            float::table(&mut table);
+            convert::table(&mut table);
+            compare::table(&mut table);
+            memory_ops::table(&mut table);
+            lds_ops::table(&mut table);
             lanes::table(&mut table);
             packed::table(&mut table);
             matrix::table(&mut table);
@@ -55,42 +66,58 @@ impl Table {
         self.entries.get(mnemonic)
     }
 
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        self.entries.keys().copied()
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
     }
 
-    fn insert(&mut self, name: &'static str, entry: Entry) {
-        assert!(self.entries.insert(name, entry).is_none(), "{name} stands in the table twice");
+    fn insert(&mut self, name: &str, entry: Entry) {
+        assert!(self.entries.insert(name.to_owned(), entry).is_none(), "{name} stands in the table twice");
     }
 
     /// An instruction with `outs` destinations, which go before the sources.
-    pub fn add(&mut self, name: &'static str, class: Class, outs: u8, handler: Handler) {
+    pub fn add(&mut self, name: &str, class: Class, outs: u8, handler: Handler) {
         let outs = Outs::First(outs);
-        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: false });
+        self.insert(
+            name,
+            Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false },
+        );
     }
 
     /// VOP3P.
-    pub fn packed(&mut self, name: &'static str, class: Class, handler: Handler) {
+    pub fn packed(&mut self, name: &str, class: Class, handler: Handler) {
         let outs = Outs::First(1);
-        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: true });
+        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: true, keeps_high: true });
     }
 
     /// A memory atomic: one destination if it returns the old value.
-    pub fn atomic(&mut self, name: &'static str, handler: Handler) {
+    pub fn atomic(&mut self, name: &str, handler: Handler) {
         let (class, outs) = (Class::Global, Outs::IfReturned);
-        self.insert(name, Entry { handler, class, outs, after: After::Next, packed: false });
+        self.insert(
+            name,
+            Entry { handler, class, outs, after: After::Next, packed: false, keeps_high: false },
+        );
     }
 
     /// One that takes no operands, or none that matter.
-    pub fn plain(&mut self, name: &'static str, class: Class, after: After, handler: Handler) {
-        self.insert(name, Entry { handler, class, outs: Outs::Ignored, after, packed: false });
+    pub fn plain(&mut self, name: &str, class: Class, after: After, handler: Handler) {
+        self.insert(
+            name,
+            Entry { handler, class, outs: Outs::Ignored, after, packed: false, keeps_high: false },
+        );
     }
 
     /// Other targets' names of an instruction that stands in the table.
-    pub fn alias(&mut self, names: &[&'static str], of: &str) {
+    pub fn alias(&mut self, names: &[&str], of: &str) {
         let entry = *self.entries.get(of).unwrap_or_else(|| panic!("{of} is not in the table"));
         for name in names {
             self.insert(name, entry);
+        }
+    }
+
+    pub fn keeps_high(&mut self, names: &[&str]) {
+        for name in names {
+            self.entries.get_mut(*name).unwrap_or_else(|| panic!("{name} is not in the table")).keeps_high =
+                true;
         }
     }
 
