@@ -107,6 +107,36 @@
 #define RF_ERROR_INTERNAL -11
 
 /**
+ * No GPU runtime (libamdhip64.so, libcuda.so.1) can be opened here.
+ */
+#define RF_ERROR_NO_RUNTIME -12
+
+/**
+ * A GPU runtime is there, but no GPU, or not the one asked for.
+ */
+#define RF_ERROR_NO_DEVICE -13
+
+/**
+ * The GPU's runtime is too old for this library.
+ */
+#define RF_ERROR_RUNTIME_TOO_OLD -14
+
+/**
+ * This library carries no kernels for the GPU, or the ones it was pointed to are missing or damaged.
+ */
+#define RF_ERROR_KERNELS -15
+
+/**
+ * The GPU fell out of use; its backend must be released.
+ */
+#define RF_ERROR_DEVICE_LOST -16
+
+/**
+ * A call into the GPU's runtime failed; rf_last_error_info tells which.
+ */
+#define RF_ERROR_GPU -17
+
+/**
  * Log levels, each with those before it: nothing.
  */
 #define RF_LOG_OFF 0
@@ -137,7 +167,7 @@
 #define RF_LOG_TRACE 5
 
 /**
- * The best device there is; in this version the CPU.
+ * The best device that runs models; in this version the CPU.
  */
 #define RF_DEVICE_AUTO 0
 
@@ -150,6 +180,15 @@
  * The CPU, every operation in plain f32 from its definition: slow, for checking other devices.
  */
 #define RF_DEVICE_REFERENCE 2
+
+/**
+ * A GPU: AMD's through libamdhip64.so, or else NVIDIA's through libcuda.so.1, looked for when first asked for. In this
+ * version it transposes (rf_op_transpose), and models cannot be loaded on it.
+ *
+ * Calls that use a GPU make it the calling thread's current one (hipSetDevice, cuCtxSetCurrent); a program that uses
+ * the runtime itself sets its own again afterwards.
+ */
+#define RF_DEVICE_HIP 3
 
 /**
  * No token.
@@ -337,7 +376,8 @@ typedef struct rf_error_info {
      */
     rf_status status;
     /**
-     * GPU launches only: the number that HIP returned, else 0.
+     * Failed calls into a GPU's runtime only, else 0: the number that the runtime gave (HIP's, or CUDA's for NVIDIA);
+     * 0 also for a launch that was refused before the call.
      */
     int32_t hip_code;
     /**
@@ -345,18 +385,30 @@ typedef struct rf_error_info {
      */
     const char *message;
     /**
-     * GPU launches only, else NULL: the kernel's name and the name of `hip_code`. Valid as `message` is.
+     * The kernel of the launch that failed, or of the last one before a failed synchronization; NULL if there is none.
+     * Valid as `message` is.
      */
     const char *kernel;
+    /**
+     * The name of `hip_code`: "hipErrorInvalidValue". NULL where `hip_code` is 0. Valid as `message` is.
+     */
     const char *hip_name;
     /**
-     * GPU launches only: the launch's grid and block, the shared memory it asked for in bytes, and the
-     * device's index (else -1).
+     * Where there is a kernel: the launch's blocks and threads of a block along each axis, UINT32_MAX where they were
+     * more, and the block's shared memory in bytes.
      */
     uint32_t grid[3];
     uint32_t block[3];
     uint64_t shared_bytes;
+    /**
+     * The GPU's number; -1 if it was no GPU's failure.
+     */
     int32_t device;
+    /**
+     * The runtime's function that failed, or was not called for a refused launch: "hipModuleLaunchKernel"; NULL if it
+     * was no GPU's failure. Valid as `message` is.
+     */
+    const char *hip_call;
 } rf_error_info;
 
 /**
@@ -368,11 +420,11 @@ typedef struct rf_device_details {
      */
     size_t size;
     /**
-     * RF_DEVICE_CPU or RF_DEVICE_REFERENCE.
+     * RF_DEVICE_CPU, RF_DEVICE_REFERENCE or RF_DEVICE_HIP.
      */
     int32_t kind;
     /**
-     * CPU: the threads it computes with.
+     * CPU: the threads it computes with. GPU: its compute units as its runtime counts them, on RDNA in pairs.
      */
     uint32_t compute_units;
     /**
@@ -381,13 +433,35 @@ typedef struct rf_device_details {
     uint64_t memory_total;
     uint64_t memory_free;
     /**
-     * The processor's own name, cut where it does not fit.
+     * The device's own name, cut where it does not fit.
      */
     char name[128];
     /**
-     * The instructions in use: "avx512vnni", "avx2", "scalar".
+     * The instructions in use, "avx512vnni", "avx2", "scalar"; the GPU's architecture, "gfx1100", "sm_90".
      */
     char arch[64];
+    /**
+     * GPUs only, from here on; else 0. What the runtime states, read once: threads of a block in all and along each
+     * axis, blocks of a grid along each axis (UINT32_MAX where more), shared memory of a block in bytes, threads in
+     * lockstep (32 or 64).
+     */
+    uint32_t max_threads_per_block;
+    uint32_t max_block[3];
+    uint32_t max_grid[3];
+    uint32_t warp_size;
+    uint64_t shared_bytes_per_block;
+    /**
+     * 1: it shares the processor's memory.
+     */
+    int32_t integrated;
+    /**
+     * 1: this library carries kernels for it. 0: rf_backend_create would fail with RF_ERROR_KERNELS.
+     */
+    int32_t has_kernels;
+    /**
+     * The runtime's library and version: "libamdhip64.so.6 6.3.42131".
+     */
+    char runtime[128];
 } rf_device_details;
 
 /**
@@ -405,7 +479,7 @@ typedef struct rf_backend_params {
      */
     size_t size;
     /**
-     * RF_DEVICE_AUTO (default), RF_DEVICE_CPU or RF_DEVICE_REFERENCE.
+     * RF_DEVICE_AUTO (default), RF_DEVICE_CPU, RF_DEVICE_REFERENCE or RF_DEVICE_HIP.
      */
     int32_t kind;
     /**
@@ -422,6 +496,11 @@ typedef struct rf_backend_params {
      * Lines up to this level are logged: RF_LOG_ERROR to RF_LOG_TRACE, RF_LOG_OFF for none; default RF_LOG_INFO.
      */
     int32_t log_level;
+    /**
+     * Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs the one with the most
+     * memory (an integrated one only where there is no other).
+     */
+    int32_t device_index;
 } rf_backend_params;
 
 /**
@@ -883,13 +962,21 @@ const char *rf_last_error(void);
 rf_status rf_last_error_info(struct rf_error_info *info);
 
 /**
- * How many devices of the kind there are. RF_ERROR_PARAM: an unknown kind, a NULL. Any thread.
+ * How many devices of the kind there are, at least 1. Any thread.
+ *
+ * RF_ERROR_PARAM: an unknown kind, a NULL. No GPU is a failure that says why: RF_ERROR_NO_RUNTIME, no runtime's library
+ * can be opened; RF_ERROR_NO_DEVICE, it shows no GPU; RF_ERROR_RUNTIME_TOO_OLD; RF_ERROR_UNSUPPORTED, this library was
+ * built without GPUs. The other devices are there all the same.
  */
-rf_status rf_device_count(int32_t kind, uint32_t *n);
+rf_status rf_device_count(int32_t kind,
+                          uint32_t *n);
 
 /**
  * Describes device `index` (from 0) of the kind as a backend with default parameters would use it. Set info->size
- * first. RF_ERROR_PARAM: an unknown kind, an index beyond the last, a NULL or a wrong size. Any thread.
+ * first. Any thread.
+ *
+ * RF_ERROR_PARAM: an unknown kind, an index beyond the last, a NULL or a wrong size. For a GPU also the failures of
+ * rf_device_count, and RF_ERROR_GPU or RF_ERROR_NO_DEVICE where the runtime does not tell of it, or nothing sensible.
  */
 rf_status rf_device_info(int32_t kind,
                          uint32_t index,
@@ -904,16 +991,22 @@ rf_status rf_backend_params_init(struct rf_backend_params *params,
 /**
  * Takes a device into use. On RF_OK *backend is a new handle, to be given to rf_backend_release. Any thread.
  *
- * RF_ERROR_PARAM: a NULL, an unknown kind or log level, or ROCMFORGE_CPU_ISA names instructions that
- * the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+ * RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index where there is one device, or ROCMFORGE_CPU_ISA names
+ * instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+ *
+ * GPUs: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD, RF_ERROR_KERNELS (this
+ * library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built without GPUs). After each
+ * of them the other kinds work as ever, and a later attempt starts anew.
  */
-rf_status rf_backend_create(const struct rf_backend_params *params, struct rf_backend **backend);
+rf_status rf_backend_create(const struct rf_backend_params *params,
+                            struct rf_backend **backend);
 
 /**
- * Describes the backend's device; `compute_units` is the number of threads that the CPU computes with. Set
- * info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+ * Describes the backend's device; `compute_units` is the number of threads that the CPU computes with, or the GPU's
+ * compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
  */
-rf_status rf_backend_info(const struct rf_backend *backend, struct rf_device_details *info);
+rf_status rf_backend_info(const struct rf_backend *backend,
+                          struct rf_device_details *info);
 
 /**
  * The device's memory in bytes, now: free and in all (of the machine, for CPU devices); 0 where unknown.
@@ -930,7 +1023,8 @@ void rf_backend_release(struct rf_backend *backend);
 /**
  * dst (cols x rows) = transpose of src (rows x cols), both row-major, in host memory, computed on the device.
  *
- * RF_ERROR_PARAM: a NULL, or `rows * cols` floats are more than memory can hold, or src and dst overlap. Any thread.
+ * RF_ERROR_PARAM: a NULL, or `rows * cols` floats are more than memory can hold, or src and dst overlap. On a GPU also
+ * RF_ERROR_MEMORY, RF_ERROR_GPU and RF_ERROR_DEVICE_LOST; dst is undefined then. Any thread.
  */
 rf_status rf_op_transpose(const struct rf_backend *backend,
                           const float *src,

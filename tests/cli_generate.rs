@@ -7,7 +7,7 @@ use std::process::Stdio;
 
 use cli_common::{Scratch, command, interrupt, rocmforge, smollm2, stderr, stdout, with_stdin};
 use rocmforge::engine::{
-    Backend, BackendParams, Context, ContextParams, DeviceKind, GenerateParams, Model, ModelParams, Sampler,
+    Backend, BackendParams, Context, ContextParams, GenerateParams, Model, ModelParams, Sampler,
     SamplerParams, generate,
 };
 
@@ -22,7 +22,7 @@ fn generate_prints_what_the_library_generates() {
     let path = smollm2();
     let printed = greedy(&path, &["-p", "The capital of France is", "-n", "12"]);
 
-    let backend = Backend::new(&BackendParams { device: DeviceKind::Cpu, threads: 0 }).unwrap();
+    let backend = Backend::new(&BackendParams::default()).unwrap();
     let model = Model::load(&backend, &path, ModelParams::default()).unwrap();
     let mut context = Context::new(&model, &ContextParams { n_ctx: 0, n_batch: 512, n_seq_max: 1 }).unwrap();
     let mut sampler = Sampler::new(SamplerParams {

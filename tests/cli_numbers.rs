@@ -3,13 +3,11 @@
 mod cli_common;
 
 use cli_common::{Scratch, rocmforge, smollm2, stdout};
-use rocmforge::engine::{
-    Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
-};
+use rocmforge::engine::{Backend, BackendParams, Batch, Context, ContextParams, Model, ModelParams};
 use serde_json::Value as Json;
 
 fn load() -> Model {
-    let backend = Backend::new(&BackendParams { device: DeviceKind::Cpu, threads: 0 }).unwrap();
+    let backend = Backend::new(&BackendParams::default()).unwrap();
     Model::load(&backend, smollm2(), ModelParams::default()).unwrap()
 }
 

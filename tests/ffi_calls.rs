@@ -264,7 +264,7 @@ fn same_as_the_rust_api(path: &Path, question: &str, kind: i32, n: u32) {
     assert_eq!(SEEN.load(Ordering::Relaxed), tokens.len());
 
     let device = if kind == RF_DEVICE_REFERENCE { DeviceKind::Reference } else { DeviceKind::Cpu };
-    let backend = Backend::new(&BackendParams { device, threads: 2 }).unwrap();
+    let backend = Backend::new(&BackendParams { device, threads: 2, ..BackendParams::default() }).unwrap();
     let model = engine::Model::load(&backend, path, ModelParams::default()).unwrap();
     let message =
         rocmforge::text::ChatMessage { role: "user".into(), content: question.into(), ..Default::default() };

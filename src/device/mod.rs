@@ -29,8 +29,44 @@ pub struct DeviceInfo {
     /// Bytes of memory in all and free at the time of asking; 0 where unknown.
     pub memory_total: u64,
     pub memory_free: u64,
-    /// Threads the device computes with (CPU), or compute units.
+    /// Threads the device computes with (CPU), or compute units (GPU; as its runtime counts them).
     pub compute_units: usize,
+    /// None: no GPU.
+    pub gpu: Option<GpuInfo>,
+}
+
+/// What there is to know of a GPU beyond that: the limits that its runtime states.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct GpuInfo {
+    /// The runtime's number of it.
+    pub index: u32,
+    /// Library and version: "libamdhip64.so.6 6.3.42131".
+    pub runtime: String,
+    /// Threads of a block: in all, and along each axis.
+    pub max_threads_per_block: u64,
+    pub max_block: [u64; 3],
+    /// Blocks of a grid along each axis.
+    pub max_grid: [u64; 3],
+    /// Threads in lockstep: 32 or 64.
+    pub warp_size: u32,
+    /// Shared memory (LDS) of a block, in bytes.
+    pub shared_bytes_per_block: u64,
+    /// It shares the processor's memory.
+    pub integrated: bool,
+    /// This library carries kernels for it.
+    pub has_kernels: bool,
+}
+
+/// Which of several devices of a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// Of GPUs the one with the most memory; an integrated one only where there is no other.
+    #[default]
+    Best,
+    /// By number, from 0. HIP_VISIBLE_DEVICES (for AMD, CUDA_VISIBLE_DEVICES for NVIDIA) decides which there are.
+    Index(u32),
+    /// By a part of its name or architecture, in upper or lower case: "7900", "gfx1100". Of several the best.
+    Name(String),
 }
 
 /// Called with (bytes done, bytes in all); false stops the load with [`Error::Cancelled`](crate::Error::Cancelled).

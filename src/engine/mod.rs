@@ -7,6 +7,7 @@ mod generate;
 mod model;
 mod sampler;
 
+pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo};
 pub use backend::{Backend, BackendParams, DeviceKind};
 pub use context::{Batch, CancelHandle, Context, ContextInfo, ContextParams, PerfCounters};
 pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};

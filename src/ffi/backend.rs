@@ -12,7 +12,7 @@ use super::handle::{self, Handle};
 use super::log::{Log, RF_LOG_INFO, rf_log_callback};
 use super::sized::{self, Sized};
 use super::status::rf_status;
-use crate::engine::{Backend, BackendParams};
+use crate::engine::{Backend, BackendParams, DeviceChoice};
 
 /// A device in use: what models are loaded on. Callable from many threads at once.
 pub struct rf_backend {
@@ -30,7 +30,7 @@ impl Handle for rf_backend {
 pub struct rf_backend_params {
     /// sizeof(rf_backend_params), set by rf_backend_params_init.
     pub size: usize,
-    /// RF_DEVICE_AUTO (default), RF_DEVICE_CPU or RF_DEVICE_REFERENCE.
+    /// RF_DEVICE_AUTO (default), RF_DEVICE_CPU, RF_DEVICE_REFERENCE or RF_DEVICE_HIP.
     pub kind: i32,
     /// Threads the CPU computes with, the calling one included; 0 (default): one per core this process may use.
     pub threads: u32,
@@ -40,6 +40,9 @@ pub struct rf_backend_params {
     pub log_user: *mut c_void,
     /// Lines up to this level are logged: RF_LOG_ERROR to RF_LOG_TRACE, RF_LOG_OFF for none; default RF_LOG_INFO.
     pub log_level: i32,
+    /// Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs the one with the most
+    /// memory (an integrated one only where there is no other).
+    pub device_index: i32,
 }
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
@@ -58,6 +61,7 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
             log: None,
             log_user: std::ptr::null_mut(),
             log_level: RF_LOG_INFO,
+            device_index: -1,
         };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
@@ -66,8 +70,12 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
 
 /// Takes a device into use. On RF_OK *backend is a new handle, to be given to rf_backend_release. Any thread.
 ///
-/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, or ROCMFORGE_CPU_ISA names instructions that
-/// the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index where there is one device, or ROCMFORGE_CPU_ISA names
+/// instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+///
+/// GPUs: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD, RF_ERROR_KERNELS (this
+/// library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built without GPUs). After each
+/// of them the other kinds work as ever, and a later attempt starts anew.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_create(
     params: *const rf_backend_params,
@@ -79,15 +87,20 @@ pub unsafe extern "C" fn rf_backend_create(
         let log = Log::new(params.log, params.log_level, params.log_user)?;
         let _entered = log.enter();
         let device = kind_of(params.kind)?;
-        let backend = Backend::new(&BackendParams { device, threads: params.threads as usize })?;
+        let choice = match u32::try_from(params.device_index) {
+            Ok(index) => DeviceChoice::Index(index),
+            Err(_) if params.device_index == -1 => DeviceChoice::Best,
+            Err(_) => return Err(Failure::param(format!("device_index is {}", params.device_index))),
+        };
+        let backend = Backend::new(&BackendParams { device, choice, threads: params.threads as usize })?;
         drop(_entered);
         out.set(handle::into_raw(rf_backend { backend, log }));
         Ok(())
     })
 }
 
-/// Describes the backend's device; `compute_units` is the number of threads that the CPU computes with. Set
-/// info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+/// Describes the backend's device; `compute_units` is the number of threads that the CPU computes with, or the GPU's
+/// compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_info(
     backend: *const rf_backend,
@@ -133,7 +146,8 @@ pub unsafe extern "C" fn rf_backend_release(backend: *mut rf_backend) {
 
 /// dst (cols x rows) = transpose of src (rows x cols), both row-major, in host memory, computed on the device.
 ///
-/// RF_ERROR_PARAM: a NULL, or `rows * cols` floats are more than memory can hold, or src and dst overlap. Any thread.
+/// RF_ERROR_PARAM: a NULL, or `rows * cols` floats are more than memory can hold, or src and dst overlap. On a GPU also
+/// RF_ERROR_MEMORY, RF_ERROR_GPU and RF_ERROR_DEVICE_LOST; dst is undefined then. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_op_transpose(
     backend: *const rf_backend,

@@ -2,22 +2,46 @@
 
 use std::cell::RefCell;
 use std::ffi::CString;
+use std::sync::Arc;
 
 use super::status::{self, RF_ERROR_PARAM, rf_status};
 use crate::Error;
+use crate::error::GpuFailure;
 
 /// Why a call did not come to RF_OK.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub status: rf_status,
     pub message: CString,
+    /// What rf_last_error_info tells of a failed call into a GPU's runtime.
+    pub gpu: Option<Arc<GpuFields>>,
+}
+
+/// A [`GpuFailure`] as C takes it.
+#[derive(Debug)]
+pub(super) struct GpuFields {
+    pub failure: GpuFailure,
+    pub call: CString,
+    pub name: CString,
+    pub kernel: Option<CString>,
+}
+
+impl From<&GpuFailure> for GpuFields {
+    fn from(failure: &GpuFailure) -> Self {
+        GpuFields {
+            failure: failure.clone(),
+            call: c_string(failure.call),
+            name: c_string(failure.name.as_str()),
+            kernel: failure.launch.as_ref().map(|launch| c_string(launch.kernel.as_str())),
+        }
+    }
 }
 
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
     pub fn new(status: rf_status, message: impl Into<String>) -> Self {
-        Failure { status, message: c_string(message) }
+        Failure { status, message: c_string(message), gpu: None }
     }
 
     pub fn param(message: impl Into<String>) -> Self {
@@ -27,7 +51,13 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Failure::new(status::of(&error), error.to_string())
+        let gpu = match &error {
+            Error::Gpu(failure) | Error::DeviceLost { failure, .. } => {
+                Some(Arc::new(GpuFields::from(&**failure)))
+            }
+            _ => None,
+        };
+        Failure { gpu, ..Failure::new(status::of(&error), error.to_string()) }
     }
 }
 

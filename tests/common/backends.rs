@@ -8,7 +8,7 @@ use super::tiny_model::TinyModel;
 pub const DEVICES: [DeviceKind; 2] = [DeviceKind::Reference, DeviceKind::Cpu];
 
 pub fn load(device: DeviceKind, threads: usize, model: &TinyModel) -> Model {
-    let backend = Backend::new(&BackendParams { device, threads }).unwrap();
+    let backend = Backend::new(&BackendParams { device, threads, ..BackendParams::default() }).unwrap();
     Model::from_gguf(&backend, model.gguf(), ModelParams::default()).unwrap()
 }
 

@@ -4,6 +4,8 @@
 pub mod backends;
 pub mod counting;
 pub mod gguf_writer;
+#[cfg(feature = "hip")]
+pub mod gpu;
 pub mod logits;
 pub mod models;
 pub mod tiny_model;

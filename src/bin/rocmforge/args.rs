@@ -3,11 +3,12 @@
 use std::ffi::OsString;
 use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use rocmforge::engine::{
-    Backend, BackendParams, Context, ContextParams, DeviceKind, Model, ModelParams, SamplerParams,
+    Backend, BackendParams, Context, ContextParams, DeviceChoice, DeviceKind, Model, ModelParams,
+    SamplerParams,
 };
 
 use crate::terminal::LoadBar;
@@ -22,27 +23,36 @@ pub fn spell_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     .collect()
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum DeviceName {
-    /// The processor, with the widest instruction set it has
-    Cpu,
-    /// Plain f32 from the definitions: slow, for checking
-    Reference,
+/// A device as `--device` names it: "cpu", "reference", "hip", "hip:1", "hip:7900".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceName {
+    pub kind: DeviceKind,
+    pub choice: DeviceChoice,
 }
 
-impl From<DeviceName> for DeviceKind {
-    fn from(name: DeviceName) -> Self {
-        match name {
-            DeviceName::Cpu => DeviceKind::Cpu,
-            DeviceName::Reference => DeviceKind::Reference,
+impl FromStr for DeviceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let of_kind = |kind| DeviceName { kind, choice: DeviceChoice::Best };
+        match text {
+            "cpu" => return Ok(of_kind(DeviceKind::Cpu)),
+            "reference" => return Ok(of_kind(DeviceKind::Reference)),
+            "hip" => return Ok(of_kind(DeviceKind::Hip)),
+            _ => {}
         }
+        let which = text.strip_prefix("hip:").filter(|which| !which.is_empty());
+        let which = which.ok_or("must be cpu, reference, hip, hip:NUMBER or hip:NAME")?;
+        let choice = which.parse().map_or_else(|_| DeviceChoice::Name(which.to_owned()), DeviceChoice::Index);
+        Ok(DeviceName { kind: DeviceKind::Hip, choice })
     }
 }
 
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Device to compute on
-    #[arg(long, value_enum, default_value = "cpu")]
+    /// Device to compute on: cpu; reference (plain f32 from the definitions: slow, for checking); hip, a GPU, also by
+    /// its number or a part of its name: hip:1, hip:7900
+    #[arg(long, default_value = "cpu")]
     pub device: DeviceName,
     /// Threads to compute with; 0: one per core
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
@@ -51,7 +61,8 @@ pub struct DeviceArgs {
 
 impl DeviceArgs {
     pub fn backend(&self) -> Result<Backend> {
-        Ok(Backend::new(&BackendParams { device: self.device.into(), threads: self.threads })?)
+        let DeviceName { kind, choice } = self.device.clone();
+        Ok(Backend::new(&BackendParams { device: kind, choice, threads: self.threads })?)
     }
 }
 
@@ -229,6 +240,19 @@ mod tests {
     fn long_short_flags() {
         let args = ["chat", "-sys", "be brief"].map(OsString::from);
         assert_eq!(spell_out(args.into_iter()), ["chat", "--system-prompt", "be brief"]);
+    }
+
+    #[test]
+    fn device_names() {
+        let name = |kind, choice| Ok(DeviceName { kind, choice });
+        assert_eq!("cpu".parse(), name(DeviceKind::Cpu, DeviceChoice::Best));
+        assert_eq!("reference".parse(), name(DeviceKind::Reference, DeviceChoice::Best));
+        assert_eq!("hip".parse(), name(DeviceKind::Hip, DeviceChoice::Best));
+        assert_eq!("hip:1".parse(), name(DeviceKind::Hip, DeviceChoice::Index(1)));
+        assert_eq!("hip:rx 7900".parse(), name(DeviceKind::Hip, DeviceChoice::Name("rx 7900".into())));
+        for bad in ["", "CPU", "cpu:0", "hip:", "cuda", "hip1"] {
+            assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
+        }
     }
 
     #[test]

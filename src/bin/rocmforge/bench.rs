@@ -10,12 +10,19 @@ use rocmforge::engine::{Batch, Context, DeviceKind, Model};
 use serde_json::{Value as Json, json};
 
 use crate::args::{self, DeviceArgs, DeviceName};
+#[cfg(feature = "hip")]
+use crate::gpu_bench;
 use crate::{bandwidth, stats, terminal};
+
+#[cfg(feature = "hip")]
+const WITHOUT_MODEL: [&str; 2] = ["bandwidth", "kernels"];
+#[cfg(not(feature = "hip"))]
+const WITHOUT_MODEL: [&str; 1] = ["bandwidth"];
 
 #[derive(clap::Args)]
 pub struct Args {
     /// Model files (several: one after the other)
-    #[arg(short, long, required_unless_present = "bandwidth")]
+    #[arg(short, long, required_unless_present_any = WITHOUT_MODEL)]
     model: Vec<PathBuf>,
     /// Prompt lengths, comma-separated; 0: none
     #[arg(short = 'p', long, default_value = "512", value_delimiter = ',')]
@@ -36,11 +43,14 @@ pub struct Args {
     #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     batch_size: usize,
     /// Device to compute on
-    #[arg(long, value_enum, default_value = "cpu")]
+    #[arg(long, default_value = "cpu")]
     device: DeviceName,
-    /// Measure how fast this machine reads memory (2 GiB, each thread count), no model needed
+    /// Measure how fast the device reads its memory (the processor: 2 GiB, each thread count), no model needed
     #[arg(long)]
     bandwidth: bool,
+    #[cfg(feature = "hip")]
+    #[command(flatten)]
+    gpu: gpu_bench::Args,
     /// Print JSON with llama-bench's field names
     #[arg(long)]
     json: bool,
@@ -69,7 +79,13 @@ impl Test {
 }
 
 pub fn run(args: Args) -> Result<()> {
+    #[cfg(feature = "hip")]
+    if args.gpu.kernels || args.bandwidth && args.device.kind == DeviceKind::Hip {
+        return gpu_bench::run(&args.gpu, &args.device, args.json);
+    }
     if args.bandwidth {
+        // there is one
+        DeviceArgs { device: args.device.clone(), threads: 1 }.backend()?;
         return print_bandwidth(&args);
     }
     let mut out = io::stdout().lock();
@@ -77,7 +93,7 @@ pub fn run(args: Args) -> Result<()> {
     let mut has_header = args.json;
     for path in &args.model {
         for &threads in &args.threads {
-            let backend = DeviceArgs { device: args.device, threads }.backend()?;
+            let backend = DeviceArgs { device: args.device.clone(), threads }.backend()?;
             let model = args::load(&backend, path)?;
             if !has_header {
                 writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
@@ -207,6 +223,7 @@ fn backend_name(model: &Model) -> &'static str {
     match model.backend().kind() {
         DeviceKind::Cpu => "CPU",
         DeviceKind::Reference => "reference",
+        DeviceKind::Hip => "HIP",
     }
 }
 
@@ -231,7 +248,7 @@ fn describe(
     let speeds = speeds(test, samples);
     let nanos: Vec<f64> = samples.iter().map(|&ns| ns as f64).collect();
     let cache_type = match model.backend().kind() {
-        DeviceKind::Cpu => "f16",
+        DeviceKind::Cpu | DeviceKind::Hip => "f16",
         DeviceKind::Reference => "f32",
     };
     json!({

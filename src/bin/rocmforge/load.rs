@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail};
-use rocmforge::engine::{Batch, Model};
+use anyhow::{Context as _, Result, bail};
+use rocmforge::engine::{Backend, BackendParams, Batch, DeviceKind, Model};
 use rocmforge::gguf::{Gguf, TensorInfo, dequant};
 
 use crate::args::{ContextArgs, ModelArgs};
@@ -17,16 +17,33 @@ pub struct Args {
     model: ModelArgs,
     #[command(flatten)]
     context: ContextArgs,
-    /// Dequantize every tensor and count values that are not finite
+    /// Dequantize every tensor and count values that are not finite; transpose the embedding on the device and compare
+    /// with another, bit for bit. With a GPU, on which models do not run yet, that is all
     #[arg(long)]
     verify: bool,
 }
 
 pub fn run(args: Args) -> Result<()> {
+    let mut out = io::stdout().lock();
+    if args.verify && args.model.device.device.kind == DeviceKind::Hip {
+        let backend = args.model.device.backend()?;
+        let file = Gguf::open(&args.model.model)?;
+        verify(&file, &mut out)?;
+        return verify_transpose(&file, &backend, &mut out);
+    }
+    let model = time(&args, &mut out)?;
+    if args.verify {
+        verify(model.file(), &mut out)?;
+        verify_transpose(model.file(), model.backend(), &mut out)?;
+    }
+    Ok(())
+}
+
+/// Loads the model, takes a first step, and says how long each phase took and how much memory.
+fn time(args: &Args, out: &mut impl Write) -> Result<Model> {
     let start = Instant::now();
     let model = args.model.load()?;
     let loaded = start.elapsed();
-    let mut out = io::stdout().lock();
     let i = model.info();
     writeln!(
         out,
@@ -68,7 +85,8 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(peak) = terminal::peak_memory() {
         writeln!(out, "{:<24} {:>12}", "peak memory", terminal::bytes(peak))?;
     }
-    if args.verify { verify(model.file(), &mut out) } else { Ok(()) }
+    drop(context);
+    Ok(model)
 }
 
 /// Any token will do to time a step; BOS is in place.
@@ -141,6 +159,74 @@ fn verify(file: &Gguf, out: &mut impl Write) -> Result<()> {
         bail!("{bad} of {} tensors are bad", tensors.len());
     }
     Ok(())
+}
+
+/// Transposes the token embedding, as f32, on the backend's device and on one that computes otherwise.
+fn verify_transpose(file: &Gguf, backend: &Backend, out: &mut impl Write) -> Result<()> {
+    const NAME: &str = "token_embd.weight";
+    /// Rows that the other device does at a time: its result is needed a slab at a time only.
+    const SLAB: usize = 4096;
+    let tensor = file.tensor(NAME).with_context(|| format!("the file has no {NAME} to transpose"))?;
+    let (rows, cols) = (tensor.rows(), tensor.row_len());
+    let src = dequantized(file, tensor)?;
+    let mut dst = zeros(src.len())?;
+    let start = Instant::now();
+    backend.device().transpose(&src, &mut dst, rows, cols)?;
+    let elapsed = start.elapsed();
+
+    let kind = if backend.kind() == DeviceKind::Cpu { DeviceKind::Reference } else { DeviceKind::Cpu };
+    let oracle = Backend::new(&BackendParams { device: kind, ..BackendParams::default() })?;
+    let mut slab = zeros(SLAB.min(rows) * cols)?;
+    for (i, part) in src.chunks(SLAB * cols).enumerate() {
+        interrupt::check()?;
+        let (first, height) = (i * SLAB, part.len() / cols);
+        let slab = &mut slab[..part.len()];
+        oracle.device().transpose(part, slab, height, cols)?;
+        for (c, wanted) in slab.chunks(height).enumerate() {
+            let got = &dst[c * rows + first..][..height];
+            let differs = got.iter().zip(wanted).position(|(a, b)| a.to_bits() != b.to_bits());
+            if let Some(r) = differs {
+                bail!(
+                    "transpose of {NAME} ({rows} x {cols}): element ({c}, {}) is {:?}, not {:?}",
+                    first + r,
+                    got[r],
+                    wanted[r]
+                );
+            }
+        }
+    }
+    let (device, oracle) = (backend.info(), oracle.info());
+    writeln!(
+        out,
+        "transpose of {NAME} ({rows} x {cols} f32) on {} ({}): equal bit for bit to {}'s, {:.1} ms",
+        device.name,
+        device.arch,
+        oracle.arch,
+        elapsed.as_secs_f64() * 1e3
+    )?;
+    Ok(())
+}
+
+fn zeros(len: usize) -> Result<Vec<f32>> {
+    let mut values = Vec::new();
+    values.try_reserve_exact(len).with_context(|| format!("cannot have memory for {len} values"))?;
+    values.resize(len, 0f32);
+    Ok(values)
+}
+
+fn dequantized(file: &Gguf, tensor: &TensorInfo) -> Result<Vec<f32>> {
+    let cols = tensor.row_len();
+    let mut values = zeros(tensor.rows() * cols)?;
+    let row_bytes = tensor.ty.row_bytes(cols).filter(|n| *n > 0 && cols > 0);
+    let row_bytes = row_bytes.with_context(|| format!("{} has no rows", tensor.name))?;
+    let rows = file.data(tensor).chunks_exact(row_bytes).zip(values.chunks_exact_mut(cols));
+    for (i, (bytes, row)) in rows.enumerate() {
+        if i % 1024 == 0 {
+            interrupt::check()?;
+        }
+        dequant::row(tensor.ty, bytes, row)?;
+    }
+    Ok(values)
 }
 
 fn count(file: &Gguf, tensor: &TensorInfo) -> rocmforge::Result<Counts> {

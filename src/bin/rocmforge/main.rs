@@ -7,6 +7,8 @@ mod bench;
 mod chat;
 mod devices;
 mod generate;
+#[cfg(feature = "hip")]
+mod gpu_bench;
 mod inspect;
 mod interrupt;
 #[cfg(feature = "hip")]

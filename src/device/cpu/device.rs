@@ -51,6 +51,7 @@ impl Device for CpuDevice {
             memory_total,
             memory_free,
             compute_units: self.team.n_threads(),
+            gpu: None,
         }
     }
 

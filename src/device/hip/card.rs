@@ -11,20 +11,9 @@ use super::driver::{Api, Driver, Outcome, code};
 use super::kernels::SIGNATURES;
 use super::launch::Launches;
 use super::limits::Limits;
+use crate::device::DeviceChoice;
 use crate::error::{GpuFailure, LaunchShape};
 use crate::{Error, Result};
-
-/// Which of the GPUs that the runtime shows (for AMD, HIP_VISIBLE_DEVICES says which).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
-    /// The one with the most memory; an integrated one only where there is no other.
-    #[default]
-    Best,
-    /// By the runtime's number.
-    Index(u32),
-    /// By a part of its name or architecture, in upper or lower case: "7900", "gfx1100". Of several, the best.
-    Name(String),
-}
 
 /// A GPU in use. Callable from any thread: whoever calls the runtime calls [`enter`](Card::enter) first.
 ///
@@ -64,44 +53,57 @@ pub fn all(driver: &Driver) -> Vec<Result<Limits>> {
     (0..driver.n_devices()).map(|index| Limits::read(driver, index)).collect()
 }
 
-impl Choice {
-    /// The runtime's number of the GPU chosen. Error::NoGpu: there is none such.
-    pub fn find(&self, driver: &Driver) -> Result<c_int> {
-        if let Choice::Index(index) = *self {
-            let count = driver.n_devices();
-            return c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| {
-                Error::NoGpu(format!("GPU {index} asked for; {} shows {count}, from 0", driver.library()))
-            });
-        }
-        let mut readable = Vec::new();
-        let mut unreadable = None;
-        for (index, limits) in all(driver).into_iter().enumerate() {
-            match limits {
-                Ok(limits) => readable.push((index as c_int, limits)),
-                Err(error) => unreadable = unreadable.or(Some(error)),
-            }
-        }
-        if readable.is_empty() {
-            return Err(unreadable.unwrap_or_else(|| Error::NoGpu("the runtime shows none".into())));
-        }
-        self.best_of(&readable).ok_or_else(|| {
-            let names: Vec<_> =
-                readable.iter().map(|(i, l)| format!("{i}: {} ({})", l.name, l.arch)).collect();
-            let Choice::Name(name) = self else { unreachable!("an unnamed choice takes any") };
-            Error::NoGpu(format!("none is named '{name}'; there are {}", names.join(", ")))
-        })
-    }
+/// Bytes free on the device now; 0 where the runtime does not tell.
+pub fn memory_free(driver: &Driver, index: c_int) -> u64 {
+    let api = driver.api();
+    let Ok(handle) = driver.handle(index) else { return 0 };
+    let Ok(context) = api.retain_context(handle) else { return 0 };
+    let (mut free, mut total) = (0, 0);
+    // SAFETY: the context is this device's and retained; writes two integers.
+    let known = unsafe {
+        api.set_current(handle, context).is_ok() && api.mem_get_info(&mut free, &mut total).is_ok()
+    };
+    api.release_context(handle);
+    if known { free as u64 } else { 0 }
+}
 
-    fn best_of(&self, cards: &[(c_int, Limits)]) -> Option<c_int> {
-        let wanted = match self {
-            Choice::Name(name) => name.to_lowercase(),
-            Choice::Best | Choice::Index(_) => String::new(),
-        };
-        let named = |l: &Limits| format!("{}\n{}", l.name, l.arch_full).to_lowercase().contains(&wanted);
-        // max_by_key takes the last of equals: the first card shall win
-        let candidates = cards.iter().rev().filter(|(_, limits)| named(limits));
-        candidates.max_by_key(|(_, l)| (!l.integrated, l.memory_total)).map(|(index, _)| *index)
+/// The runtime's number of the GPU chosen. Error::NoGpu: there is none such.
+pub fn find(driver: &Driver, choice: &DeviceChoice) -> Result<c_int> {
+    if let DeviceChoice::Index(index) = *choice {
+        let count = driver.n_devices();
+        return c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| {
+            Error::NoGpu(format!("number {index} asked for; {} shows {count}, from 0 on", driver.library()))
+        });
     }
+    let mut readable = Vec::new();
+    let mut unreadable = None;
+    for (index, limits) in all(driver).into_iter().enumerate() {
+        match limits {
+            Ok(limits) => readable.push((index as c_int, limits)),
+            Err(error) => unreadable = unreadable.or(Some(error)),
+        }
+    }
+    if let Some(index) = best_of(&readable, choice) {
+        return Ok(index);
+    }
+    if let (true, Some(error)) = (readable.is_empty(), unreadable) {
+        return Err(error);
+    }
+    let names: Vec<_> = readable.iter().map(|(i, l)| format!("{i}: {} ({})", l.name, l.arch)).collect();
+    Err(Error::NoGpu(format!("none is as asked for, {choice:?}; there are {}", names.join(", "))))
+}
+
+fn best_of(cards: &[(c_int, Limits)], choice: &DeviceChoice) -> Option<c_int> {
+    let is_meant = |index: c_int, l: &Limits| match choice {
+        DeviceChoice::Best => true,
+        DeviceChoice::Index(wanted) => i64::from(index) == i64::from(*wanted),
+        DeviceChoice::Name(part) => {
+            format!("{}\n{}", l.name, l.arch_full).to_lowercase().contains(&part.to_lowercase())
+        }
+    };
+    // max_by_key takes the last of equals; here the first shall win
+    let meant = cards.iter().rev().filter(|(index, limits)| is_meant(*index, limits));
+    meant.max_by_key(|(_, limits)| (!limits.integrated, limits.memory_total)).map(|(index, _)| *index)
 }
 
 impl Card {
@@ -109,9 +111,9 @@ impl Card {
     ///
     /// Errors: those of [`Driver::get`]; Error::NoGpu, there is none such; Error::NoKernels and Error::Kernels;
     /// Error::Gpu, the runtime refused.
-    pub fn open(choice: &Choice) -> Result<Arc<Card>> {
+    pub fn open(choice: &DeviceChoice) -> Result<Arc<Card>> {
         let driver = Driver::get()?;
-        Card::new(driver, choice.find(driver)?)
+        Card::new(driver, find(driver, choice)?)
     }
 
     /// The same for the GPU with that number of a runtime.
@@ -304,9 +306,9 @@ mod tests {
             card(2, "AMD Radeon RX 7900 XT", "gfx1100", 20, false),
             card(3, "AMD Radeon RX 7900 XTX", "gfx1100", 24, false),
         ];
-        let named = |name: &str| Choice::Name(name.into()).best_of(&cards);
-        assert_eq!(Choice::Best.best_of(&cards), Some(1));
-        assert_eq!(Choice::Best.best_of(&cards[..1]), Some(0));
+        let named = |name: &str| best_of(&cards, &DeviceChoice::Name(name.into()));
+        assert_eq!(best_of(&cards, &DeviceChoice::Best), Some(1));
+        assert_eq!(best_of(&cards[..1], &DeviceChoice::Best), Some(0));
         assert_eq!(named("7900 xt"), Some(1));
         assert_eq!(named("gfx1103"), Some(0));
         assert_eq!(named("graphics"), Some(0));

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
-//!   ops     one function per operation: shapes -> grid, arguments, launch
-//!     memory (pool, staging), stream, event, graph
+//!   weight  a matrix in planes, and the way there from the file's blocks
+//!     ops     one function per operation: shapes -> grid, arguments, launch
+//!     planes  how a weight lies in memory
+//!   memory (pool, staging), stream, event, graph
 //!       launch    checks against the limits, the call, the error that names the kernel
 //!         card    one GPU: driver, index, limits, its kernels' functions
 //!           kernels       names, arguments, blocks of all kernels (the contract with kernels/)
@@ -15,7 +17,15 @@
 
 pub mod card;
 pub mod code_object;
+pub mod device;
 pub mod driver;
+pub mod event;
+pub mod graph;
 pub mod kernels;
 pub mod launch;
 pub mod limits;
+pub mod memory;
+pub mod ops;
+pub mod planes;
+pub mod stream;
+pub mod weight;

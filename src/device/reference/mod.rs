@@ -4,7 +4,7 @@
 //! Weights stay in the file's map and are dequantized row by row as they are used. Scalars that many
 //! terms add up to (a norm's mean, a softmax's denominator, an angle) are f64; tensors are f32.
 
-mod ops;
+pub mod ops;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

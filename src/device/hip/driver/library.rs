@@ -101,9 +101,14 @@ fn open_one(path: &OsStr, platform: Option<Platform>) -> Result<Driver, Refusal>
     let name = path.to_string_lossy().into_owned();
     // SAFETY: GPU runtimes are made to be opened so; their initializers start no work of their own.
     let library = unsafe { Library::new(path) }.map_err(|error| {
-        let text = error.to_string();
+        // the loader's own words
+        let text = std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
         let no_file = format!("{name}: cannot open shared object file: No such file or directory");
-        if text.contains(&no_file) { Refusal::Absent } else { Refusal::Unusable(text) }
+        match text {
+            _ if text.contains(&no_file) => Refusal::Absent,
+            _ if text.starts_with(&name) => Refusal::Unusable(text),
+            _ => Refusal::Unusable(format!("{name}: {text}")),
+        }
     })?;
     let has = |symbol: &str| {
         // SAFETY: the address is looked at, not called.

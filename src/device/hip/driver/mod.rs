@@ -52,6 +52,7 @@ pub mod code {
     pub const OUT_OF_MEMORY: c_int = hipError_t::hipErrorOutOfMemory as c_int;
     pub const INSUFFICIENT_DRIVER: c_int = hipError_t::hipErrorInsufficientDriver as c_int;
     pub const NO_DEVICE: c_int = hipError_t::hipErrorNoDevice as c_int;
+    pub const INVALID_DEVICE: c_int = hipError_t::hipErrorInvalidDevice as c_int;
     /// Asked again later: the work is not done yet.
     pub const NOT_READY: c_int = hipError_t::hipErrorNotReady as c_int;
     /// CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: libcuda and the kernel's driver are of different versions.
@@ -212,6 +213,13 @@ impl Driver {
                 library: self.library.clone(),
                 why: format!("{why}: the kernel's GPU driver and this library do not go together"),
             },
+            // what HIP says without a device, or without the right to open one
+            code::NO_DEVICE | code::INVALID_DEVICE if self.platform() == Platform::Hip => {
+                Error::NoGpu(format!(
+                    "{}: {why}: no AMD GPU that this process may open (/dev/kfd, /dev/dri)",
+                    self.library
+                ))
+            }
             _ => Error::NoGpu(format!("{}: {why}", self.library)),
         })
     }

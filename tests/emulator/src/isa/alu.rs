@@ -60,7 +60,6 @@ impl Wave {
     }
 
     /// 32 lanes of an f16 source: the low half of each word, or the high one of a register.
-    #[inline(always)]
     pub fn lanes16(&self, operand: Operand, half: usize, high: bool) -> Lanes {
         match operand {
             Operand::Vgpr(n) => {
@@ -73,7 +72,6 @@ impl Wave {
     }
 
     /// 32 lanes of a 64-bit integer source.
-    #[inline(always)]
     pub fn lanes64(&self, operand: Operand, half: usize, signed: bool) -> [u64; 32] {
         match operand {
             Operand::Vgpr(n) => {
@@ -86,7 +84,6 @@ impl Wave {
     }
 
     /// 32 lanes of an f64 source, as bits.
-    #[inline(always)]
     pub fn lanes_f64(&self, operand: Operand, half: usize) -> [u64; 32] {
         match operand {
             Operand::Vgpr(_) | Operand::Sgpr(_) => self.lanes64(operand, half, false),
@@ -109,7 +106,6 @@ impl Wave {
         }
     }
 
-    #[inline(always)]
     pub fn put64(&mut self, operand: Operand, half: usize, active: u32, values: &[u64; 32]) {
         let Operand::Vgpr(n) = operand else { return };
         self.put32(operand, half, active, &values.map(|v| v as u32));
@@ -117,7 +113,6 @@ impl Wave {
     }
 
     /// Writes 16 bits of each active lane: the high half, or the low one; the other one is kept or zeroed.
-    #[inline(always)]
     pub fn put16(&mut self, inst: &Inst, half: usize, active: u32, values: &Lanes) {
         let operand = inst.dst[0];
         let old = self.lanes32(operand, half);

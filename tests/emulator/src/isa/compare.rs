@@ -111,9 +111,9 @@ fn put(inst: &Inst, wave: &mut Wave, mask: u64) -> Done {
 
 /// The mask of active lanes for which `f` holds, from the sources that `load` gives for each half.
 macro_rules! compare {
-    ($name:ident($($argument:ident: $kind:ty),*), $type:ty, $words:literal, |$i:ident, $w:ident, $k:ident, $half:ident| $load:expr) => {
-        #[inline(always)]
-        fn $name($i: &Inst, $w: &Wave, $($argument: $kind,)* f: impl Fn($type, $type) -> bool) -> Mask {
+    ($name:ident($($argument:ident: $kind:ty),*), $type:ty, $f:ty, $inline:ident, $words:literal, |$i:ident, $w:ident, $k:ident, $half:ident| $load:expr) => {
+        #[inline($inline)]
+        fn $name($i: &Inst, $w: &Wave, $($argument: $kind,)* f: $f) -> Mask {
             let exec = $w.exec();
             $w.need($i.src[0], $words, exec)?;
             $w.need($i.src[1], $words, exec)?;
@@ -128,12 +128,18 @@ macro_rules! compare {
         }
     };
 }
-compare!(compare32(), u32, 1, |i, w, k, half| w.lanes32(i.src[k], half));
-compare!(compare16(), u32, 1, |i, w, k, half| w.lanes16(i.src[k], half, i.mods.op_sel >> k & 1 != 0));
-compare!(compare64(signed: bool), u64, 2, |i, w, k, half| w.lanes64(i.src[k], half, signed));
-compare!(float32(), f32, 1, |i, w, k, half| f32s(i, w, k, half));
-compare!(float16(), half::f16, 1, |i, w, k, half| f16s(i, w, k, half));
-compare!(float64(), f64, 2, |i, w, k, half| f64s(i, w, k, half));
+compare!(compare32(), u32, impl Fn(u32, u32) -> bool, always, 1, |i, w, k, half| w.lanes32(i.src[k], half));
+compare!(compare16(), u32, fn(u32, u32) -> bool, never, 1, |i, w, k, half| w.lanes16(
+    i.src[k],
+    half,
+    i.mods.op_sel >> k & 1 != 0
+));
+compare!(compare64(signed: bool), u64, fn(u64, u64) -> bool, never, 2, |i, w, k, half| w.lanes64(i.src[k], half, signed));
+compare!(float32(), f32, impl Fn(f32, f32) -> bool, always, 1, |i, w, k, half| f32s(i, w, k, half));
+compare!(float16(), half::f16, fn(half::f16, half::f16) -> bool, never, 1, |i, w, k, half| f16s(
+    i, w, k, half
+));
+compare!(float64(), f64, fn(f64, f64) -> bool, never, 2, |i, w, k, half| f64s(i, w, k, half));
 
 /// Lanes whose class (one bit) is among those the second source asks for.
 #[inline(always)]

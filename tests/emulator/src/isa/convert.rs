@@ -53,7 +53,7 @@ pub fn table(t: &mut Table) {
         "v_cvt_i32_f64" f64s 2 put_ints 1 |a| a as i32 as u32;
         "v_cvt_u32_f64" f64s 2 put_ints 1 |a| a as u32;
         "v_cvt_floor_i32_f32" f32s 1 put_ints 1 |a| a.floor() as i32 as u32;
-        "v_cvt_nearest_i32_f32" f32s 1 put_ints 1 |a| (a as f64 + 0.5).floor() as i32 as u32;
+        "v_cvt_nearest_i32_f32" f32s 1 put_ints 1 |a| (a + 0.5).floor() as i32 as u32;
         "v_cvt_f32_f64" f64s 2 put_f32s 1 |a| a as f32;
         "v_cvt_f64_f32" f32s 1 put_f64s 2 |a| a as f64;
         "v_cvt_f16_f32" f32s 1 put_f16s 1 f16::from_f32;

@@ -5,8 +5,8 @@ use half::f16;
 use crate::counters::Class::{Scalar, Vector};
 use crate::isa::alu::{Done, halves};
 use crate::isa::float_alu::{
-    Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_3, f32_onto, f32s, f64_1, f64_2, f64_3,
-    f64_onto, f64s, fma32, fused, put_f16s, put_f32s, put_f64s, quieted,
+    Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_by, f32_by3, f32_onto, f32s, f64_1, f64_2,
+    f64_3, f64_onto, f64s, fma32, fused, put_f16s, put_f32s, put_f64s, quieted,
 };
 use crate::isa::floats::*;
 use crate::isa::{Inst, Operand, Table};
@@ -33,31 +33,31 @@ fn single(t: &mut Table) {
     // a * constant + b; a * b + constant.
     t.add("v_fmamk_f32", Vector, 1, |i, w, _| fma32(i, w, 0, 1, Addend::Source(2)));
     t.add("v_fmaak_f32", Vector, 1, |i, w, _| fma32(i, w, 0, 1, Addend::Source(2)));
-    t.add("v_fma_dx9_zero_f32", Vector, 1, |i, w, _| f32_3(i, w, fma_zero));
+    t.add("v_fma_dx9_zero_f32", Vector, 1, |i, w, _| f32_by3(i, w, fma_zero));
     t.add("v_fmac_dx9_zero_f32", Vector, 1, |i, w, _| f32_onto(i, w, fma_zero));
     // Product and sum rounded each.
-    t.add("v_mad_f32", Vector, 1, |i, w, _| f32_3(i, w, |a, b, c| a * b + c));
+    t.add("v_mad_f32", Vector, 1, |i, w, _| f32_by3(i, w, |a, b, c| a * b + c));
     t.add("v_mac_f32", Vector, 1, |i, w, _| f32_onto(i, w, |a, b, c| a * b + c));
-    t.add("v_madmk_f32", Vector, 1, |i, w, _| f32_3(i, w, |a, b, c| a * b + c));
-    t.add("v_madak_f32", Vector, 1, |i, w, _| f32_3(i, w, |a, b, c| a * b + c));
-    t.add("v_mad_legacy_f32", Vector, 1, |i, w, _| f32_3(i, w, |a, b, c| mul_zero(a, b) + c));
+    t.add("v_madmk_f32", Vector, 1, |i, w, _| f32_by3(i, w, |a, b, c| a * b + c));
+    t.add("v_madak_f32", Vector, 1, |i, w, _| f32_by3(i, w, |a, b, c| a * b + c));
+    t.add("v_mad_legacy_f32", Vector, 1, |i, w, _| f32_by3(i, w, |a, b, c| mul_zero(a, b) + c));
 
     t.add("v_rcp_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| 1.0 / a));
     t.alias(&["v_rcp_iflag_f32"], "v_rcp_f32");
-    t.add("v_rsq_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| (1.0 / (a as f64).sqrt()) as f32));
-    t.add("v_sqrt_f32", Vector, 1, |i, w, _| f32_1(i, w, f32::sqrt));
-    t.add("v_exp_f32", Vector, 1, |i, w, _| f32_1(i, w, f32::exp2));
-    t.add("v_log_f32", Vector, 1, |i, w, _| f32_1(i, w, f32::log2));
+    t.add("v_rsq_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| (1.0 / (a as f64).sqrt()) as f32));
+    t.add("v_sqrt_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::sqrt));
+    t.add("v_exp_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::exp2));
+    t.add("v_log_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::log2));
     t.alias(&["v_exp_legacy_f32"], "v_exp_f32");
     t.alias(&["v_log_legacy_f32"], "v_log_f32");
-    t.add("v_sin_f32", Vector, 1, |i, w, _| f32_1(i, w, sin_turns));
-    t.add("v_cos_f32", Vector, 1, |i, w, _| f32_1(i, w, cos_turns));
-    t.add("v_fract_f32", Vector, 1, |i, w, _| f32_1(i, w, fract32));
-    t.add("v_trunc_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| quieted(a.trunc())));
-    t.add("v_ceil_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| quieted(a.ceil())));
-    t.add("v_floor_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| quieted(a.floor())));
-    t.add("v_rndne_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| quieted(a.round_ties_even())));
-    t.add("v_frexp_mant_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| frexp32(a).0));
+    t.add("v_sin_f32", Vector, 1, |i, w, _| f32_by(i, w, sin_turns));
+    t.add("v_cos_f32", Vector, 1, |i, w, _| f32_by(i, w, cos_turns));
+    t.add("v_fract_f32", Vector, 1, |i, w, _| f32_by(i, w, fract32));
+    t.add("v_trunc_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.trunc())));
+    t.add("v_ceil_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.ceil())));
+    t.add("v_floor_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.floor())));
+    t.add("v_rndne_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.round_ties_even())));
+    t.add("v_frexp_mant_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| frexp32(a).0));
     t.add("v_ldexp_f32", Vector, 1, |i, w, _| {
         let exec = w.exec();
         w.need(i.src[0], 1, exec)?;
@@ -209,7 +209,7 @@ fn minima(t: &mut Table) {
     of!("f32" f32_2);
     of!("f16" f16_2);
     of!("f64" f64_2);
-    of_three!("f32" f32_3);
+    of_three!("f32" f32_by3);
     of_three!("f16" f16_3);
     t.keeps_high(&["v_min3_f16", "v_max3_f16", "v_med3_f16"]);
 }
@@ -280,7 +280,7 @@ fn division(t: &mut Table) {
         w.wrote(i.dst[0], 2, exec);
         Ok(())
     });
-    t.add("v_div_fixup_f32", Vector, 1, |i, w, _| f32_3(i, w, div_fixup32));
+    t.add("v_div_fixup_f32", Vector, 1, |i, w, _| f32_by3(i, w, div_fixup32));
     t.add("v_div_fixup_f64", Vector, 1, |i, w, _| f64_3(i, w, div_fixup64));
     t.add("v_div_fixup_f16", Vector, 1, |i, w, _| f16_3(i, w, div_fixup16));
     t.keeps_high(&["v_div_fixup_f16"]);

@@ -67,7 +67,6 @@ pub fn clamp16(v: f16) -> f16 {
     f16::from_f32(clamp32(v.to_f32()))
 }
 
-#[inline(always)]
 pub fn f16s(inst: &Inst, wave: &Wave, k: usize, half: usize) -> F16s {
     let bits = wave.lanes16(inst.src[k], half, inst.mods.op_sel >> k & 1 != 0);
     let keep = if inst.mods.abs >> k & 1 != 0 { 0x7fff } else { 0xffff };
@@ -76,7 +75,6 @@ pub fn f16s(inst: &Inst, wave: &Wave, k: usize, half: usize) -> F16s {
     if wave.denormals_16_64.flush_inputs { values.map(flush16) } else { values }
 }
 
-#[inline(always)]
 pub fn put_f16s(inst: &Inst, wave: &mut Wave, half: usize, active: u32, mut values: F16s) {
     if inst.mods.omod != 0 {
         let factor = [1.0, 2.0, 4.0, 0.5][inst.mods.omod as usize & 3];
@@ -91,7 +89,6 @@ pub fn put_f16s(inst: &Inst, wave: &mut Wave, half: usize, active: u32, mut valu
     wave.put16(inst, half, active, &values.map(|v| v.to_bits() as u32));
 }
 
-#[inline(always)]
 pub fn f64s(inst: &Inst, wave: &Wave, k: usize, half: usize) -> F64s {
     let bits = wave.lanes_f64(inst.src[k], half);
     let keep = if inst.mods.abs >> k & 1 != 0 { u64::MAX >> 1 } else { u64::MAX };
@@ -100,7 +97,6 @@ pub fn f64s(inst: &Inst, wave: &Wave, k: usize, half: usize) -> F64s {
     if wave.denormals_16_64.flush_inputs { values.map(flush64) } else { values }
 }
 
-#[inline(always)]
 pub fn put_f64s(inst: &Inst, wave: &mut Wave, half: usize, active: u32, mut values: F64s) {
     if inst.mods.omod != 0 {
         let factor = [1.0, 2.0, 4.0, 0.5][inst.mods.omod as usize & 3];
@@ -115,11 +111,12 @@ pub fn put_f64s(inst: &Inst, wave: &mut Wave, half: usize, active: u32, mut valu
     wave.put64(inst.dst[0], half, active, &values.map(f64::to_bits));
 }
 
-/// `f` of each lane's sources, for 1, 2 and 3 of them.
+/// `f` of each lane's sources, for 1, 2 and 3 of them. Of f32 each use is compiled for itself, with
+/// instructions on several lanes; the other types go through a pointer, which keeps the code small.
 macro_rules! lanewise {
-    ($one:ident $two:ident $three:ident: $type:ty, $words:literal, $load:ident, $store:ident) => {
-        #[inline(always)]
-        pub fn $one(inst: &Inst, wave: &mut Wave, f: impl Fn($type) -> $type) -> Done {
+    ($one:ident($f1:ty) $two:ident($f2:ty) $three:ident($f3:ty): $words:literal, $load:ident, $store:ident, $inline:ident) => {
+        #[inline($inline)]
+        pub fn $one(inst: &Inst, wave: &mut Wave, f: $f1) -> Done {
             let exec = wave.exec();
             wave.need(inst.src[0], $words, exec)?;
             for (half, active) in halves(exec) {
@@ -130,8 +127,8 @@ macro_rules! lanewise {
             Ok(())
         }
 
-        #[inline(always)]
-        pub fn $two(inst: &Inst, wave: &mut Wave, f: impl Fn($type, $type) -> $type) -> Done {
+        #[inline($inline)]
+        pub fn $two(inst: &Inst, wave: &mut Wave, f: $f2) -> Done {
             let exec = wave.exec();
             wave.need(inst.src[0], $words, exec)?;
             wave.need(inst.src[1], $words, exec)?;
@@ -144,8 +141,8 @@ macro_rules! lanewise {
             Ok(())
         }
 
-        #[inline(always)]
-        pub fn $three(inst: &Inst, wave: &mut Wave, f: impl Fn($type, $type, $type) -> $type) -> Done {
+        #[inline($inline)]
+        pub fn $three(inst: &Inst, wave: &mut Wave, f: $f3) -> Done {
             let exec = wave.exec();
             for k in 0..3 {
                 wave.need(inst.src[k], $words, exec)?;
@@ -161,9 +158,34 @@ macro_rules! lanewise {
         }
     };
 }
-lanewise!(f32_1 f32_2 f32_3: f32, 1, f32s, put_f32s);
-lanewise!(f16_1 f16_2 f16_3: f16, 1, f16s, put_f16s);
-lanewise!(f64_1 f64_2 f64_3: f64, 2, f64s, put_f64s);
+lanewise!(
+    f32_1(impl Fn(f32) -> f32) f32_2(impl Fn(f32, f32) -> f32) f32_3(impl Fn(f32, f32, f32) -> f32):
+    1, f32s, put_f32s, always
+);
+lanewise!(
+    f16_1(fn(f16) -> f16) f16_2(fn(f16, f16) -> f16) f16_3(fn(f16, f16, f16) -> f16):
+    1, f16s, put_f16s, never
+);
+lanewise!(
+    f64_1(fn(f64) -> f64) f64_2(fn(f64, f64) -> f64) f64_3(fn(f64, f64, f64) -> f64):
+    2, f64s, put_f64s, never
+);
+
+/// As [`f32_1`], through a pointer: for functions that take long anyway.
+#[inline(never)]
+pub fn f32_by(inst: &Inst, wave: &mut Wave, f: fn(f32) -> f32) -> Done {
+    f32_1(inst, wave, f)
+}
+
+#[inline(never)]
+pub fn f32_by2(inst: &Inst, wave: &mut Wave, f: fn(f32, f32) -> f32) -> Done {
+    f32_2(inst, wave, f)
+}
+
+#[inline(never)]
+pub fn f32_by3(inst: &Inst, wave: &mut Wave, f: fn(f32, f32, f32) -> f32) -> Done {
+    f32_3(inst, wave, f)
+}
 
 /// `a * b + c`, rounded once. The three sources' lanes in, the sums out.
 #[inline(always)]
@@ -187,7 +209,6 @@ fn fused_fma(a: &F32s, b: &F32s, c: &F32s) -> F32s {
 }
 
 /// V_FMA and its kin: the operands that multiply, and the one that is added.
-#[inline(always)]
 pub fn fma32(inst: &Inst, wave: &mut Wave, a: usize, b: usize, c: Addend) -> Done {
     let exec = wave.exec();
     wave.need(inst.src[a], 1, exec)?;
@@ -226,8 +247,8 @@ pub fn old_f32s(inst: &Inst, wave: &Wave, half: usize) -> F32s {
 /// `f(a, b, destination)` for the other float types.
 macro_rules! accumulate {
     ($name:ident: $type:ty, $words:literal, $load:ident, $store:ident, $old:expr) => {
-        #[inline(always)]
-        pub fn $name(inst: &Inst, wave: &mut Wave, f: impl Fn($type, $type, $type) -> $type) -> Done {
+        #[inline(never)]
+        pub fn $name(inst: &Inst, wave: &mut Wave, f: fn($type, $type, $type) -> $type) -> Done {
             let exec = wave.exec();
             wave.need(inst.src[0], $words, exec)?;
             wave.need(inst.src[1], $words, exec)?;

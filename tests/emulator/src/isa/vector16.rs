@@ -131,14 +131,13 @@ pub fn table(t: &mut Table) {
     });
 }
 
-#[inline(always)]
 fn lanes(inst: &Inst, wave: &Wave, k: usize, half: usize) -> [u32; 32] {
     // A float as an integer operand stands for its f32 bits on gfx10 and later; none of them fits in 16 bits.
     wave.lanes16(inst.src[k], half, inst.mods.op_sel >> k & 1 != 0)
 }
 
-#[inline(always)]
-fn each(inst: &Inst, wave: &mut Wave, sources: usize, f: impl Fn([u16; 3]) -> u16) -> Done {
+#[inline(never)]
+fn each(inst: &Inst, wave: &mut Wave, sources: usize, f: &dyn Fn([u16; 3]) -> u16) -> Done {
     let exec = wave.exec();
     for k in 0..sources {
         wave.need(inst.src[k], 1, exec)?;
@@ -152,28 +151,23 @@ fn each(inst: &Inst, wave: &mut Wave, sources: usize, f: impl Fn([u16; 3]) -> u1
     Ok(())
 }
 
-#[inline(always)]
 fn one(inst: &Inst, wave: &mut Wave, f: impl Fn(u16) -> u16) -> Done {
-    each(inst, wave, 1, |[a, _, _]| f(a))
+    each(inst, wave, 1, &|[a, _, _]| f(a))
 }
 
-#[inline(always)]
 fn two(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16) -> u16) -> Done {
-    each(inst, wave, 2, |[a, b, _]| f(a, b))
+    each(inst, wave, 2, &|[a, b, _]| f(a, b))
 }
 
-#[inline(always)]
 fn three(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u16) -> u16) -> Done {
-    each(inst, wave, 3, |[a, b, c]| f(a, b, c))
+    each(inst, wave, 3, &|[a, b, c]| f(a, b, c))
 }
 
-#[inline(always)]
 fn signed3(inst: &Inst, wave: &mut Wave, f: impl Fn(i16, i16, i16) -> i16) -> Done {
     three(inst, wave, |a, b, c| f(a as i16, b as i16, c as i16) as u16)
 }
 
 /// `f` gives the result and the greatest value that clamp lets pass; `least` is the least one.
-#[inline(always)]
 fn saturating(inst: &Inst, wave: &mut Wave, f: impl Fn(i32, i32) -> (i32, i32), least: i32) -> Done {
     let clamp = inst.mods.clamp;
     two(inst, wave, |a, b| {
@@ -182,7 +176,6 @@ fn saturating(inst: &Inst, wave: &mut Wave, f: impl Fn(i32, i32) -> (i32, i32), 
     })
 }
 
-#[inline(always)]
 fn mad(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u16) -> i64, least: i64, most: i64) -> Done {
     let clamp = inst.mods.clamp;
     three(inst, wave, |a, b, c| {
@@ -191,7 +184,6 @@ fn mad(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u16) -> i64, least: i6
     })
 }
 
-#[inline(always)]
 fn widening(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u32) -> u32) -> Done {
     let exec = wave.exec();
     for k in 0..3 {
@@ -208,7 +200,6 @@ fn widening(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u32) -> u32) -> D
 }
 
 /// Writes 16 bits a lane without saying whether they count as written.
-#[inline(always)]
 fn move_halves(inst: &Inst, wave: &mut Wave, f: impl Fn(&Wave, usize) -> [u32; 32]) {
     for (half, active) in halves(wave.exec()) {
         let values = f(wave, half);

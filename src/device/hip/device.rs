@@ -1,0 +1,117 @@
+//! The GPU as the rest of the library sees it.
+
+use std::ffi::c_int;
+use std::sync::Arc;
+
+use super::card::{self, Card};
+use super::code_object;
+use super::driver::Driver;
+use super::limits::Limits;
+use super::memory::{HALF_BYTES, Pool, Staging};
+use super::ops;
+use super::stream::Stream;
+use crate::device::plan::Plan;
+use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Program, Progress};
+use crate::gguf::Gguf;
+use crate::{Error, Result};
+
+/// One GPU with its kernels loaded.
+#[derive(Debug)]
+pub struct HipDevice {
+    card: Arc<Card>,
+}
+
+impl HipDevice {
+    /// Errors: those of [`Card::open`].
+    pub fn open(choice: &DeviceChoice) -> Result<Self> {
+        Ok(HipDevice { card: Card::open(choice)? })
+    }
+
+    pub fn card(&self) -> &Arc<Card> {
+        &self.card
+    }
+}
+
+/// Describes every GPU that the runtime shows, by number, without loading kernels; an entry is an error where the
+/// runtime does not tell of it. Errors: those of [`Driver::get`].
+pub fn list() -> Result<Vec<Result<DeviceInfo>>> {
+    let driver = Driver::get()?;
+    let describe_one = |(index, limits): (usize, Result<Limits>)| {
+        let (index, limits) = (index as c_int, limits?);
+        let has_kernels = code_object::for_arch(index, &limits.arch_full).is_ok();
+        let free = card::memory_free(driver, index);
+        Ok(describe(driver, index, &limits, free, has_kernels))
+    };
+    Ok(card::all(driver).into_iter().enumerate().map(describe_one).collect())
+}
+
+fn describe(driver: &Driver, index: c_int, limits: &Limits, free: u64, has_kernels: bool) -> DeviceInfo {
+    DeviceInfo {
+        name: limits.name.clone(),
+        arch: limits.arch.clone(),
+        memory_total: limits.memory_total,
+        memory_free: free,
+        compute_units: limits.compute_units as usize,
+        gpu: Some(GpuInfo {
+            index: u32::try_from(index).unwrap_or(0),
+            runtime: format!("{} {}", driver.library(), driver.version_text()),
+            max_threads_per_block: limits.max_threads_per_block,
+            max_block: limits.max_block,
+            max_grid: limits.max_grid,
+            warp_size: limits.warp_size,
+            shared_bytes_per_block: limits.shared_bytes_per_block,
+            integrated: limits.integrated,
+            has_kernels,
+        }),
+    }
+}
+
+impl Device for HipDevice {
+    fn info(&self) -> DeviceInfo {
+        let free = self.card.memory().map_or(0, |(free, _)| free);
+        describe(self.card.driver(), self.card.index(), self.card.limits(), free, true)
+    }
+
+    fn load(&self, _: Arc<Plan>, _: Arc<Gguf>, _: &mut Progress<'_>) -> Result<Arc<dyn Program>> {
+        Err(Error::Unsupported {
+            what: "device for models",
+            name: format!(
+                "{} (kernels for a part of a model's operations are there, so far)",
+                self.info().name
+            ),
+            supported: "CPU".into(),
+        })
+    }
+
+    fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
+        if rows.checked_mul(cols) != Some(src.len()) || src.len() != dst.len() {
+            return Err(Error::param(format!(
+                "a {rows} x {cols} transpose of {} elements into {}",
+                src.len(),
+                dst.len()
+            )));
+        }
+        if src.is_empty() {
+            return Ok(());
+        }
+        // a pool of its own, so that nothing of a rare operation is kept
+        let bytes = size_of_val(src) as u64;
+        let pool = Pool::with_chunks(Arc::clone(&self.card), bytes);
+        let (from, to) = (pool.alloc(bytes, "a transpose")?, pool.alloc(bytes, "a transpose")?);
+        let stream = Stream::new(&self.card)?;
+        let mut staging = Staging::with_halves(&self.card, size_of_val(src).min(HALF_BYTES))?;
+        staging.upload(&stream, bytes_of(src), from.span())?;
+        ops::transpose(&stream, from.span(), to.span(), rows, cols)?;
+        staging.download(&stream, to.span(), bytes_of_mut(dst))
+    }
+}
+
+fn bytes_of(values: &[f32]) -> &[u8] {
+    // SAFETY: f32 has no padding, and bytes no alignment.
+    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
+}
+
+fn bytes_of_mut(values: &mut [f32]) -> &mut [u8] {
+    // SAFETY: as above, and any bits are an f32.
+    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
+}

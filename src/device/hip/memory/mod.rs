@@ -1,0 +1,15 @@
+//! A device's memory and the way into it.
+//!
+//! ```text
+//! staging    host bytes to the device and back, through two pinned buffers
+//! pool       few large allocations, the buffers handed out of them
+//!   arena    which parts of an allocation are taken
+//! ```
+
+mod arena;
+mod pool;
+mod staging;
+
+pub use arena::ALIGNMENT;
+pub use pool::{Buffer, CHUNK_BYTES, Pool, PoolUse, Span};
+pub use staging::{HALF_BYTES, Pinned, Staging};
