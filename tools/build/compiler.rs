@@ -19,35 +19,109 @@ pub struct Compiler {
     cpus: BTreeSet<String>,
 }
 
-/// Every clang that will do, in the order of preference: HIPCC, ROCM_PATH's, clang-NN on PATH from the newest
-/// down, clang.
-pub fn find_all() -> Result<Vec<Compiler>, String> {
-    let mut found: Vec<Compiler> = Vec::new();
-    let mut refused = Vec::new();
-    if let Some(hipcc) = set("HIPCC") {
-        let path = on_path(&hipcc).ok_or_else(|| format!("HIPCC={} does not exist", hipcc.display()))?;
-        found.push(
-            Compiler::new(behind_hipcc(path)).map_err(|why| format!("HIPCC={}: {why}", hipcc.display()))?,
-        );
+/// Where to look.
+pub struct Search {
+    pub hipcc: Option<OsString>,
+    pub rocm_path: Option<OsString>,
+    /// The folders of PATH.
+    pub path: Vec<PathBuf>,
+}
+
+impl Search {
+    pub const VARIABLES: [&str; 2] = ["HIPCC", "ROCM_PATH"];
+
+    pub fn of_environment() -> Self {
+        let set = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let [hipcc, rocm_path] = Self::VARIABLES.map(set);
+        let path = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+        Self { hipcc, rocm_path, path }
     }
-    let mut candidates = Vec::new();
-    if let Some(rocm) = set("ROCM_PATH") {
-        let clang = ["llvm/bin/clang", "lib/llvm/bin/clang"].map(|sub| Path::new(&rocm).join(sub));
-        match clang.into_iter().find(|path| path.is_file()) {
-            Some(path) => candidates.push(path),
-            None => refused.push(format!("ROCM_PATH={} has no llvm/bin/clang", rocm.display())),
+
+    /// Every clang that will do, in the order of preference: HIPCC, ROCM_PATH's, clang-NN on PATH from the newest
+    /// down, clang. A HIPCC that will not do is an error: somebody wants it.
+    pub fn find_all(&self) -> Result<Vec<Compiler>, String> {
+        let mut found: Vec<Compiler> = Vec::new();
+        let mut refused = Vec::new();
+        if let Some(hipcc) = &self.hipcc {
+            let compiler = match self.program(hipcc) {
+                Some(path) => self.compiler(behind_hipcc(path)),
+                None => Err("no such program".to_owned()),
+            };
+            found.push(compiler.map_err(|why| format!("HIPCC={}: {why}", hipcc.display()))?);
         }
-    }
-    candidates.extend(numbered_clangs());
-    candidates.extend(on_path(OsStr::new("clang")));
-    for path in candidates {
-        match Compiler::new(path.clone()) {
-            Ok(compiler) if found.iter().any(|c| c.version == compiler.version) => {}
-            Ok(compiler) => found.push(compiler),
-            Err(why) => refused.push(format!("{}: {why}", path.display())),
+        let mut candidates = Vec::new();
+        if let Some(rocm) = &self.rocm_path {
+            let clang = ["llvm/bin/clang", "lib/llvm/bin/clang"].map(|sub| Path::new(rocm).join(sub));
+            match clang.into_iter().find(|path| path.is_file()) {
+                Some(path) => candidates.push(path),
+                None => refused.push(format!("ROCM_PATH={}: no llvm/bin/clang in it", rocm.display())),
+            }
         }
+        candidates.extend(self.numbered_clangs());
+        candidates.extend(self.program(OsStr::new("clang")));
+        for path in candidates {
+            match self.compiler(path.clone()) {
+                Ok(compiler) if found.iter().any(|c| c.version == compiler.version) => {}
+                Ok(compiler) => found.push(compiler),
+                Err(why) => refused.push(format!("{}: {why}", path.display())),
+            }
+        }
+        if found.is_empty() { Err(nothing_found(&refused)) } else { Ok(found) }
     }
-    if found.is_empty() { Err(nothing_found(&refused)) } else { Ok(found) }
+
+    /// A program's file, looked for as a shell does.
+    fn program(&self, name: &OsStr) -> Option<PathBuf> {
+        let path = Path::new(name);
+        if path.components().count() > 1 {
+            return path.is_file().then(|| path.to_owned());
+        }
+        self.path.iter().map(|folder| folder.join(path)).find(|file| file.is_file())
+    }
+
+    /// clang-NN of every folder on PATH, from the newest down; of one number the first on PATH.
+    fn numbered_clangs(&self) -> Vec<PathBuf> {
+        let mut found: Vec<(u32, PathBuf)> = Vec::new();
+        for folder in &self.path {
+            for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+                let name = entry.file_name();
+                let number =
+                    name.to_str().and_then(|n| n.strip_prefix("clang-")).and_then(|n| n.parse().ok());
+                if let Some(number) = number
+                    && !found.iter().any(|(other, _)| *other == number)
+                {
+                    found.push((number, entry.path()));
+                }
+            }
+        }
+        found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
+        found.into_iter().map(|(_, path)| path).collect()
+    }
+
+    /// The compiler at `path`, if it will do.
+    fn compiler(&self, path: PathBuf) -> Result<Compiler, String> {
+        let version = run(Command::new(&path).arg("--version"))?;
+        let number = version.split_once("clang version ").map_or("", |(_, rest)| rest);
+        let major: Option<u32> = number.split('.').next().and_then(|major| major.parse().ok());
+        let major = major.ok_or("not a clang, by its --version")?;
+        if major < OLDEST {
+            return Err(format!("clang {major}; {OLDEST} or newer is needed"));
+        }
+        let lld = run(Command::new(&path).arg("-print-prog-name=lld"))?;
+        if !Path::new(lld.trim()).is_file() && self.program(OsStr::new("lld")).is_none() {
+            return Err(format!("clang {major} without its linker: install lld-{major}, or lld"));
+        }
+        let mut cpus = BTreeSet::new();
+        for target in ["amdgcn-amd-amdhsa", "nvptx64-nvidia-cuda"] {
+            let arguments = [&format!("--target={target}"), "-nogpulib", "--print-supported-cpus"];
+            // A clang built without the target fails here.
+            let list = run(Command::new(&path).args(arguments)).unwrap_or_default();
+            cpus.extend(list.lines().filter_map(|l| l.strip_prefix('\t')).map(|l| l.trim().to_owned()));
+        }
+        if !cpus.iter().any(|cpu| cpu.starts_with("gfx")) {
+            return Err(format!("clang {major}, built without AMD's GPUs"));
+        }
+        Ok(Compiler { path, version, cpus })
+    }
 }
 
 fn nothing_found(refused: &[String]) -> String {
@@ -65,43 +139,6 @@ fn nothing_found(refused: &[String]) -> String {
         text.push_str(line);
     }
     text
-}
-
-/// An environment variable that is set and not empty.
-fn set(name: &str) -> Option<OsString> {
-    env::var_os(name).filter(|value| !value.is_empty())
-}
-
-fn path_folders() -> Vec<PathBuf> {
-    env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default()
-}
-
-/// A program's file, looked for as a shell does.
-fn on_path(program: &OsStr) -> Option<PathBuf> {
-    let path = Path::new(program);
-    if path.components().count() > 1 {
-        return path.is_file().then(|| path.to_owned());
-    }
-    path_folders().into_iter().map(|folder| folder.join(path)).find(|file| file.is_file())
-}
-
-/// clang-NN of every folder on PATH, from the newest down; of one number the first on PATH.
-fn numbered_clangs() -> Vec<PathBuf> {
-    let mut found: Vec<(u32, PathBuf)> = Vec::new();
-    for folder in path_folders() {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let number = name.to_str().and_then(|n| n.strip_prefix("clang-")).and_then(|n| n.parse().ok());
-            if let Some(number) = number
-                && number >= OLDEST
-                && !found.iter().any(|(other, _)| *other == number)
-            {
-                found.push((number, entry.path()));
-            }
-        }
-    }
-    found.sort_by_key(|(number, _)| std::cmp::Reverse(*number));
-    found.into_iter().map(|(_, path)| path).collect()
 }
 
 /// hipcc only wraps a clang, which its version names; the wrapper's own options are not wanted.
@@ -124,31 +161,6 @@ fn run(command: &mut Command) -> Result<String, String> {
 }
 
 impl Compiler {
-    fn new(path: PathBuf) -> Result<Self, String> {
-        let version = run(Command::new(&path).arg("--version"))?;
-        let number = version.split_once("clang version ").map_or("", |(_, rest)| rest);
-        let major = number.split('.').next().and_then(|major| major.parse().ok());
-        let major: u32 = major.ok_or("not a clang, by its --version")?;
-        if major < OLDEST {
-            return Err(format!("clang {major}; {OLDEST} or newer is needed"));
-        }
-        let lld = run(Command::new(&path).arg("-print-prog-name=lld"))?;
-        if !Path::new(lld.trim()).is_file() && on_path(OsStr::new("lld")).is_none() {
-            return Err(format!("clang {major} without its linker (install lld-{major}, or lld)"));
-        }
-        let mut cpus = BTreeSet::new();
-        for target in ["amdgcn-amd-amdhsa", "nvptx64-nvidia-cuda"] {
-            // A clang built without the target fails here.
-            let arguments = [&format!("--target={target}"), "-nogpulib", "--print-supported-cpus"];
-            let list = run(Command::new(&path).args(arguments)).unwrap_or_default();
-            cpus.extend(list.lines().filter_map(|l| l.strip_prefix('\t')).map(|l| l.trim().to_owned()));
-        }
-        if !cpus.iter().any(|cpu| cpu.starts_with("gfx")) {
-            return Err(format!("clang {major} was built without AMD's GPUs"));
-        }
-        Ok(Self { path, version, cpus })
-    }
-
     pub fn knows(&self, target: &str) -> bool {
         self.cpus.contains(target)
     }

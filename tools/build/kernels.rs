@@ -12,26 +12,33 @@ use std::{env, fs, io, thread};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use crate::compiler::{self, Compiler};
+use crate::compiler::{self, Compiler, Search};
 use crate::targets::{self, Built, PTX_TARGETS, TARGETS};
+
+/// Narrow the targets; the first that is set counts.
+const ARCH_VARIABLES: [&str; 2] = ["ROCm_ARCH", "ROCM_ARCH"];
 
 /// Leaves in OUT_DIR each target's code object, compressed, and code_objects.rs, the table of them.
 pub fn embed(root: &Path) -> Result<(), String> {
     let folder = root.join("kernels");
     println!("cargo:rerun-if-changed={}", folder.display());
-    for name in ["HIPCC", "ROCM_PATH", "ROCm_ARCH", "ROCM_ARCH"] {
+    for name in Search::VARIABLES.into_iter().chain(ARCH_VARIABLES) {
         println!("cargo:rerun-if-env-changed={name}");
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    if !folder.is_dir() {
-        return write_atomically(&out.join("code_objects.rs"), b"[]\n");
-    }
-    let compilers = compiler::find_all()?;
+    let compilers = Search::of_environment().find_all()?;
     for compiler in &compilers {
         println!("cargo:rerun-if-changed={}", compiler.path.display());
     }
     let unit = Unit::read(&folder)?;
-    let jobs = jobs(&compilers)?;
+    let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
+    let wanted = match ARCH_VARIABLES.into_iter().find_map(set) {
+        Some((variable, value)) => wanted_targets(variable, &value)?,
+        None => None,
+    };
+    let jobs = jobs(&compilers, &wanted)?;
+    // For tests that compare with what the same compiler says.
+    println!("cargo::rustc-env=ROCMFORGE_CLANG={}", compilers[0].path.display());
     let cache = Cache::of(&out)?;
     let packed = in_parallel(&jobs, |job| cache.get_or_compile(&unit, job))?;
 
@@ -89,42 +96,39 @@ struct Job<'a> {
     compiler: &'a Compiler,
 }
 
-/// What to compile, in the tables' order, each by the first compiler that knows the target.
-fn jobs(compilers: &[Compiler]) -> Result<Vec<Job<'_>>, String> {
-    let wanted = wanted_targets()?;
-    let always = TARGETS.iter().filter(|t| t.built != Built::AsGeneric).map(|t| (t.name, t.built));
-    let all = always.chain(PTX_TARGETS.iter().map(|&name| (name, Built::Always)));
+/// What to compile, in the tables' order, each by the first compiler that knows the target. What none knows is an
+/// error if it is asked for by name, or every clang for AMD's GPUs knows it.
+fn jobs<'a>(compilers: &'a [Compiler], wanted: &Option<BTreeSet<&str>>) -> Result<Vec<Job<'a>>, String> {
+    let amd = TARGETS.iter().filter(|t| t.built != Built::AsGeneric).map(|t| (t.name, t.built));
+    let all = amd.chain(PTX_TARGETS.iter().map(|&name| (name, Built::IfKnown)));
     let mut jobs = Vec::new();
     let mut without = Vec::new();
-    for (target, built) in all {
-        if wanted.as_ref().is_some_and(|wanted| !wanted.contains(target)) {
-            continue;
-        }
+    for (target, built) in
+        all.filter(|(target, _)| wanted.as_ref().is_none_or(|wanted| wanted.contains(target)))
+    {
         match compilers.iter().find(|compiler| compiler.knows(target)) {
             Some(compiler) => jobs.push(Job { target, compiler }),
             None if built == Built::IfKnown && wanted.is_none() => {}
             None => without.push(target),
         }
     }
-    if without.is_empty() {
-        return Ok(jobs);
-    }
     let names: Vec<_> = compilers.iter().map(|c| c.path.display().to_string()).collect();
-    Err(format!(
-        "{} cannot compile for {}. A newer clang may, or one built for all GPUs, as distributions have it; \
-         ROCm_ARCH names the targets that are wanted",
-        names.join(", "),
-        without.join(", ")
-    ))
+    let names = names.join(", ");
+    if !without.is_empty() {
+        let without = without.join(", ");
+        return Err(format!(
+            "{names} cannot compile for {without}; a newer clang may, or one built for all GPUs"
+        ));
+    }
+    if wanted.is_none() && !jobs.iter().any(|job| PTX_TARGETS.contains(&job.target)) {
+        println!("cargo::warning=without kernels for NVIDIA's GPUs: {names} cannot compile for them");
+    }
+    Ok(jobs)
 }
 
-/// The targets that ROCm_ARCH (or ROCM_ARCH) names, or None for all. A GPU whose code is its generic target's
-/// stands for that one.
-fn wanted_targets() -> Result<Option<BTreeSet<&'static str>>, String> {
-    let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
-    let Some((variable, value)) = set("ROCm_ARCH").or_else(|| set("ROCM_ARCH")) else {
-        return Ok(None);
-    };
+/// The targets that the variable names, or None for all. A GPU whose code is its generic target's stands for that
+/// one.
+pub fn wanted_targets(variable: &str, value: &str) -> Result<Option<BTreeSet<&'static str>>, String> {
     let mut wanted = BTreeSet::new();
     for word in value.split([',', ';', ' ', '\t', '\n']).filter(|word| !word.is_empty()) {
         if word == "all" {

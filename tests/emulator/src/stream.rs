@@ -209,6 +209,8 @@ impl Runtime {
             capture.invalid = true;
             return Err(code::CAPTURE_UNSUPPORTED);
         }
+        self.order_with_null_stream(stream);
+        let s = self.stream_mut(stream);
         let (device, position) = (s.device, s.enqueued);
         self.run_to(stream, position);
         self.tell(device)

@@ -364,7 +364,9 @@ fn mad64(inst: &Inst, wave: &mut Wave, signed: bool, f: impl Fn(u32, u32, u64) -
     let exec = wave.exec();
     wave.need(inst.src[0], 1, exec)?;
     wave.need(inst.src[1], 1, exec)?;
-    wave.need(inst.src[2], 2, exec)?;
+    // Compilers that want the sum's low half alone leave the high half of what is added undefined.
+    wave.need(inst.src[2], 1, exec)?;
+    let whole = wave.written(inst.src[2], 2);
     let mut carries = 0u64;
     for (half, active) in halves(exec) {
         let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
@@ -377,7 +379,10 @@ fn mad64(inst: &Inst, wave: &mut Wave, signed: bool, f: impl Fn(u32, u32, u64) -
         }
         wave.put64(inst.dst[0], half, active, &sums);
     }
-    wave.wrote(inst.dst[0], 2, exec);
+    wave.wrote(inst.dst[0], 1, exec);
+    if let Operand::Vgpr(low) = inst.dst[0] {
+        wave.set_written(Operand::Vgpr(low + 1), 1, exec, whole);
+    }
     if let Operand::Sgpr(n) = inst.dst[1] {
         wave.set_mask(n, carries & exec);
     }

@@ -1,0 +1,459 @@
+//! The code objects that the library carries, held to the kernels' table: arguments, registers, LDS, and the
+//! instructions that each target's kernels are written for. LLVM's own tools are the second opinion.
+#![cfg(feature = "hip")]
+
+mod cli_common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use cli_common::{Scratch, command, stderr, stdout};
+use proptest::prelude::*;
+use rocmforge::device::hip::code_object::{self, CodeObject, occupancy, targets};
+use rocmforge::device::hip::kernels::SIGNATURES;
+use targets::{Built, PTX_TARGETS, TARGETS, Target};
+
+/// Bytes of LDS at most, by the kernels' names: their first match.
+const LDS: &[(&str, u64)] = &[
+    ("transpose_", 32 * 33 * 4),
+    ("arg_max_", 2 * 32 * 4),
+    ("rms_norm_", 8 * 4),
+    ("softmax_", 2 * 8 * 4),
+    ("read_bytes", 8 * 4),
+    // one f32 of each of 4 waves, 8 tokens and 4 rows
+    ("matvec_", 4 * 8 * 4 * 4),
+    // tiles of 64 rows and 64 tokens, 32 deep and padded by 8
+    ("matmul_f16", 2 * 64 * 40 * 2),
+    ("matmul_q8_0", 2 * 64 * 48 + 2 * 64 * 4),
+    ("", 0),
+];
+
+/// A tool of the LLVM that compiled the kernels.
+fn llvm_tool(name: &str) -> PathBuf {
+    let asked = Command::new(env!("ROCMFORGE_CLANG")).arg(format!("-print-prog-name={name}")).output();
+    let path = String::from_utf8(asked.expect("the compiler still starts").stdout).expect("a UTF-8 path");
+    let path = PathBuf::from(path.trim());
+    assert!(
+        path.is_file(),
+        "{name} is missing: install LLVM's tools (Debian, Ubuntu: apt-get install llvm-19)"
+    );
+    path
+}
+
+/// Everything carried; fails if the library was built for less than all targets.
+fn carried() -> Vec<CodeObject> {
+    let objects: Vec<_> = code_object::carried().iter().map(|e| e.unpack().unwrap()).collect();
+    let has: BTreeSet<_> = objects.iter().map(|o| o.arch.as_str()).collect();
+    let always = TARGETS.iter().filter(|t| t.built == Built::Always).map(|t| t.name);
+    let missing: Vec<_> = always.chain(PTX_TARGETS.iter().copied()).filter(|t| !has.contains(t)).collect();
+    assert!(missing.is_empty(), "built without {}: this test wants ROCm_ARCH unset", missing.join(", "));
+    objects
+}
+
+fn amd_objects() -> Vec<(&'static Target, CodeObject)> {
+    carried().into_iter().filter_map(|o| Some((targets::find(&o.arch)?, o))).collect()
+}
+
+#[test]
+fn arguments_lie_where_the_host_writes_them() {
+    for object in carried() {
+        object.check().unwrap();
+        let has: BTreeSet<_> = object.kernels.iter().map(|k| k.name.as_str()).collect();
+        let stated: BTreeSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
+        assert_eq!(has, stated, "{}", object.arch);
+    }
+}
+
+#[test]
+fn registers_and_memory_stay_within_what_is_stated() {
+    let mut faults = Vec::new();
+    for object in carried() {
+        let target = targets::find(&object.arch);
+        for signature in SIGNATURES {
+            let kernel = object.kernel(signature.name).unwrap();
+            let threads: u32 = signature.block.iter().product();
+            let mut expect = |holds: bool, what: String| {
+                if !holds {
+                    faults.push(format!("{} {}: {what}", object.arch, kernel.name));
+                }
+            };
+            let (_, lds) = LDS.iter().find(|(name, _)| kernel.name.starts_with(name)).unwrap();
+            expect(kernel.lds_bytes <= *lds, format!("{} bytes of LDS, {lds} expected", kernel.lds_bytes));
+            expect(kernel.lds_bytes <= 65536, format!("{} bytes of LDS", kernel.lds_bytes));
+            let Some(most) = kernel.max_threads else { panic!("{}: no largest block", kernel.name) };
+            // told of more threads than there are, the compiler gives each fewer registers
+            expect(threads == most, format!("{threads} threads, compiled for {most}"));
+            let Some(target) = target else { continue };
+            let used = kernel.resources.unwrap();
+            expect(used.scratch_bytes == 0, format!("{} bytes of scratch", used.scratch_bytes));
+            expect(used.vgpr_spills + used.sgpr_spills == 0, format!("spills: {used:?}"));
+            let wave = if target.limited_by_sgprs { 64 } else { 32 };
+            expect(used.wave_size == wave, format!("waves of {}", used.wave_size));
+            let waves = occupancy::waves_by_registers(target, &used);
+            expect(waves >= signature.waves, format!("{waves} waves, {} stated ({used:?})", signature.waves));
+            // the block itself must fit: its waves lie on four SIMDs
+            let block_waves = threads.div_ceil(wave).div_ceil(4);
+            expect(
+                occupancy::waves(target, kernel, threads) >= block_waves,
+                "no room for one block".to_owned(),
+            );
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// Text of each kernel's instructions.
+fn disassembled(object: &CodeObject, scratch: &Scratch) -> BTreeMap<String, String> {
+    let mut kernels = BTreeMap::new();
+    if targets::compute_capability(&object.arch).is_some() {
+        let text = String::from_utf8(object.bytes.clone()).unwrap();
+        for part in text.split(".visible .entry ").skip(1) {
+            let (name, body) = part.split_once('(').unwrap();
+            kernels.insert(name.to_owned(), body.to_owned());
+        }
+        return kernels;
+    }
+    let file = scratch.write(&format!("{}.hsaco", object.arch), &object.bytes);
+    let output = Command::new(llvm_tool("llvm-objdump")).args(["-d", "--no-show-raw-insn", &file]).output();
+    let text = stdout(output.expect("llvm-objdump starts"));
+    let mut body = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_suffix(">:").and_then(|l| l.split_once(" <")).map(|(_, name)| name) {
+            body = Some(kernels.entry(name.to_owned()).or_default());
+        } else if let Some(body) = &mut body {
+            let body: &mut String = body;
+            body.push_str(line.split("//").next().unwrap_or(line));
+            body.push('\n');
+        }
+    }
+    kernels
+}
+
+/// What a target's kernels are written for.
+struct Instructions {
+    /// 4 x 8-bit dot product.
+    dot: Option<&'static str>,
+    f16_matrix: Option<&'static str>,
+    i8_matrix: Option<&'static str>,
+    load_16_bytes: &'static [&'static str],
+}
+
+fn instructions(arch: &str) -> Instructions {
+    let dwordx4 = &["global_load_dwordx4"][..];
+    let (dot, f16_matrix, i8_matrix, load_16_bytes) = match arch {
+        "gfx900" | "gfx9-generic" | "gfx1010" | "gfx10-1-generic" => (None, None, None, dwordx4),
+        "gfx906" => (Some("v_dot4_i32_i8"), None, None, dwordx4),
+        "gfx908" | "gfx90a" => {
+            (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16f16"), Some("v_mfma_i32_16x16x16i8"), dwordx4)
+        }
+        "gfx942" | "gfx950" | "gfx9-4-generic" => {
+            (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16_f16"), Some("v_mfma_i32_16x16x32_i8"), dwordx4)
+        }
+        "gfx1030" | "gfx10-3-generic" => (Some("v_dot4c_i32_i8"), None, None, dwordx4),
+        _ if arch.starts_with("gfx11") || arch.starts_with("gfx12") => (
+            Some("v_dot4_i32_iu8"),
+            Some("v_wmma_f32_16x16x16_f16"),
+            Some("v_wmma_i32_16x16x16_iu8"),
+            &["global_load_b128"][..],
+        ),
+        "sm_75" => (
+            Some("dp4a.s32.s32"),
+            Some("mma.sync.aligned.m16n8k8"),
+            Some("mma.sync.aligned.m8n8k16"),
+            PTX_LOADS,
+        ),
+        "sm_80" | "sm_90" => (
+            Some("dp4a.s32.s32"),
+            Some("mma.sync.aligned.m16n8k16"),
+            Some("mma.sync.aligned.m16n8k32"),
+            PTX_LOADS,
+        ),
+        other => panic!("say here what {other} has"),
+    };
+    Instructions { dot, f16_matrix, i8_matrix, load_16_bytes }
+}
+
+const PTX_LOADS: &[&str] = &[".v4.u32", ".v4.b32", ".v2.u64", ".v2.b64"];
+
+/// None of these where the target has none.
+const MATRIX: [&str; 3] = ["v_wmma", "v_mfma", "mma.sync"];
+const DOT: [&str; 2] = ["v_dot4", "dp4a"];
+
+#[test]
+fn kernels_use_the_instructions_that_the_target_has() {
+    let scratch = Scratch::new("code-objects");
+    let mut faults = Vec::new();
+    for object in carried() {
+        let Instructions { dot, f16_matrix, i8_matrix, load_16_bytes } = instructions(&object.arch);
+        let kernels = disassembled(&object, &scratch);
+        for signature in SIGNATURES {
+            let body = kernels
+                .get(signature.name)
+                .unwrap_or_else(|| panic!("{}: no {}", object.arch, signature.name));
+            let mut expect = |holds: bool, what: &str| {
+                if !holds {
+                    faults.push(format!("{} {}: {what}", object.arch, signature.name));
+                }
+            };
+            let has = |mnemonics: &[&str]| mnemonics.iter().any(|m| body.contains(m));
+            expect(!has(&["scratch_load", "scratch_store"]), "scratch memory");
+            if signature.name.starts_with("matvec_") {
+                match dot {
+                    Some(dot) => expect(has(&[dot]), dot),
+                    None => expect(!has(&DOT), "a dot product that the target lacks"),
+                }
+                expect(has(load_16_bytes), "loads of 16 bytes");
+            }
+            let matrix = match signature.name {
+                "matmul_f16" => f16_matrix,
+                "matmul_q8_0" => i8_matrix,
+                _ => continue,
+            };
+            match matrix {
+                Some(matrix) => expect(has(&[matrix]), matrix),
+                None => expect(!has(&MATRIX), "matrix tiles that the target lacks"),
+            }
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The metadata as LLVM prints it: kernel -> key -> number.
+fn readelf_notes(file: &str) -> BTreeMap<String, BTreeMap<String, u64>> {
+    let output = Command::new(llvm_tool("llvm-readelf")).args(["--notes", file]).output();
+    let text = stdout(output.expect("llvm-readelf starts"));
+    let mut kernels = BTreeMap::new();
+    // a kernel's keys stand four columns in, those of its arguments further
+    for part in text.split("\n  - .").skip(1) {
+        let part = format!("    .{part}");
+        let keys: BTreeMap<_, _> = part
+            .lines()
+            .filter_map(|line| line.strip_prefix("    .")?.split_once(':'))
+            .map(|(key, value)| (key.to_owned(), value.trim().to_owned()))
+            .collect();
+        let numbers = keys.iter().filter_map(|(key, value)| Some((key.clone(), value.parse().ok()?)));
+        kernels.insert(keys["name"].clone(), numbers.collect());
+    }
+    kernels
+}
+
+#[test]
+fn metadata_reads_as_llvm_reads_it() {
+    let scratch = Scratch::new("code-object-notes");
+    for (_, object) in amd_objects() {
+        let notes = readelf_notes(&scratch.write(&format!("{}.hsaco", object.arch), &object.bytes));
+        assert_eq!(notes.len(), object.kernels.len());
+        for kernel in &object.kernels {
+            let note = &notes[&kernel.name];
+            let used = kernel.resources.unwrap();
+            let read = [
+                ("group_segment_fixed_size", kernel.lds_bytes),
+                ("max_flat_workgroup_size", kernel.max_threads.unwrap().into()),
+                ("private_segment_fixed_size", used.scratch_bytes),
+                ("sgpr_count", used.sgprs.into()),
+                ("sgpr_spill_count", used.sgpr_spills.into()),
+                ("vgpr_count", used.vgprs.into()),
+                ("vgpr_spill_count", used.vgpr_spills.into()),
+                ("wavefront_size", used.wave_size.into()),
+            ];
+            for (key, value) in read {
+                assert_eq!(note[key], value, "{} {} {key}", object.arch, kernel.name);
+            }
+            assert_eq!(
+                note.get("agpr_count").copied().unwrap_or(0),
+                u64::from(used.agprs),
+                "{}",
+                kernel.name
+            );
+        }
+    }
+}
+
+/// Kernels that occupy given registers, by clobbering the last of them, in HIP.
+fn register_hogs(target: &Target) -> String {
+    let mut source =
+        "#define KERNEL extern \"C\" __attribute__((global, amdgpu_flat_work_group_size(256, 256))) void\n"
+            .to_owned();
+    let mut hog = |kind: &str, last: u32| {
+        source.push_str(&format!(
+            "KERNEL {kind}{last}(float *p) {{ asm volatile(\"\" ::: \"{kind}{last}\"); *p = {last}; }}\n"
+        ));
+    };
+    // around each step of either granule, and a few between
+    let steps = (8..=256).step_by(8).chain((24..=256).step_by(24)).chain([28, 36, 84, 100]);
+    let last: BTreeSet<u32> =
+        steps.flat_map(|count| [count - 1, count]).filter(|last| (7..256).contains(last)).collect();
+    last.into_iter().for_each(|last| hog("v", last));
+    if target.limited_by_sgprs {
+        [40, 72, 73, 74, 79, 80, 81, 82, 87, 88, 92, 95, 99].into_iter().for_each(|last| hog("s", last));
+    }
+    if target.registers.total == 512 {
+        [0, 3, 4, 31, 100, 127, 128, 255].into_iter().for_each(|last| hog("a", last));
+    }
+    source
+}
+
+#[test]
+fn occupancy_is_what_clang_says() {
+    let scratch = Scratch::new("occupancy");
+    let mut faults = Vec::new();
+    let mut compared = 0;
+    for (target, _) in amd_objects() {
+        let source = scratch.write(&format!("{}.hip", target.name), register_hogs(target).as_bytes());
+        let object = scratch.path(&format!("{}.hsaco", target.name));
+        let version = if target.is_generic() { 6 } else { 5 };
+        let output = Command::new(env!("ROCMFORGE_CLANG"))
+            .args([
+                "-x",
+                "hip",
+                "--cuda-device-only",
+                "--no-gpu-bundle-output",
+                "-nogpuinc",
+                "-nogpulib",
+                "-O1",
+            ])
+            .args([format!("--offload-arch={}", target.name), format!("-mcode-object-version={version}")])
+            .args(["-Rpass-analysis=kernel-resource-usage", &source, "-o"])
+            .arg(&object)
+            .output()
+            .expect("the compiler starts");
+        let remarks = stderr(&output);
+        assert!(output.status.success(), "{remarks}");
+        let object = CodeObject::read(target.name, std::fs::read(&object).unwrap()).unwrap();
+        let mut name = None;
+        for line in remarks.lines() {
+            let value = |key: &str| line.split_once(key).and_then(|(_, rest)| rest.split_whitespace().next());
+            name = value("Function Name: ").or(name);
+            let Some(waves) = value("Occupancy [waves/SIMD]: ") else { continue };
+            let kernel = object.kernel(name.unwrap()).unwrap();
+            let ours = occupancy::waves_by_registers(target, &kernel.resources.unwrap());
+            if ours.to_string() != waves {
+                faults.push(format!("{} {}: {ours}, clang {waves}", target.name, kernel.name));
+            }
+            compared += 1;
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    assert!(compared > 1000, "only {compared} compared");
+}
+
+#[test]
+fn the_machine_numbers_are_llvms() {
+    let scratch = Scratch::new("machine-numbers");
+    let clang = Path::new(env!("ROCMFORGE_CLANG"));
+    let list = Command::new(clang)
+        .args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "--print-supported-cpus"])
+        .output();
+    let list = stderr(&list.expect("the compiler starts"));
+    let mut known = 0;
+    for target in TARGETS.iter().filter(|t| list.lines().any(|line| line.trim() == t.name)) {
+        let object = scratch.path(target.name);
+        let version = if target.is_generic() { 6 } else { 5 };
+        let made = Command::new(clang)
+            .args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "-c", "-x", "assembler", "/dev/null", "-o"])
+            .arg(&object)
+            .args([format!("-mcpu={}", target.name), format!("-mcode-object-version={version}")])
+            .output()
+            .expect("the compiler starts");
+        stdout(made);
+        let flags = u32::from_le_bytes(std::fs::read(&object).unwrap()[48..52].try_into().unwrap());
+        assert_eq!(flags & 0xff, target.mach, "{}", target.name);
+        known += 1;
+    }
+    assert!(known >= TARGETS.len() - 3, "{known} of {} compared", TARGETS.len());
+}
+
+#[test]
+fn a_folder_of_code_objects_replaces_the_embedded_ones() {
+    let scratch = Scratch::new("kernel-dir");
+    let folder = scratch.path("kernels");
+    let folder = folder.to_str().unwrap();
+    let list = |arch: &str| {
+        let args = ["devices", "--kernels", "--arch", arch];
+        command(&args).env("ROCMFORGE_KERNEL_DIR", folder).output().unwrap()
+    };
+    for arch in ["gfx1100", "gfx1201", "sm_80"] {
+        stdout(command(&["devices", "--kernels", "--arch", arch, "--extract", folder]).output().unwrap());
+    }
+    let text = stdout(list("gfx1100:xnack-"));
+    assert!(
+        text.starts_with("gfx1100: ") && text.contains(&format!("from {folder}/gfx1100.hsaco")),
+        "{text}"
+    );
+    let text = stdout(list("sm_80"));
+    assert!(text.starts_with("sm_80: ") && text.contains(&format!("from {folder}/sm_80.ptx")), "{text}");
+
+    let fails = |arch: &str, why: &str| {
+        let output = list(arch);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(stderr(&output).contains(why), "{why} is not in: {}", stderr(&output));
+    };
+    fails("gfx1101", &format!("cannot open {folder}/gfx1101.hsaco: No such file"));
+    fails("sm_90", &format!("cannot open {folder}/sm_90.ptx: No such file"));
+    let file = |name: &str| Path::new(folder).join(name);
+    std::fs::copy(file("gfx1201.hsaco"), file("gfx1101.hsaco")).unwrap();
+    fails("gfx1101", "gfx1101.hsaco: compiled for gfx1201, which gfx1101 does not run");
+    std::fs::write(file("gfx1103.hsaco"), "#!/bin/sh\n").unwrap();
+    fails("gfx1103", "gfx1103.hsaco: not a code object");
+    let ptx = std::fs::read_to_string(file("sm_80.ptx")).unwrap();
+    std::fs::write(file("sm_80.ptx"), ptx.replace("transpose_f32", "transposed_f32")).unwrap();
+    fails("sm_80", "sm_80.ptx: kernel transpose_f32 of sm_80: missing");
+    let wide = ptx.replacen(".param .u32 transpose_f32_param_2", ".param .u64 transpose_f32_param_2", 1);
+    assert_ne!(wide, ptx);
+    std::fs::write(file("sm_80.ptx"), wide).unwrap();
+    fails(
+        "sm_80",
+        "kernel transpose_f32 of sm_80: argument 'rows': pointer or value of 8 bytes at 16, the host passes value of 4",
+    );
+}
+
+#[test]
+fn json_lists_the_same() {
+    let text = stdout(command(&["devices", "--kernels", "--json"]).output().unwrap());
+    let list: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let objects = carried();
+    assert_eq!(list.len(), objects.len());
+    for (row, object) in list.iter().zip(&objects) {
+        assert_eq!(row["arch"], object.arch.as_str());
+        assert_eq!(row["bytes"], object.bytes.len());
+        let kernels = row["kernels"].as_array().unwrap();
+        assert_eq!(kernels.len(), object.kernels.len());
+        let transpose = kernels.iter().find(|k| k["name"] == "transpose_f32").unwrap();
+        assert_eq!(transpose["max_threads"], 1024);
+        assert_eq!(transpose["lds_bytes"], 32 * 33 * 4);
+        assert_eq!(transpose["vgprs"].is_u64(), object.arch.starts_with("gfx"), "{}", object.arch);
+    }
+}
+
+/// A code object or PTX text, cut short or with bytes changed where they matter most.
+fn damaged() -> impl Strategy<Value = (&'static str, Vec<u8>)> {
+    let target = prop::sample::select(vec!["gfx1100", "gfx942", "gfx11-generic", "sm_80"]);
+    let change = (any::<prop::sample::Index>(), any::<u8>());
+    (target, prop::collection::vec(change, 0..6), any::<bool>(), any::<Option<prop::sample::Index>>())
+        .prop_map(|(target, changes, in_front, cut)| {
+            let embedded = code_object::carried().iter().find(|e| e.arch == target).unwrap();
+            let mut bytes = embedded.unpack().unwrap().bytes;
+            // ELF header, program headers and the note lie in front
+            let reach = if in_front { 512 } else { bytes.len() };
+            for (index, value) in changes {
+                let index = index.index(reach);
+                bytes[index] = value;
+            }
+            if let Some(cut) = cut {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            (target, bytes)
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn damaged_bytes_are_refused_or_read_but_never_crash((target, bytes) in damaged()) {
+        if let Ok(object) = CodeObject::read(target, bytes) {
+            let _ = object.check();
+        }
+    }
+}
