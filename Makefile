@@ -47,7 +47,7 @@ build: ## the library and the command line, optimized
 
 .PHONY: lib
 lib: ## the library alone, without the crates that only the command line needs
-	@$(CARGO) build --quiet --release --lib --no-default-features
+	@$(CARGO) build --quiet --release --lib --no-default-features --features hip
 
 .PHONY: models
 models: ## fetch both test models

@@ -612,3 +612,20 @@ mod executed {
         assert_eq!(fault.fault, Fault::UnwrittenRegister { register: "v3".into() });
     }
 }
+
+#[test]
+fn f32_to_f16_is_that_of_the_half_crate() {
+    // Every exponent and sign, mantissas around each rounding boundary.
+    for high in 0..1u32 << 9 {
+        for mantissa in
+            (0..1u32 << 10).flat_map(|m| [0, 1, 0xFFF, 0x1000, 0x1001, 0x1FFF].map(|low| m << 13 | low))
+        {
+            let value = f32::from_bits(high << 23 | mantissa);
+            let (want, got) = (half::f16::from_f32(value), half::f16::from_bits(element::f32_to_f16(value)));
+            assert!(
+                want.to_bits() == got.to_bits() || want.is_nan() && got.is_nan(),
+                "{value:e}: {got} {want}"
+            );
+        }
+    }
+}

@@ -170,11 +170,7 @@ pub fn halves(exec: u64) -> impl Iterator<Item = (usize, u32)> {
 /// One bit per lane for which `f` holds.
 #[inline(always)]
 pub fn lane_bits(f: impl Fn(usize) -> bool) -> u32 {
-    let mut bits = 0;
-    for lane in 0..32 {
-        bits |= if f(lane) { BIT[lane] } else { 0 };
-    }
-    bits
+    BIT.iter().enumerate().fold(0, |bits, (lane, bit)| bits | if f(lane) { *bit } else { 0 })
 }
 
 /// 32-bit integers: `f` of each lane's sources.

@@ -1,4 +1,6 @@
 //! Vector comparisons: a lane mask to VCC or a scalar register (0 for inactive lanes), or to EXEC.
+// Comparisons of NaN: neither a < b nor a >= b.
+#![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)]
 
 use crate::counters::Class::Vector;
 use crate::isa::alu::{Done, halves, lane_bits};

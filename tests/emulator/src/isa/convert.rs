@@ -124,13 +124,30 @@ pub fn table(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f32s(i, w, 0, half);
             let (b, c) = (ints(i, w, 1, half), ints(i, w, 2, half));
-            let replaced = |l: usize| {
-                let shift = 8 * (b[l] & 3);
-                c[l] & !(255 << shift) | (a[l] as u8 as u32) << shift
-            };
-            put_ints(i, w, half, active, std::array::from_fn(replaced));
+            put_ints(i, w, half, active, std::array::from_fn(|l| with_byte(c[l], b[l], a[l])));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())
     });
+
+    // One byte of the destination is replaced.
+    t.add("v_cvt_pkaccum_u8_f32", Vector, 1, |i, w, _| {
+        let exec = w.exec();
+        w.need(i.src[0], 1, exec)?;
+        w.need(i.src[1], 1, exec)?;
+        w.need(i.dst[0], 1, exec)?;
+        for (half, active) in halves(exec) {
+            let a = f32s(i, w, 0, half);
+            let (b, old) = (ints(i, w, 1, half), w.lanes32(i.dst[0], half));
+            put_ints(i, w, half, active, std::array::from_fn(|l| with_byte(old[l], b[l], a[l])));
+        }
+        w.wrote(i.dst[0], 1, exec);
+        Ok(())
+    });
+}
+
+/// `word` with `x`, as an unsigned byte, in place of byte `at` (its two low bits).
+fn with_byte(word: u32, at: u32, x: f32) -> u32 {
+    let shift = 8 * (at & 3);
+    word & !(255 << shift) | (x as u8 as u32) << shift
 }

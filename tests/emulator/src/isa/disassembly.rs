@@ -81,7 +81,7 @@ fn tool() -> Result<&'static OsString, String> {
             return Ok(tool);
         }
         let versions = (19..40).rev().map(|n| format!("llvm-objdump-{n}"));
-        versions.chain(["llvm-objdump".into()]).map(OsString::from).find(|tool| exists(tool)).ok_or_else(|| {
+        versions.chain(["llvm-objdump".into()]).map(OsString::from).find(exists).ok_or_else(|| {
             "no llvm-objdump of LLVM 19 or newer on PATH: install llvm-19, or name one in ROCMFORGE_LLVM_OBJDUMP".into()
         })
     });

@@ -1,4 +1,6 @@
 //! Vector float instructions, and the scalar ones of gfx11.5 and gfx12.
+// Comparisons of NaN: neither a < b nor a >= b.
+#![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)]
 
 use half::f16;
 
@@ -6,7 +8,7 @@ use crate::counters::Class::{Scalar, Vector};
 use crate::isa::alu::{Done, halves};
 use crate::isa::float_alu::{
     Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_by, f32_by3, f32_onto, f32s, f64_1, f64_2,
-    f64_3, f64_onto, f64s, fma32, fused, put_f16s, put_f32s, put_f64s, quieted,
+    f64_3, f64_onto, f64s, fma32, put_f16s, put_f32s, put_f64s, quieted,
 };
 use crate::isa::floats::*;
 use crate::isa::{Inst, Operand, Table};
@@ -99,7 +101,9 @@ fn half_precision(t: &mut Table) {
     t.add("v_cos_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, cos_turns)));
     t.add("v_fract_f16", Vector, 1, |i, w, _| {
         // Below 1 in f16 too.
-        f16_1(i, w, |a| f16_by(a, |a| if a.is_finite() { (a - a.floor()).min(0.999_511_7) } else { a - a }))
+        f16_1(i, w, |a| {
+            f16_by(a, |a| if a.is_finite() { (a - a.floor()).min(0.999_511_7) } else { f32::NAN })
+        })
     });
     t.add("v_trunc_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, f32::trunc)));
     t.add("v_ceil_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, f32::ceil)));
@@ -254,9 +258,7 @@ fn division(t: &mut Table) {
         let vcc = w.vcc();
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f32s(i, w, k, half));
-            let sums = fused(&a, &b, &c);
-            let scale =
-                |l: usize| if vcc >> (32 * half + l) & 1 != 0 { ldexp32(sums[l], 32) } else { sums[l] };
+            let scale = |l: usize| div_fmas32(a[l], b[l], c[l], vcc >> (32 * half + l) & 1 != 0);
             put_f32s(i, w, half, active, std::array::from_fn(scale));
         }
         w.wrote(i.dst[0], 1, exec);
@@ -271,10 +273,7 @@ fn division(t: &mut Table) {
         let vcc = w.vcc();
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f64s(i, w, k, half));
-            let scale = |l: usize| {
-                let sum = a[l].mul_add(b[l], c[l]);
-                if vcc >> (32 * half + l) & 1 != 0 { ldexp64(sum, 64) } else { sum }
-            };
+            let scale = |l: usize| div_fmas64(a[l], b[l], c[l], vcc >> (32 * half + l) & 1 != 0);
             put_f64s(i, w, half, active, std::array::from_fn(scale));
         }
         w.wrote(i.dst[0], 2, exec);

@@ -2,6 +2,8 @@
 //!
 //! Transcendental functions are those of the host's library, within 1 ULP of the true value: hardware's
 //! differ in the last bit. Denormals are kept in all of them; hardware flushes some (exp, log of f32).
+// Comparisons of NaN: neither a < b nor a >= b.
+#![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)]
 
 use half::f16;
 
@@ -280,7 +282,7 @@ pub fn div_scale32(s0: f32, s1: f32, s2: f32) -> (f32, bool) {
     } else if s1.is_subnormal() {
         (ldexp32(s0, 64), false)
     } else if tiny_inverse && denormal(quotient) {
-        (if is(s0, s1) { ldexp32(s0, 64) } else { s0 }, true)
+        (if is(s0, s1) { ldexp32(s0, -64) } else { s0 }, true)
     } else if tiny_inverse {
         (ldexp32(s0, -64), false)
     } else if denormal(quotient) {
@@ -301,7 +303,7 @@ pub fn div_scale64(s0: f64, s1: f64, s2: f64) -> (f64, bool) {
     } else if s1.is_subnormal() {
         (ldexp64(s0, 128), false)
     } else if (1.0 / s1).is_subnormal() && (s2 / s1).is_subnormal() {
-        (if is(s0, s1) { ldexp64(s0, 128) } else { s0 }, true)
+        (if is(s0, s1) { ldexp64(s0, -128) } else { s0 }, true)
     } else if (1.0 / s1).is_subnormal() {
         (ldexp64(s0, -128), false)
     } else if (s2 / s1).is_subnormal() {
@@ -311,6 +313,53 @@ pub fn div_scale64(s0: f64, s1: f64, s2: f64) -> (f64, bool) {
     } else {
         (s0, false)
     }
+}
+
+/// V_DIV_FMAS: the last step of the quotient, `a * b + c`, scaled back by what V_DIV_SCALE had scaled: up where
+/// the quotient is large, down where it is small. (The manuals have a factor of 2^32 here, which no operand
+/// needs.) Rounded once.
+pub fn div_fmas32(a: f32, b: f32, c: f32, scaled: bool) -> f32 {
+    if !scaled {
+        return a.mul_add(b, c);
+    }
+    let power = if exponent32(c) > 127 { 64 } else { -64 };
+    ldexp64(fma_to_odd(a as f64, b as f64, c as f64), power) as f32
+}
+
+pub fn div_fmas64(a: f64, b: f64, c: f64, scaled: bool) -> f64 {
+    if !scaled {
+        return a.mul_add(b, c);
+    }
+    let sum = a.mul_add(b, c);
+    let power = if exponent64(c) > 1023 { 128 } else { -128 };
+    let result = ldexp64(sum, power);
+    if !result.is_subnormal() {
+        return result;
+    }
+    // A denormal was rounded a second time. That matters where it was a tie only after the first.
+    let rest = sum - ldexp64(result, -power);
+    let error = a.mul_add(b, c - sum);
+    let tie = rest.abs() == ldexp64(f64::from_bits(1), -power) / 2.0;
+    if tie && error != 0.0 && (error > 0.0) == (rest > 0.0) {
+        if (rest > 0.0) == (result > 0.0) {
+            f64::from_bits(result.to_bits() + 1)
+        } else {
+            f64::from_bits(result.to_bits() - 1)
+        }
+    } else {
+        result
+    }
+}
+
+/// `a * b + c` rounded to odd: rounding it again, to 51 bits or fewer, is as good as rounding the exact sum.
+fn fma_to_odd(a: f64, b: f64, c: f64) -> f64 {
+    let sum = a.mul_add(b, c);
+    let error = a.mul_add(b, c - sum);
+    if error == 0.0 || !sum.is_finite() || !error.is_finite() {
+        return sum;
+    }
+    let toward_zero = (error < 0.0) == (sum > 0.0);
+    f64::from_bits((sum.to_bits() - toward_zero as u64) | 1)
 }
 
 /// V_DIV_FIXUP: the quotient `s0` of `s2 / s1`, unless the operands are special.
@@ -332,16 +381,25 @@ macro_rules! div_fixup {
             } else if s1.is_infinite() || s2 == $zero {
                 sign($zero)
             } else {
-                let special: fn($type, $type) -> Option<$type> = $special;
-                sign(special(s1, s2).unwrap_or(s0))
+                let special: fn($type, $type, $type) -> Option<$type> = $special;
+                sign(special(s0, s1, s2).unwrap_or(s0))
             }
         }
     };
 }
-// A quotient below half the least denormal is 0; more is rounded by V_DIV_FMAS itself.
-div_fixup!(div_fixup32, f32, 0.0, |s1, s2| (exponent32(s2) - exponent32(s1) < -150).then_some(0.0));
-div_fixup!(div_fixup64, f64, 0.0, |s1, s2| (exponent64(s2) - exponent64(s1) < -1075).then_some(0.0));
-div_fixup!(div_fixup16, f16, f16::ZERO, |_, _| None);
+// A quotient below half the least denormal is 0; more is rounded by V_DIV_FMAS itself. Where it overflows,
+// Newton's method gives NaN.
+div_fixup!(div_fixup32, f32, 0.0, |s0, s1, s2| match exponent32(s2) - exponent32(s1) {
+    ..-150 => Some(0.0),
+    96.. if !s0.is_finite() => Some(f32::INFINITY),
+    _ => None,
+});
+div_fixup!(div_fixup64, f64, 0.0, |s0, s1, s2| match exponent64(s2) - exponent64(s1) {
+    ..-1075 => Some(0.0),
+    768.. if !s0.is_finite() => Some(f64::INFINITY),
+    _ => None,
+});
+div_fixup!(div_fixup16, f16, f16::ZERO, |_, _, _| None);
 
 /// To integers: NaN gives 0, what is too large the limit.
 pub fn to_i16(x: f32) -> u32 {

@@ -357,11 +357,9 @@ pub fn lane_data(from: Operand, wave: &Wave, bytes: u32) -> Result<[u64; 64], La
     wave.need(from, bytes / 4, wave.exec())?;
     let mut data = [0; 64];
     if let Operand::Vgpr(n) = from {
-        for lane in 0..64 {
-            data[lane] = wave.vgpr[n as usize][lane] as u64;
-            if bytes == 8 {
-                data[lane] |= (wave.vgpr[n as usize + 1][lane] as u64) << 32;
-            }
+        for (lane, data) in data.iter_mut().enumerate() {
+            let high = if bytes == 8 { wave.vgpr[n as usize + 1][lane] } else { 0 };
+            *data = wave.vgpr[n as usize][lane] as u64 | (high as u64) << 32;
         }
     }
     Ok(data)

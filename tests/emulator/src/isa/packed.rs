@@ -4,10 +4,14 @@
 //! neg_lo and neg_hi which of these are negated. An inline constant stands in the low half; its high half is
 //! zero (an integer's its sign).
 
+use half::f16;
+
 use crate::counters::Class::{Dot, Vector};
 use crate::isa::alu::{Done, Lanes, halves};
-use crate::isa::matrix::element::{Element, f16_to_f32, f32_to_f16, f64_to_f16};
+use crate::isa::floats::{max, max_num, maximum, min, min_num, minimum};
+use crate::isa::matrix::element::{Element, f16_to_f32, f32_to_bf16, f32_to_f16, f64_to_f16};
 use crate::isa::{Generation, Inst, Operand, Table};
+use crate::stop::Fault;
 use crate::wave::Wave;
 
 pub fn table(t: &mut Table) {
@@ -67,11 +71,25 @@ fn floats(t: &mut Table) {
     t.packed("v_pk_add_f16", Vector, |i, w, _| halfs(i, w, |[a, b]| f32_to_f16(f(a) + f(b))));
     t.packed("v_pk_mul_f16", Vector, |i, w, _| halfs(i, w, |[a, b]| f32_to_f16(f(a) * f(b))));
     t.packed("v_pk_fma_f16", Vector, |i, w, _| halfs(i, w, |[a, b, c]| fma16(a, b, c)));
+    if t.generation == Generation::Gfx12 {
+        t.packed("v_pk_min_num_f16", Vector, |i, w, _| halfs16(i, w, min_num));
+        t.packed("v_pk_max_num_f16", Vector, |i, w, _| halfs16(i, w, max_num));
+        t.packed("v_pk_minimum_f16", Vector, |i, w, _| halfs16(i, w, minimum));
+        t.packed("v_pk_maximum_f16", Vector, |i, w, _| halfs16(i, w, maximum));
+    } else {
+        t.packed("v_pk_min_f16", Vector, |i, w, _| halfs16(i, w, min));
+        t.packed("v_pk_max_f16", Vector, |i, w, _| halfs16(i, w, max));
+    }
     // VOP2: the destination is the addend.
     t.add("v_pk_fmac_f16", Vector, 1, |i, w, _| {
         let sources = [i.src[0], i.src[1], i.dst[0]];
         pairs(i, w, &sources, [true; 3], |[a, b, c]| fma16(a, b, c))
     });
+}
+
+#[inline(always)]
+fn halfs16(inst: &Inst, wave: &mut Wave, f: fn(f16, f16) -> f16) -> Done {
+    halfs(inst, wave, |[a, b]| f(f16::from_bits(a), f16::from_bits(b)).to_bits())
 }
 
 /// f16 to f32.
@@ -105,6 +123,10 @@ fn dots(t: &mut Table) {
     t.packed("v_dot4_u32_u8", Dot, |i, w, _| dot_unsigned(i, w, 8));
     t.packed("v_dot8_u32_u4", Dot, |i, w, _| dot_unsigned(i, w, 4));
     if t.generation >= Generation::Gfx11 {
+        t.add("v_dot2_f16_f16", Dot, 1, |i, w, _| dot_short(i, w, |v| f(v), f32_to_f16));
+        t.add("v_dot2_bf16_bf16", Dot, 1, |i, w, _| {
+            dot_short(i, w, |v| Element::Bf16.float(v as u32), f32_to_bf16)
+        });
         t.add("v_dot2acc_f32_f16", Dot, 1, |i, w, _| dot_floats(i, w, i.dst[0], Element::F16));
         t.alias(&["v_dot2c_f32_f16"], "v_dot2acc_f32_f16");
         t.packed("v_dot4_i32_iu8", Dot, |i, w, _| dot_either(i, w, 8));
@@ -209,10 +231,12 @@ fn pairs<const N: usize>(
     let [low, high] = Choice::of(inst, float[0]);
     for (half, active) in halves(exec) {
         let words: [Lanes; N] = std::array::from_fn(|k| source(wave, sources[k], half, float[k]));
-        let result = std::array::from_fn(|lane| {
-            let [low, high] = [low, high].map(|c| f(std::array::from_fn(|k| c.take(k, words[k][lane]))));
-            low as u32 | (high as u32) << 16
-        });
+        let mut result = [0; 32];
+        for (choice, shift) in [(low, 0), (high, 16)] {
+            for (lane, result) in result.iter_mut().enumerate() {
+                *result |= (f(std::array::from_fn(|k| choice.take(k, words[k][lane]))) as u32) << shift;
+            }
+        }
         wave.put32(inst.dst[0], half, active, &result);
     }
     wave.wrote(inst.dst[0], 1, exec);
@@ -252,37 +276,84 @@ fn mad(inst: &Inst, wave: &mut Wave, least: i64, most: i64, wide: impl Fn(u16) -
 
 /// `f` of each lane's words of sources 0 and 1 and of `addend`.
 #[inline(always)]
-fn dot(inst: &Inst, wave: &mut Wave, addend: Operand, float: bool, f: impl Fn(u32, u32, u32) -> u32) -> Done {
+fn dot(inst: &Inst, wave: &mut Wave, addend: Operand, f: impl Fn(u32, u32, u32) -> u32) -> Done {
     let exec = wave.exec();
     let [a, b] = [inst.src[0], inst.src[1]];
     for operand in [a, b, addend] {
         wave.need(operand, 1, exec)?;
     }
     for (half, active) in halves(exec) {
-        let (a, b) = (source(wave, a, half, float), source(wave, b, half, float));
+        let (a, b) = (wave.lanes32(a, half), wave.lanes32(b, half));
         let c = wave.lanes32(addend, half);
-        wave.put32(inst.dst[0], half, active, &std::array::from_fn(|lane| f(a[lane], b[lane], c[lane])));
+        let mut result = [0; 32];
+        for (result, ((&a, &b), &c)) in result.iter_mut().zip(a.iter().zip(&b).zip(&c)) {
+            *result = f(a, b, c);
+        }
+        wave.put32(inst.dst[0], half, active, &result);
     }
     wave.wrote(inst.dst[0], 1, exec);
     Ok(())
 }
 
 /// Products are exact in f32; they are added one after the other.
+#[inline(always)]
 fn dot_floats(inst: &Inst, wave: &mut Wave, addend: Operand, element: Element) -> Done {
-    let [low, high] = Choice::of(inst, true);
+    let exec = wave.exec();
+    for operand in [inst.src[0], inst.src[1], addend] {
+        wave.need(operand, 1, exec)?;
+    }
     let negate = if inst.mods.neg_lo & 4 != 0 { 0x8000_0000 } else { 0 };
-    let clamps = inst.mods.clamp;
-    dot(inst, wave, addend, true, |a, b, c| {
-        let sum = [low, high].iter().fold(f32::from_bits(c ^ negate), |sum, choice| {
-            sum + element.float(choice.take(0, a) as u32) * element.float(choice.take(1, b) as u32)
-        });
-        if clamps { clamp(sum) } else { sum }.to_bits()
-    })
+    for (half, active) in halves(exec) {
+        let [a, b] = [0, 1].map(|k| source(wave, inst.src[k], half, true));
+        let mut sums = wave.lanes32(addend, half).map(|word| f32::from_bits(word ^ negate));
+        for choice in Choice::of(inst, true) {
+            for (sum, (&a, &b)) in sums.iter_mut().zip(a.iter().zip(&b)) {
+                *sum += element.float(choice.take(0, a) as u32) * element.float(choice.take(1, b) as u32);
+            }
+        }
+        if inst.mods.clamp {
+            sums = sums.map(clamp);
+        }
+        wave.put32(inst.dst[0], half, active, &sums.map(f32::to_bits));
+    }
+    wave.wrote(inst.dst[0], 1, exec);
+    Ok(())
 }
 
+/// A 16-bit sum, rounded after each product and each addition. op_sel tells the halves of C and D.
+#[inline(always)]
+fn dot_short(inst: &Inst, wave: &mut Wave, wide: impl Fn(u16) -> f32, narrow: impl Fn(f32) -> u16) -> Done {
+    let exec = wave.exec();
+    let mods = &inst.mods;
+    if (mods.neg | mods.abs) & 3 != 0 || mods.op_sel & 3 != 0 {
+        return Err(Fault::UnknownOpcode.into());
+    }
+    for k in 0..3 {
+        wave.need(inst.src[k], 1, exec)?;
+    }
+    for (half, active) in halves(exec) {
+        let [a, b] = [0, 1].map(|k| source(wave, inst.src[k], half, true));
+        let c = wave.lanes16(inst.src[2], half, mods.op_sel & 4 != 0);
+        let result = std::array::from_fn(|lane| {
+            let c = wide(c[lane] as u16);
+            let c = if mods.abs & 4 != 0 { c.abs() } else { c };
+            let start = if mods.neg & 4 != 0 { -c } else { c };
+            let sum = [0, 16].iter().fold(start, |sum, shift| {
+                let [a, b] = [a, b].map(|words| wide((words[lane] >> shift) as u16));
+                wide(narrow(sum + wide(narrow(a * b))))
+            });
+            narrow(if mods.clamp { clamp(sum) } else { sum }) as u32
+        });
+        wave.put16(inst, half, active, &result);
+    }
+    wave.wrote(inst.dst[0], 1, exec);
+    Ok(())
+}
+
+#[inline(always)]
 fn dot_bytes(inst: &Inst, wave: &mut Wave, a_is: Element, b_is: Element) -> Done {
     let negate = if inst.mods.neg_lo & 4 != 0 { 0x8000_0000 } else { 0 };
-    dot(inst, wave, inst.src[2], false, |a, b, c| {
+    dot(inst, wave, inst.src[2], |a, b, c| {
         let product = |k: u32| a_is.float(a >> k & 0xFF) * b_is.float(b >> k & 0xFF);
         [0, 8, 16, 24].iter().fold(f32::from_bits(c ^ negate), |sum, &k| sum + product(k)).to_bits()
     })
@@ -290,15 +361,16 @@ fn dot_bytes(inst: &Inst, wave: &mut Wave, a_is: Element, b_is: Element) -> Done
 
 /// Bits `at..at + bits` of a word as an integer.
 #[inline(always)]
-fn part(word: u32, at: u32, bits: u32, signed: bool) -> i64 {
+fn part(word: u32, at: u32, bits: u32, signed: bool) -> i32 {
     let high = word << (32 - bits - at);
-    if signed { (high as i32 >> (32 - bits)) as i64 } else { (high >> (32 - bits)) as i64 }
+    if signed { high as i32 >> (32 - bits) } else { (high >> (32 - bits)) as i32 }
 }
 
-/// Sum of the products of `bits` wide integers.
+/// Products of integers `bits` wide, 32 / `bits` of them.
 #[inline(always)]
-fn products(a: u32, b: u32, bits: u32, a_signed: bool, b_signed: bool) -> i64 {
-    (0..32 / bits).map(|k| part(a, k * bits, bits, a_signed) * part(b, k * bits, bits, b_signed)).sum()
+fn products(a: u32, b: u32, bits: u32, a_signed: bool, b_signed: bool) -> impl Iterator<Item = i32> {
+    (0..32 / bits)
+        .map(move |k| part(a, k * bits, bits, a_signed).wrapping_mul(part(b, k * bits, bits, b_signed)))
 }
 
 #[inline(always)]
@@ -326,19 +398,27 @@ fn integer_dot(
     a_signed: bool,
     b_signed: bool,
 ) -> Done {
-    let clamps = inst.mods.clamp;
-    dot(inst, wave, addend, false, |a, b, c| {
-        let sum = c as i32 as i64 + products(a, b, bits, a_signed, b_signed);
-        if clamps { sum.clamp(i32::MIN as i64, i32::MAX as i64) as u32 } else { sum as u32 }
+    if inst.mods.clamp {
+        return dot(inst, wave, addend, |a, b, c| {
+            let sum = products(a, b, bits, a_signed, b_signed).fold(c as i32 as i64, |sum, p| sum + p as i64);
+            sum.clamp(i32::MIN as i64, i32::MAX as i64) as u32
+        });
+    }
+    dot(inst, wave, addend, |a, b, c| {
+        products(a, b, bits, a_signed, b_signed).fold(c as i32, i32::wrapping_add) as u32
     })
 }
 
+/// A product of 16-bit integers fills all 32 bits.
 #[inline(always)]
 fn dot_unsigned(inst: &Inst, wave: &mut Wave, bits: u32) -> Done {
-    let clamps = inst.mods.clamp;
-    dot(inst, wave, inst.src[2], false, |a, b, c| {
-        let sum = c as i64 + products(a, b, bits, false, false);
-        if clamps { sum.min(u32::MAX as i64) as u32 } else { sum as u32 }
+    if inst.mods.clamp {
+        return dot(inst, wave, inst.src[2], |a, b, c| {
+            products(a, b, bits, false, false).fold(c, |sum, p| sum.saturating_add(p as u32))
+        });
+    }
+    dot(inst, wave, inst.src[2], |a, b, c| {
+        products(a, b, bits, false, false).fold(c, |sum, p| sum.wrapping_add(p as u32))
     })
 }
 
@@ -370,16 +450,16 @@ fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(f32, f32, f32) -> f32, into: Int
             let values = if bit(mods.abs) { values.map(f32::abs) } else { values };
             if bit(mods.neg) { values.map(|v| -v) } else { values }
         });
-        let old = wave.lanes32(inst.dst[0], half);
-        let result = std::array::from_fn(|lane| {
+        let mut result = wave.lanes32(inst.dst[0], half);
+        for (lane, result) in result.iter_mut().enumerate() {
             let value = f(values[0][lane], values[1][lane], values[2][lane]);
             let value = if mods.clamp { clamp(value) } else { value };
-            match into {
+            *result = match into {
                 Into::Word => value.to_bits(),
-                Into::Low => old[lane] & 0xFFFF_0000 | f32_to_f16(value) as u32,
-                Into::High => old[lane] & 0xFFFF | (f32_to_f16(value) as u32) << 16,
-            }
-        });
+                Into::Low => *result & 0xFFFF_0000 | f32_to_f16(value) as u32,
+                Into::High => *result & 0xFFFF | (f32_to_f16(value) as u32) << 16,
+            };
+        }
         wave.put32(inst.dst[0], half, active, &result);
     }
     wave.wrote(inst.dst[0], 1, exec);
@@ -404,10 +484,12 @@ fn wides<const N: usize>(inst: &Inst, wave: &mut Wave, f: impl Fn([f32; N]) -> f
                 let negate = (sides[side].1 >> k & 1) as u32 * 0x8000_0000;
                 wave.lanes32(sources[side][k], half).map(|word| word ^ negate)
             });
-            std::array::from_fn(|lane| {
+            let mut result = [0; 32];
+            for (lane, result) in result.iter_mut().enumerate() {
                 let value = f(std::array::from_fn(|k| f32::from_bits(words[k][lane])));
-                if mods.clamp { clamp(value) } else { value }.to_bits()
-            })
+                *result = if mods.clamp { clamp(value) } else { value }.to_bits();
+            }
+            result
         });
         wave.put32(inst.dst[0], half, active, &results[0]);
         wave.put32(word_of(inst.dst[0], 1), half, active, &results[1]);

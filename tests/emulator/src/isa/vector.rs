@@ -259,7 +259,7 @@ fn bytes(t: &mut Table) {
             })
         })
     });
-    t.add("v_prng_b32", Vector, 1, |i, w, _| int1(i, w, |a| a << 1 ^ (a >> 31) * 197));
+    t.add("v_prng_b32", Vector, 1, |i, w, _| int1(i, w, |a| (a << 1) ^ ((a >> 31) * 197)));
 }
 
 /// `high:low`.

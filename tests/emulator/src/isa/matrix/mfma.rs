@@ -44,6 +44,9 @@ pub struct Modifiers {
     pub clamp: bool,
 }
 
+/// Elements of A or B in all lanes, at most.
+const ITEMS: usize = 512;
+
 /// Mnemonics on gfx908 and gfx90a, and on gfx942 and newer; m, n, k, blocks; input and output.
 type Row = (&'static str, &'static str, [usize; 4], (Element, Element), Output);
 
@@ -130,16 +133,18 @@ impl Mfma {
 
     fn multiply_integers(&self, a: &[Lanes], b: &[Lanes], c: &[Lanes], d: &mut [Lanes]) {
         let &Mfma { m, n, k, .. } = self;
-        let (mut rows, mut columns) = ([0i32; 512], [0i32; 512]);
-        for block in 0..self.blocks {
-            for (i, at) in (0..m).flat_map(|i| (0..k).map(move |at| (i, at))) {
-                rows[i * k + at] = self.a.integer(self.raw_a(a, block, i, at));
-            }
-            for (at, j) in (0..k).flat_map(|at| (0..n).map(move |j| (at, j))) {
-                columns[at * n + j] = self.b.integer(self.raw_b(b, block, at, j));
-            }
+        let (mut rows, mut columns) = ([0i32; ITEMS], [0i32; ITEMS]);
+        self.each_input(m, |i, at, block, lane, e| {
+            rows[(block * m + i) * k + at] = self.a.integer(raw(a, self.a, self.lane_a(lane), e));
+        });
+        self.each_input(n, |j, at, block, lane, e| {
+            columns[(block * k + at) * n + j] = self.b.integer(raw(b, self.b, self.lane_b(lane), e));
+        });
+        for (block, (rows, columns)) in
+            rows.chunks(m * k).zip(columns.chunks(k * n)).take(self.blocks).enumerate()
+        {
             let mut sums = [0i32; 1024];
-            multiply_i32(n, k, &rows[..m * k], &columns[..k * n], &mut sums[..m * n]);
+            multiply_i32(n, k, rows, columns, &mut sums[..m * n]);
             self.each_output(block, |at, register, lane| {
                 d[register][lane] =
                     accumulate_i32(c[register][lane] as i32, sums[at], self.modifiers.clamp) as u32;
@@ -152,30 +157,24 @@ impl Mfma {
         let wide = self.output == Output::F64;
         let [negate_a, negate_b, negate_c] =
             [1, 2, 4].map(|bit| if wide && self.modifiers.blgp & bit != 0 { -1.0 } else { 1.0 });
-        let (mut rows, mut columns) = ([0f64; 512], [0f64; 512]);
-        for block in 0..self.blocks {
-            for (i, at) in (0..m).flat_map(|i| (0..k).map(move |at| (i, at))) {
-                rows[i * k + at] = negate_a
-                    * if wide {
-                        double(a, 0, self.lane_a(block, i, at))
-                    } else {
-                        self.input(self.a, self.raw_a(a, block, i, at))
-                    };
-            }
-            for (at, j) in (0..k).flat_map(|at| (0..n).map(move |j| (at, j))) {
-                columns[at * n + j] = negate_b
-                    * if wide {
-                        double(b, 0, self.lane_b(block, at, j))
-                    } else {
-                        self.input(self.b, self.raw_b(b, block, at, j))
-                    };
-            }
+        let (mut rows, mut columns) = ([0f64; ITEMS], [0f64; ITEMS]);
+        self.each_input(m, |i, at, block, lane, e| {
+            let value = self.input(a, self.a, self.lane_a(lane), e);
+            rows[(block * m + i) * k + at] = negate_a * value;
+        });
+        self.each_input(n, |j, at, block, lane, e| {
+            let value = self.input(b, self.b, self.lane_b(lane), e);
+            columns[(block * k + at) * n + j] = negate_b * value;
+        });
+        for (block, (rows, columns)) in
+            rows.chunks(m * k).zip(columns.chunks(k * n)).take(self.blocks).enumerate()
+        {
             let mut sums = [0f64; 1024];
             self.each_output(block, |at, register, lane| {
                 sums[at] = negate_c
                     * if wide { double(c, register, lane) } else { f32::from_bits(c[register][lane]) as f64 };
             });
-            multiply_f64(n, k, &rows[..m * k], &columns[..k * n], &mut sums[..m * n]);
+            multiply_f64(n, k, rows, columns, &mut sums[..m * n]);
             self.each_output(block, |at, register, lane| {
                 if wide {
                     d[register][lane] = sums[at].to_bits() as u32;
@@ -189,32 +188,42 @@ impl Mfma {
         }
     }
 
-    fn input(&self, element: Element, raw: u32) -> f64 {
+    /// Element `e` of a lane of A or B.
+    #[inline(always)]
+    fn input(&self, block: &[Lanes], element: Element, lane: usize, e: usize) -> f64 {
+        if element == Element::F64 {
+            return double(block, 2 * e, lane);
+        }
+        let raw = raw(block, element, lane, e);
         let exponent = if element == Element::Bf16 { 0x7F80 } else { 0x7C00 };
         if self.flush && raw & exponent == 0 { 0.0 } else { element.float(raw) as f64 }
     }
 
-    fn raw_a(&self, a: &[Lanes], block: usize, i: usize, k: usize) -> u32 {
-        raw(a, self.a, self.lane_a(block, i, k), k % self.per_lane(self.m))
+    /// Calls `visit(i, k, block, lane, e)` for each element of A (`rows` = m), or with j for i of B (`rows` = n).
+    #[inline(always)]
+    fn each_input(&self, rows: usize, mut visit: impl FnMut(usize, usize, usize, usize, usize)) {
+        let per_lane = self.k * rows * self.blocks / 64;
+        for lane in 0..64 {
+            let (row, group) = (lane % rows, lane / rows);
+            let (block, first) = (group % self.blocks, group / self.blocks * per_lane);
+            for e in 0..per_lane {
+                visit(row, first + e, block, lane, e);
+            }
+        }
     }
 
-    fn raw_b(&self, b: &[Lanes], block: usize, k: usize, j: usize) -> u32 {
-        raw(b, self.b, self.lane_b(block, k, j), k % self.per_lane(self.n))
-    }
-
-    /// Consecutive k of one row of A (`rows` = m) or column of B (`rows` = n) in a lane.
-    fn per_lane(&self, rows: usize) -> usize {
-        self.k * rows * self.blocks / 64
-    }
-
-    fn lane_a(&self, block: usize, i: usize, k: usize) -> usize {
+    /// The lane whose A is taken for that of `lane`.
+    fn lane_a(&self, lane: usize) -> usize {
         let Modifiers { cbsz, abid, .. } = self.modifiers;
-        let block = (block >> cbsz << cbsz) + if cbsz > 0 { abid as usize } else { 0 };
-        i + self.m * (block + self.blocks * (k / self.per_lane(self.m)))
+        if cbsz == 0 {
+            return lane;
+        }
+        let (row, group) = (lane % self.m, lane / self.m);
+        row + self.m * ((group >> cbsz << cbsz) + abid as usize)
     }
 
-    fn lane_b(&self, block: usize, k: usize, j: usize) -> usize {
-        let lane = j + self.n * (block + self.blocks * (k / self.per_lane(self.n)));
+    /// The lane whose B is taken for that of `lane`.
+    fn lane_b(&self, lane: usize) -> usize {
         match self.modifiers.blgp {
             _ if self.output == Output::F64 => lane,
             0 => lane,
@@ -241,11 +250,11 @@ impl Mfma {
     }
 }
 
-/// Element `e` of a lane.
+/// Bits of element `e` of a lane.
+#[inline(always)]
 fn raw(block: &[Lanes], element: Element, lane: usize, e: usize) -> u32 {
-    let bits = element.bits();
-    let per_register = 32 / bits;
-    block[e / per_register][lane] >> (e % per_register * bits) & (u32::MAX >> (32 - bits))
+    let at = e * element.bits();
+    block[at / 32][lane] >> (at % 32) & (u32::MAX >> (32 - element.bits()))
 }
 
 fn double(block: &[Lanes], register: usize, lane: usize) -> f64 {

@@ -140,25 +140,33 @@ fn write(wave: &mut Wave, to: usize, block: &[Lanes]) {
     }
 }
 
-/// `acc[i][j] += sum over k of a[i][k] * b[k][j]`, all row-major.
+/// `acc[i][j] += sum over k of a[i][k] * b[k][j]`, all row-major with `n` columns of 4, 16 or 32.
 fn multiply_f64(n: usize, k: usize, a: &[f64], b: &[f64], acc: &mut [f64]) {
-    for (row, acc) in a.chunks_exact(k).zip(acc.chunks_exact_mut(n)) {
-        for (&x, b) in row.iter().zip(b.chunks_exact(n)) {
-            for (sum, &y) in acc.iter_mut().zip(b) {
-                *sum += x * y;
-            }
-        }
+    match n {
+        4 => multiply::<f64, 4>(k, a, b, acc, |sum, x, y| sum + x * y),
+        16 => multiply::<f64, 16>(k, a, b, acc, |sum, x, y| sum + x * y),
+        _ => multiply::<f64, 32>(k, a, b, acc, |sum, x, y| sum + x * y),
     }
 }
 
 /// The same in integers: at most 32 products of two bytes and no C, which cannot overflow.
 fn multiply_i32(n: usize, k: usize, a: &[i32], b: &[i32], acc: &mut [i32]) {
-    for (row, acc) in a.chunks_exact(k).zip(acc.chunks_exact_mut(n)) {
-        for (&x, b) in row.iter().zip(b.chunks_exact(n)) {
-            for (sum, &y) in acc.iter_mut().zip(b) {
-                *sum += x * y;
-            }
+    match n {
+        4 => multiply::<i32, 4>(k, a, b, acc, |sum, x, y| sum + x * y),
+        16 => multiply::<i32, 16>(k, a, b, acc, |sum, x, y| sum + x * y),
+        _ => multiply::<i32, 32>(k, a, b, acc, |sum, x, y| sum + x * y),
+    }
+}
+
+#[inline(always)]
+fn multiply<T: Copy, const N: usize>(k: usize, a: &[T], b: &[T], acc: &mut [T], add: impl Fn(T, T, T) -> T) {
+    let b = b.as_chunks::<N>().0;
+    for (row, acc) in a.chunks_exact(k).zip(acc.as_chunks_mut::<N>().0) {
+        let mut sums = *acc;
+        for (&x, b) in row.iter().zip(b) {
+            sums = std::array::from_fn(|j| add(sums[j], x, b[j]));
         }
+        *acc = sums;
     }
 }
 

@@ -200,6 +200,7 @@ impl Wmma {
     }
 
     /// Calls `put(row or column, k, raw bits)` for each element of A or B.
+    #[inline(always)]
     fn unpack(
         &self,
         lanes: usize,
@@ -208,14 +209,13 @@ impl Wmma {
         mut put: impl FnMut(usize, usize, u32),
     ) {
         let bits = element.bits();
-        let per_register = 32 / bits;
         let (lanes, per_lane) = match self.generation {
             Generation::Gfx11 => (N, self.k),
             Generation::Gfx12 => (lanes, N * self.k / lanes),
         };
         for e in 0..per_lane {
-            for (lane, word) in block[e / per_register][..lanes].iter().enumerate() {
-                let raw = word >> (e % per_register * bits) & (u32::MAX >> (32 - bits));
+            for (lane, word) in block[e * bits / 32][..lanes].iter().enumerate() {
+                let raw = word >> (e * bits % 32) & (u32::MAX >> (32 - bits));
                 put(lane % N, lane / N * per_lane + e, raw);
             }
         }
