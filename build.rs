@@ -1,11 +1,14 @@
 //! Makes the C header from src/ffi, compiles kernels/ for every GPU, and names the shared library.
 
+#[cfg(feature = "hip")]
 #[path = "tools/build/compiler.rs"]
 mod compiler;
 #[path = "tools/build/header.rs"]
 mod header;
+#[cfg(feature = "hip")]
 #[path = "tools/build/kernels.rs"]
 mod kernels;
+#[cfg(feature = "hip")]
 #[allow(dead_code)] // the library needs more of it
 #[path = "src/device/hip/code_object/targets.rs"]
 mod targets;
@@ -15,12 +18,9 @@ use std::path::PathBuf;
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    println!("cargo:rerun-if-changed=build.rs");
-    println!("cargo:rerun-if-changed=tools/build");
     header::write(&root);
-    if env::var_os("CARGO_FEATURE_HIP").is_some()
-        && let Err(message) = kernels::embed(&root)
-    {
+    #[cfg(feature = "hip")]
+    if let Err(message) = kernels::embed(&root) {
         for line in message.lines() {
             println!("cargo::error={line}");
         }

@@ -2,7 +2,7 @@
 
 #![allow(dead_code)]
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CString, OsStr, c_void};
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -37,7 +37,7 @@ fn clang() -> String {
     )
 }
 
-fn run_clang(arguments: &[&str], source: &str, kind: &str) -> Vec<u8> {
+fn run_clang(arguments: &[impl AsRef<OsStr>], source: &str, kind: &str) -> Vec<u8> {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let n = COUNT.fetch_add(1, Ordering::Relaxed);
     let output = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{n}.hsaco", std::process::id()));
@@ -57,21 +57,29 @@ fn run_clang(arguments: &[&str], source: &str, kind: &str) -> Vec<u8> {
 
 /// Compiles HIP source for a target.
 pub fn compile(target: &str, source: &str) -> Vec<u8> {
+    run_clang(&hip_arguments(target, &[]), &format!("{PRELUDE}{source}"), "hip")
+}
+
+/// The same as assembly, where the compiler states what it writes into the descriptor.
+pub fn assembly(target: &str, source: &str) -> String {
+    let text = run_clang(&hip_arguments(target, &["-S"]), &format!("{PRELUDE}{source}"), "hip");
+    String::from_utf8(text).expect("assembly is text")
+}
+
+fn hip_arguments(target: &str, more: &[&str]) -> Vec<String> {
+    // Generic targets need version 6, of which clang 19 warns.
     let version = if target.contains("generic") { "6" } else { "5" };
-    run_clang(
-        &[
-            "--cuda-device-only",
-            &format!("--offload-arch={target}"),
-            "-nogpuinc",
-            "-nogpulib",
-            "--no-gpu-bundle-output",
-            "-fuse-cuid=none",
-            "-O2",
-            &format!("-mcode-object-version={version}"),
-        ],
-        &format!("{PRELUDE}{source}"),
-        "hip",
-    )
+    let [arch, version] = [format!("--offload-arch={target}"), format!("-mcode-object-version={version}")];
+    let fixed = [
+        "--cuda-device-only",
+        "-nogpuinc",
+        "-nogpulib",
+        "--no-gpu-bundle-output",
+        "-fuse-cuid=none",
+        "-O2",
+        "-w",
+    ];
+    fixed.iter().chain(more).map(|&a| a.to_owned()).chain([arch, version]).collect()
 }
 
 /// Assembles a kernel `k` of two pointers (s[0:1] is the argument segment), without LDS; `next_vgpr` registers.
@@ -122,7 +130,7 @@ amdhsa.kernels:
         lanes = if wave32 { 32 } else { 64 },
     );
     run_clang(
-        &["-target", "amdgcn-amd-amdhsa", &format!("-mcpu={target}"), "-mcode-object-version=5"],
+        &["-target", "amdgcn-amd-amdhsa", "-mcode-object-version=5", &format!("-mcpu={target}")],
         &source,
         "assembler",
     )
