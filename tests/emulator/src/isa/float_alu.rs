@@ -258,9 +258,16 @@ pub fn f32_by3(inst: &Inst, wave: &mut Wave, f: fn(f32, f32, f32) -> f32) -> Don
     f32_3(inst, wave, f)
 }
 
-/// `a * b + c` of f32, rounded once: bits in, bits out.
+/// `a * b + c`, rounded once. The three sources' lanes in, the sums out.
 #[inline(always)]
-pub fn fused(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
+pub fn fused(a: &F32s, b: &F32s, c: &F32s) -> F32s {
+    let [a, b, c] = [a, b, c].map(|lanes| by_lane(|l| lanes[l].to_bits()));
+    map_lanes(fused_bits(&a, &b, &c), f32::from_bits)
+}
+
+/// The same, bits in and bits out.
+#[inline(always)]
+fn fused_bits(a: &Lanes, b: &Lanes, c: &Lanes) -> Lanes {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("fma") && std::arch::is_x86_feature_detected!("avx2") {
         // SAFETY: the processor has the features that the function is compiled for.
@@ -302,7 +309,7 @@ pub fn fma32(inst: &Inst, wave: &mut Wave, a: usize, b: usize, c: Addend) -> Don
             }
             Addend::Destination => wave.lanes(inst.dst[0], half, z),
         };
-        let sums = fused(x, y, z);
+        let sums = fused_bits(x, y, z);
         put_f32_bits(inst, wave, half, active, &sums);
     }
     wave.wrote(inst.dst[0], 1, exec);
