@@ -18,6 +18,10 @@ CORRECTIONS = [
     (r"V_LDEXP_F(16|32|64)", lambda m: "D0.f{0} = ldexp(S0.f{0}, S1.i{1})".format(m[1], 16 if m[1] == "16" else 32)),
     # 1.0 / S1 is meant in f32, as in the earlier manuals' "1 / S1.f == DENORM.f"
     (r"V_DIV_SCALE_F32", ("1.0 / 64'F(S1.f32) == DENORM.f64", "1.0F / S1.f32 == DENORM.f32")),
+    # what V_DIV_SCALE scaled by 2 ** 64 (2 ** 128) has to be undone: upwards for a large quotient, downwards for a
+    # small one; only so do the division sequences of compilers give IEEE 754's quotients
+    (r"V_DIV_FMAS_F32", ("2.0F ** 32 * fma(S0.f32, S1.f32, S2.f32)", "ldexp(fma(S0.f32, S1.f32, S2.f32), exponent(S2.f32) > 127 ? 64 : -64)")),
+    (r"V_DIV_FMAS_F64", ("2.0 ** 64 * fma(S0.f64, S1.f64, S2.f64)", "ldexp(fma(S0.f64, S1.f64, S2.f64), exponent(S2.f64) > 1023 ? 128 : -128)")),
     # gfx90a and gfx942 have the fused instruction under this opcode, v_fma_mix_*
     (r"V_MAD_MIX(LO|HI)?_F(16|32)", ("in[0] * in[1] + in[2]", "fma(in[0], in[1], in[2])")),
     # the operands are of 64 bits
