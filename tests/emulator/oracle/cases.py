@@ -272,7 +272,7 @@ class Maker:
                 continue
             if "DIV_SCALE" in plain:
                 mask_out |= (run.raw("VCC") & 1) << row
-            elif "MAD_U64" in plain or "MAD_I64" in plain:
+            elif re.match(r"V_MAD_(CO_)?[UI]64", plain):
                 mask_out |= (run.raw("D1") & 1) << row
             else:
                 mask_out |= (run.raw("VCC") >> row & 1) << row
@@ -293,7 +293,9 @@ class Maker:
                 outs["vcc" if e32 else "mask:s10"] = f"{mask_out:08x}"
         else:
             shape = float_format(dst[0])
-            if "MIXHI" in plain:
+            if plain == "V_PACK_B32_F16":
+                shape = "2f16"
+            elif "MIXHI" in plain:
                 shape = "f16.high"
             elif high:
                 shape = "2f16" if shape == "f16" else "b32"
@@ -358,7 +360,7 @@ class Maker:
             fmt, size, _ = fields[f]
             kind = column_kind(name, i, fmt, size)
             width = 64 if size == 64 else 32
-            columns.append((inputs.column(kind, i), size))
+            columns.append((inputs.column(kind, i), width))
             before.update(column_state("s", 4 * i, f"{kind}.{i}", width))
             operands.append(registers("s", 4 * i, width))
         simm16 = None

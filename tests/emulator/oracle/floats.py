@@ -258,12 +258,22 @@ def log2(a):
     return a if a.infinite else through_double(a, math.log2)
 
 
-def sine(a):
-    return nan(a.format) if a.magnitude is None else through_double(a, math.sin)
+def sine_turns(a):
+    """Of an angle in whole turns, whose whole part does not matter."""
+    return turned(a, Fraction(0))
 
 
-def cosine(a):
-    return nan(a.format) if a.magnitude is None else through_double(a, math.cos)
+def cosine_turns(a):
+    return turned(a, Fraction(1, 4))
+
+
+def turned(a, ahead):
+    if a.magnitude is None:
+        return nan(a.format)
+    part = (a.value + ahead) % 1
+    y = {Fraction(0): 0.0, Fraction(1, 4): 1.0, Fraction(1, 2): 0.0, Fraction(3, 4): -1.0}.get(part)
+    y = math.sin(2 * math.pi * float(part)) if y is None else y
+    return of(a.format, Fraction(y))
 
 
 def to_int(a, width, signed):

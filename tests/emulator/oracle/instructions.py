@@ -22,6 +22,8 @@ CORRECTIONS = [
     (r"V_MAD_MIX(LO|HI)?_F(16|32)", ("in[0] * in[1] + in[2]", "fma(in[0], in[1], in[2])")),
     # the operands are of 64 bits
     (r"V_PK_MOV_B32", (".u32[OPSEL", "[OPSEL")),
+    # the product with 2 pi would be rounded; the hardware takes the fraction of a turn as it is
+    (r"V_(SIN|COS)_F(16|32)", lambda m: "D0.f{1} = {0}_turns(S0.f{1})".format(m[1].lower(), m[2])),
     # S2 is the destination
     (r"V_FMAC_DX9_ZERO_F32", ("S2.f32", "D0.f32")),
 ]
@@ -107,6 +109,8 @@ class Manual:
 
 # source column by instruction and operand; the first match counts
 COLUMNS = [
+    # floor(x + 0.5) of large odd numbers depends on how the sum is rounded
+    (r"V_CVT_(NEAREST|RPI)_I32_F32", 0, "f32.turns"),
     (r"V_(LSHL|LSHR|ASHR)REV_[BI](16|32|64)", 0, "shift"),
     (r"V_PK_(LSHL|LSHR|ASHR)REV", 0, "shift.pk"),
     (r"V_(LSHL_ADD_U32|LSHL_OR_B32|LSHL_ADD_U64)", 1, "shift"),

@@ -325,7 +325,7 @@ class Run:
                 break
 
     def do_declare(self, name, width, kind, count):
-        if name in ("S", "SRC0", "VDST", "DATA0", "OFFSET"):  # operands, given from outside
+        if name in ("S", "SRC0", "VDST", "DATA0", "OFFSET", "CVT_OFF_TABLE"):  # operands, given from outside
             return
         self.variables[name] = Array(count, width, kind) if count else Bits(0, width)
 
@@ -569,7 +569,10 @@ class Run:
             return Bits(int(self.truth(left) or self.truth(right)), 1)
         if op == "==" and right[0] == "member" and right[1] == ("name", "DENORM"):
             return Bits(int(floats.denormal(floats.convert(self.value(left), right[2]))), 1)
-        return self.arithmetic(op, self.value(left), self.value(right))
+        a, b = self.value(left), self.value(right)
+        if op == "==" and right[0] == "unary" and isinstance(b, Float) and b.zero:
+            return Bits(int(a.zero and a.negative == b.negative), 1)  # "== +0.0" and "== -0.0" tell the zeros apart
+        return self.arithmetic(op, a, b)
 
     def arithmetic(self, op, a, b):
         if isinstance(a, Float) or isinstance(b, Float):
@@ -665,7 +668,7 @@ def function(name, values, run):
     a = values[0] if values else None
     simple = {
         "fma": floats.fma, "trunc": floats.trunc, "floor": floats.floor, "sqrt": floats.sqrt, "log2": floats.log2,
-        "sin": floats.sine, "cos": floats.cosine, "mantissa": floats.mantissa,
+        "sin_turns": floats.sine_turns, "cos_turns": floats.cosine_turns, "mantissa": floats.mantissa,
         "round_even": floats.round_even,
     }
     if name in simple:
