@@ -94,10 +94,10 @@ fn a_runtime_that_lacks_a_function() {
 
 #[test]
 fn a_runtime_of_an_old_version() {
-    on_emulator("a_runtime_of_an_old_version", &[("VERSION", "50123456")], || {
+    on_emulator("a_runtime_of_an_old_version", &[("VERSION", "50221153")], || {
         let error = gpu().err().unwrap();
         assert!(matches!(error, Error::RuntimeTooOld { .. }), "{error:?}");
-        let text = format!("{} is too old: it is version 5.1.23456; HIP 5.2 is needed", library().display());
+        let text = format!("{} is too old: it is version 5.2.21153; HIP 5.3 is needed", library().display());
         assert_eq!(error.to_string(), text);
         the_cpu_still_works();
     });
@@ -174,11 +174,11 @@ fn limits_by_the_layout_before_rocm_6() {
     let env = [
         ("ROCMFORGE_HIP_LIBRARY", path.to_str().unwrap()),
         ("ROCMFORGE_EMULATOR_CARD", "gfx1100"),
-        ("ROCMFORGE_EMULATOR_VERSION", "50221153"),
+        ("ROCMFORGE_EMULATOR_VERSION", "50722804"),
     ];
     in_process("limits_by_the_layout_before_rocm_6", &env, || {
         check_limits_of_gfx1100();
-        assert_eq!(Driver::get().unwrap().version_text(), "5.2.21153");
+        assert_eq!(Driver::get().unwrap().version_text(), "5.7.22804");
     });
 }
 

@@ -64,6 +64,9 @@ pub fn memory_free(driver: &Driver, index: c_int) -> u64 {
         api.set_current(handle, context).is_ok() && api.mem_get_info(&mut free, &mut total).is_ok()
     };
     api.release_context(handle);
+    // a context that may be gone shall not stay the thread's
+    // SAFETY: none is a valid choice.
+    let _ = unsafe { api.set_current(handle, std::ptr::null_mut()) };
     if known { free as u64 } else { 0 }
 }
 
