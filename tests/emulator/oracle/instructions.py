@@ -51,7 +51,11 @@ class Manual:
         members = importlib.import_module(base + ".operands").OPERANDS
         short = {op.name for op in members}
         # some tables write _E64 where there is no other encoding
-        plain = lambda op: op.name if op.name.removesuffix("_E64") + "_E32" in short else op.name.removesuffix("_E64")  # noqa: E731
+
+        def plain(op):
+            bare = op.name.removesuffix("_E64")
+            return op.name if bare + "_E32" in short else bare
+
         texts = importlib.import_module(base + ".str_pcode").PCODE
         for op, text in texts.items():
             self.text.setdefault(str(op).split(".")[0], {})[plain(op)] = text
@@ -128,7 +132,7 @@ COLUMNS = [
     (r"V_FREXP_\w+_F32", 0, "f32.finite"), (r"V_FREXP_\w+_F64", 0, "f64.finite"), (r"V_FREXP_\w+_F16", 0, "f16.finite"),
     (r"V_FRACT_F32", 0, "f32.turns"), (r"V_FRACT_F16", 0, "f16.turns"), (r"V_FRACT_F64", 0, "f64.integral"),
     (r"V_CVT_PK_U8_F32|V_CVT_PKACCUM", 0, "f32.byte"), (r"V_CVT_PK_U8_F32|V_CVT_PKACCUM", 1, "shift"),
-    (r"[VS]_CVT_(PK_)?RTZ_F16_F32|[VS]_CVT_PK_RTZ_F16_F32|V_CVT_PKRTZ_F16_F32|[VS]_CVT_F16_F32|V_CVT_PK_F16_F32", None, "f32.halves"),
+    (r"[VS]_CVT_(PK_RTZ_|PKRTZ_|PK_)?F16_F32", None, "f32.halves"),
     (r"V_CVT_F32_F64", 0, "f64.singles"),
     (r"V_CVT_(PK_)?NORM_\w\d+_F32", None, "f32.unit"), (r"V_CVT_(PK_)?NORM_\w\d+_F16", None, "f16.unit"),
     (r"V_CVT_PKNORM_\w\d+_F32", None, "f32.unit"), (r"V_CVT_PKNORM_\w\d+_F16", None, "f16.unit"),
