@@ -24,6 +24,9 @@ CORRECTIONS = [
     (r"V_PK_MOV_B32", (".u32[OPSEL", "[OPSEL")),
     # the product with 2 pi would be rounded; the hardware takes the fraction of a turn as it is
     (r"V_(SIN|COS)_F(16|32)", lambda m: "D0.f{1} = {0}_turns(S0.f{1})".format(m[1].lower(), m[2])),
+    # one factor cannot undo both of V_DIV_SCALE's: later manuals choose it by the addend's exponent
+    (r"V_DIV_FMAS_F32", ("2.0F ** 32 *", "(exponent(S2.f32) > 127 ? 2.0F ** 64 : 2.0F ** -64) *")),
+    (r"V_DIV_FMAS_F64", ("2.0 ** 64 *", "(exponent(S2.f64) > 1023 ? 2.0 ** 128 : 2.0 ** -128) *")),
     # S2 is the destination
     (r"V_FMAC_DX9_ZERO_F32", ("S2.f32", "D0.f32")),
 ]
@@ -142,7 +145,7 @@ COLUMNS = [
     (r"V_DOT2(ACC|C)?_F(32|16)_F16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_F(32|16)_F16", None, "pf16.small"),
     (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", None, "pbf16.small"),
     (r"V_(MAD|MAC|MADMK|MADAK)_F32", None, "f32.normal"),  # these flush denormals
-    (r"V_DIV_FIXUP_F(32|64|16)", None, "f{0}.normal"), (r"V_DIV_SCALE_F(32|64)", None, "f{0}.finite"),
+    (r"V_DIV_FIXUP_F(32|64|16)", None, "f{0}.normal"), (r"V_DIV_(SCALE|FMAS)_F(32|64)", None, "f{1}.finite"),
 ]
 
 FORMAT_COLUMN = {
