@@ -10,7 +10,7 @@ ROCMFORGE := target/release/rocmforge
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## set up, build, fetch a small model and let it answer
@@ -40,6 +40,10 @@ emulate: emulator ## run the command line on an emulated card: make emulate ARGS
 	@$(CARGO) build --quiet --bin rocmforge
 	ROCMFORGE_HIP_LIBRARY=target/debug/libamdhip64.so $(if $(CARD),ROCMFORGE_EMULATOR_CARD=$(CARD)) \
 		target/debug/rocmforge $(ARGS)
+
+.PHONY: emulate-full
+emulate-full: ## the operations' tests at the full shapes that CI cuts, on emulated cards (minutes)
+	@$(CARGO) test --test hip_ops -- --ignored
 
 .PHONY: build
 build: ## the library and the command line, optimized

@@ -28,12 +28,15 @@ struct Planes {
     }
 };
 
-// A kernel for blocks of `threads` threads, whose registers let `waves` waves share an AMD SIMD at least.
+// A kernel for blocks of `threads` threads, whose registers let at least `waves` waves share an AMD SIMD. ptxas is
+// told how many warps share an SM's quarter, 8 (4 of kernels with many registers): it then uses the registers that
+// leaves, and issues a kernel's loads together.
 #if defined(__AMDGCN__)
 #define KERNEL(threads, waves)                                                                                        \
     extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(waves)))
 #else
-#define KERNEL(threads, waves) extern "C" __attribute__((global, launch_bounds(threads)))
+#define KERNEL(threads, waves)                                                                                        \
+    extern "C" __attribute__((global, launch_bounds(threads, ((waves) > 2 ? 1024 : 512) / (threads))))
 #endif
 #define DEVICE static inline __attribute__((device, always_inline))
 #define SHARED static __attribute__((shared))
@@ -80,6 +83,15 @@ DEVICE void barrier() { __nvvm_bar_sync(0); }
 template <class To, class From>
 DEVICE To bits(From from) {
     return __builtin_bit_cast(To, from);
+}
+
+// A value that is the same in all lanes of the wave, known to be so.
+DEVICE u32 uniform(u32 value) {
+#if defined(__AMDGCN__)
+    return __builtin_amdgcn_readfirstlane(value);
+#else
+    return value;
+#endif
 }
 
 // The value of lane `own ^ MASK`. All lanes of the wave take part. MASK: a power of two below LANES.
@@ -134,6 +146,24 @@ DEVICE float lanes_sum(float value) {
     return lanes_reduce<WIDTH>(value, [](float a, float b) { return a + b; });
 }
 
+// Sums each of COUNT values over WIDTH neighbouring lanes: sum i is then in lanes i * WIDTH / COUNT and the following
+// of them. At each step a lane gives half of its values away, and takes the partner's of the other half.
+template <u32 WIDTH, u32 COUNT>
+DEVICE float lanes_sum_each(const float (&values)[COUNT]) {
+    if constexpr (COUNT == 1) {
+        return lanes_sum<WIDTH>(values[0]);
+    } else {
+        const bool upper = thread_x() & (WIDTH / 2);
+        float half[COUNT / 2];
+#pragma unroll
+        for (u32 i = 0; i < COUNT / 2; i++) {
+            const float low = values[i], high = values[i + COUNT / 2];
+            half[i] = (upper ? high : low) + lane_xor<WIDTH / 2>(upper ? low : high);
+        }
+        return lanes_sum_each<WIDTH / 2>(half);
+    }
+}
+
 // Combines the values of a group of THREADS threads (x only); all get the result. Twice in a kernel: LDS is
 // free for reuse when the call returns.
 template <u32 THREADS, class Op>
@@ -166,6 +196,18 @@ DEVICE u32x4 load_streaming(const void *p) {
 #endif
 }
 
+// 16 bytes, aligned, that no thread writes while the kernel runs.
+DEVICE u32x4 load_near(const void *p) {
+#if defined(__NVPTX__)
+    u32x4 v;
+    const auto global = (const __attribute__((address_space(1))) void *)p;
+    asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(global));
+    return v;
+#else
+    return *static_cast<const u32x4 *>(p);
+#endif
+}
+
 template <class T>
 DEVICE T load(const void *p) {
     return *static_cast<const T *>(p);
@@ -182,7 +224,7 @@ DEVICE i32 dot4(u32 a, u32 b, i32 c) {
 #elif defined(__GFX11__) || defined(__GFX12__)
     return __builtin_amdgcn_sudot4(true, a, true, b, c, false);
 #elif defined(__gfx900__) || defined(__gfx9_generic__) || defined(__gfx1010__) || defined(__gfx10_1_generic__)
-    asm("" : "+v"(a), "+v"(b)); // or the bytes of a, used again, would stay in registers of their own
+    asm("" : "+v"(a), "+v"(b), "+v"(c)); // or bytes that are used again would stay in registers of their own
 #pragma unroll
     for (int i = 0; i < 32; i += 8) c += (i32)(i8)(a >> i) * (i32)(i8)(b >> i);
     return c;
@@ -217,14 +259,15 @@ DEVICE float exp2(float x) {
 DEVICE float exp(float x) {
     constexpr float LOG2_E = 1.44269504f, LOG2_E_REST = 1.92596300e-8f, LN_2 = 0.693147181f;
     if (x < -104.0f) return 0.0f;
-    if (x > 89.0f) return __builtin_inff();
+    if (x > 88.7228f) return __builtin_inff();
     const float y = x * LOG2_E;
     const float rest = fma(x, LOG2_E, -y) + x * LOG2_E_REST;
     const float power = exp2(y);
     return fma(power, rest * LN_2, power);
 }
 
-DEVICE float tanh(float x) { return 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
+// 1 from 10 on, after rounding.
+DEVICE float tanh(float x) { return x > 10.0f ? 1.0f : 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
 
 DEVICE float f16_value(u16 half) { return (float)bits<f16>(half); }
 DEVICE u16 f16_bits(float x) { return bits<u16>((f16)x); }

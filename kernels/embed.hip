@@ -104,19 +104,17 @@ struct ScaleAndMin {
     }
 };
 
+struct Q4_K {
+    DEVICE float value(const Planes &w, u64 i) {
+        const ScaleAndMin group(w.as<u8>(1) + i / 256 * 16, i % 256 / 32);
+        return group.scale * (float)nibble(w.as<u8>(0), i / 32, i % 32) - group.min;
+    }
+};
+
 // Nibble of element j of a superblock: of each 32 bytes the low nibbles are 32 elements, the high ones the next.
 DEVICE u32 nibble_k(const u8 *qs, u64 block, u32 j) {
     return qs[block * 128 + j / 64 * 32 + j % 32] >> (j / 32 % 2 * 4) & 15;
 }
-
-struct Q4_K {
-    DEVICE float value(const Planes &w, u64 i) {
-        const u64 block = i / 256;
-        const u32 j = i % 256;
-        const ScaleAndMin group(w.as<u8>(1) + block * 16, j / 32);
-        return group.scale * (float)nibble_k(w.as<u8>(0), block, j) - group.min;
-    }
-};
 
 struct Q5_K {
     DEVICE float value(const Planes &w, u64 i) {
@@ -130,11 +128,9 @@ struct Q5_K {
 
 struct Q6_K {
     DEVICE float value(const Planes &w, u64 i) {
-        const u64 block = i / 256;
-        const u32 j = i % 256;
-        const float scale = f16_value(w.as<u16>(3)[block]) * (float)w.as<i8>(2)[block * 16 + j / 16];
-        const u32 low = w.as<u8>(0)[block * 128 + j / 128 * 64 + j % 64] >> (j % 128 / 64 * 4) & 15;
-        const u32 high = w.as<u8>(1)[block * 64 + j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
+        const u32 j = i % 32;
+        const float scale = f16_value(w.as<u16>(3)[i / 256]) * (float)w.as<i8>(2)[i / 16];
+        const u32 low = nibble(w.as<u8>(0), i / 32, j), high = w.as<u8>(1)[i / 32 * 8 + j % 8] >> (j / 8 * 2) & 3;
         return scale * ((float)(low | high << 4) - 32.0f);
     }
 };

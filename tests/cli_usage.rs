@@ -1,6 +1,9 @@
 //! What the command line answers to right and wrong usage: exit codes 0, 1 and 2, and messages of one line.
 
 mod cli_common;
+#[cfg(feature = "hip")]
+#[path = "common/emulated.rs"]
+mod emulated;
 
 use cli_common::{Scratch, command, rocmforge, smollm2, stderr, stdout};
 use rocmforge::device::cpu::isa::Isa;
@@ -209,4 +212,70 @@ fn the_environment_forces_each_instruction_set() {
     let unknown = command(&["load", "-m", &smollm2()]).env("ROCMFORGE_CPU_ISA", "mmx").output().unwrap();
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("ROCMFORGE_CPU_ISA=mmx: the paths are scalar, avx2, avx512vnni"));
+}
+
+/// The command line on the emulated card, without what would choose another runtime.
+#[cfg(feature = "hip")]
+fn on_emulator(args: &[&str]) -> std::process::Command {
+    let mut command = command(args);
+    command.env("ROCMFORGE_HIP_LIBRARY", emulated::library()).env("ROCMFORGE_EMULATOR_CARD", "gfx1100");
+    command.env_remove("HIP_LAUNCH_BLOCKING");
+    command
+}
+
+#[test]
+#[cfg(feature = "hip")]
+fn devices_lists_gpus_with_their_limits() {
+    let text = stdout(on_emulator(&["devices"]).output().unwrap());
+    for part in [
+        "\nhip:0      AMD Radeon RX 7900 XTX (gfx1100), 48 compute units, ",
+        " blocks of up to 1024 threads (1024, 1024, 1024), grids of up to (2147483647, 65536, 65536) blocks\n",
+        " 32 threads in lockstep, 65536 bytes of shared memory per block, discrete\n",
+        " kernels included; runtime ",
+    ] {
+        assert!(text.contains(part), "'{part}' is not in:\n{text}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(&stdout(on_emulator(&["devices", "--json"]).output().unwrap())).unwrap();
+    let gpu = &json[2];
+    assert_eq!(
+        (&gpu["device"], &gpu["arch"], &gpu["warp_size"]),
+        (&"hip:0".into(), &"gfx1100".into(), &32.into())
+    );
+    assert_eq!(gpu["max_grid"], serde_json::json!([2_147_483_647, 65_536, 65_536]));
+}
+
+#[test]
+#[cfg(feature = "hip")]
+fn without_a_gpu_devices_says_why_and_hip_fails() {
+    let nowhere =
+        |args: &[&str]| command(args).env("ROCMFORGE_HIP_LIBRARY", "/nonexistent.so").output().unwrap();
+    let text = stdout(nowhere(&["devices"]));
+    assert!(text.ends_with("\nhip        no GPU runtime: /nonexistent.so: not found\n"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&stdout(nowhere(&["devices", "--json"]))).unwrap();
+    assert_eq!(json[2]["error"], "no GPU runtime: /nonexistent.so: not found");
+    let output = nowhere(&["load", "-m", &smollm2(), "--device", "hip"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(stderr(&output), "rocmforge: no GPU runtime: /nonexistent.so: not found\n");
+}
+
+/// The tiny model's own embedding, transposed on the emulated card; each launch is logged.
+#[test]
+#[cfg(feature = "hip")]
+fn load_verify_transposes_the_embedding_on_the_gpu() {
+    let model = "tests/data/tiny/tiny.gguf";
+    let output =
+        on_emulator(&["-vv", "load", "-m", model, "--verify", "--device", "hip:gfx1100"]).output().unwrap();
+    let log = stderr(&output);
+    let text = stdout(output);
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("transpose of token_embd.weight ("), "{text}");
+    assert!(last.contains("AMD Radeon RX 7900 XTX (gfx1100): equal bit for bit to "), "{text}");
+    let launch =
+        log.lines().find(|line| line.contains("launch ")).unwrap_or_else(|| panic!("no launch in:\n{log}"));
+    for part in
+        ["DEBUG", "kernel=\"transpose_f32\"", "block=[32, 32, 1]", "grid=[", "shared_bytes=", "device=0"]
+    {
+        assert!(launch.contains(part), "{part} is not in: {launch}");
+    }
 }

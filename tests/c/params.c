@@ -58,7 +58,7 @@ static void struct_sizes(const fixture *f) {
 }
 
 static void enums_and_flags(const fixture *f) {
-    const int32_t kinds[] = {-1, 3, 99, INT32_MAX, INT32_MIN};
+    const int32_t kinds[] = {-1, 4, 99, INT32_MAX, INT32_MIN};
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         uint32_t n = 77;
         EXPECT(RF_ERROR_PARAM, rf_device_count(kinds[i], &n));
@@ -71,7 +71,7 @@ static void enums_and_flags(const fixture *f) {
         params.kind = kinds[i];
         EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
         OK(rf_backend_params_init(&params, sizeof params));
-        params.log_level = kinds[i] == 3 ? 6 : kinds[i];
+        params.log_level = kinds[i] == 4 ? 6 : kinds[i];
         EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
         OK(rf_backend_params_init(&params, sizeof params));
         params.threads = UINT32_MAX;
@@ -92,11 +92,37 @@ static void enums_and_flags(const fixture *f) {
     rf_device_details device = {.size = sizeof device};
     OK(rf_device_info(RF_DEVICE_REFERENCE, 0, &device));
     CHECK(device.kind == RF_DEVICE_REFERENCE && device.name[0] && device.arch[0] && device.compute_units > 0);
+    CHECK(device.warp_size == 0 && device.max_grid[0] == 0 && device.runtime[0] == 0);
     EXPECT(RF_ERROR_PARAM, rf_device_info(RF_DEVICE_REFERENCE, 1, &device));
 
     CHECK(strcmp(rf_status_name(RF_OK), "RF_OK") == 0);
     CHECK(strcmp(rf_status_name(RF_ERROR_INTERNAL), "RF_ERROR_INTERNAL") == 0);
     CHECK(strcmp(rf_status_name(12345), "RF_UNKNOWN") == 0);
+}
+
+/* run.sh names a runtime that is not there: GPUs fail with a status and a message, all else works on. */
+static void no_gpu(void) {
+    uint32_t count = 77;
+    EXPECT(RF_ERROR_NO_RUNTIME, rf_device_count(RF_DEVICE_HIP, &count));
+    MESSAGE("not found");
+    CHECK(count == 77);
+    rf_device_details device = {.size = sizeof device};
+    EXPECT(RF_ERROR_NO_RUNTIME, rf_device_info(RF_DEVICE_HIP, 0, &device));
+    rf_backend *backend = NULL;
+    rf_backend_params params;
+    OK(rf_backend_params_init(&params, sizeof params));
+    CHECK(params.device_index == -1);
+    params.kind = RF_DEVICE_HIP;
+    EXPECT(RF_ERROR_NO_RUNTIME, rf_backend_create(&params, &backend));
+    params.device_index = -2;
+    EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+    params.kind = RF_DEVICE_CPU;
+    params.device_index = 1;
+    EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+    CHECK(backend == NULL);
+    params.device_index = 0;
+    OK(rf_backend_create(&params, &backend));
+    rf_backend_release(backend);
 }
 
 static void sampler_ranges(void) {
@@ -143,7 +169,7 @@ static void last_error_fields(void) {
     rf_error_info info = {.size = sizeof info};
     OK(rf_last_error_info(&info));
     CHECK(info.status == RF_ERROR_PARAM && info.message == rf_last_error());
-    CHECK(info.kernel == NULL && info.hip_name == NULL && info.device == -1);
+    CHECK(info.kernel == NULL && info.hip_name == NULL && info.hip_call == NULL && info.device == -1);
 }
 
 int main(int argc, char **argv) {
@@ -151,6 +177,7 @@ int main(int argc, char **argv) {
     fixture f = set_up(argc, argv);
     struct_sizes(&f);
     enums_and_flags(&f);
+    no_gpu();
     sampler_ranges();
     context_ranges(&f);
     last_error_fields();

@@ -52,8 +52,9 @@ impl Test {
     }
 }
 
-/// Runs the tests as libtest would: names to filter by, --list, --ignored, --exact.
-pub fn main(tests: &'static [Test]) -> ExitCode {
+/// Runs the tests as libtest would (names to filter by, --list, --ignored, --exact), on the real GPU or on each of
+/// the emulated `cards`.
+pub fn main(tests: &'static [Test], cards: &[&'static str]) -> ExitCode {
     if let Ok(name) = std::env::var(CHILD) {
         let test = tests.iter().find(|test| test.name == name).expect("a test of this file");
         (test.run)(&Gpu::open());
@@ -74,7 +75,7 @@ pub fn main(tests: &'static [Test]) -> ExitCode {
             trials.push(Trial::test(format!("gpu::{}", test.name), trial));
         }
     } else {
-        for arch in EMULATED {
+        for &arch in cards {
             for test in tests {
                 let trial = move || {
                     let mut command = Command::new(std::env::current_exe()?);
@@ -274,8 +275,14 @@ impl Emulator {
 
     /// Calls of all functions since `fail`.
     pub fn calls(&self) -> u64 {
+        self.calls_of("")
+    }
+
+    /// Calls of one function since `fail`.
+    pub fn calls_of(&self, name: &str) -> u64 {
         type Calls = unsafe extern "C" fn(*const c_char) -> u64;
+        let name = CString::new(name).unwrap();
         // SAFETY: the emulator's own signature.
-        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(c"".as_ptr()) }
+        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(name.as_ptr()) }
     }
 }

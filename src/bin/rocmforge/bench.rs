@@ -50,7 +50,7 @@ pub struct Args {
     bandwidth: bool,
     #[cfg(feature = "hip")]
     #[command(flatten)]
-    gpu: gpu_bench::Args,
+    gpu: gpu_bench::GpuArgs,
     /// Print JSON with llama-bench's field names
     #[arg(long)]
     json: bool,
@@ -81,7 +81,7 @@ impl Test {
 pub fn run(args: Args) -> Result<()> {
     #[cfg(feature = "hip")]
     if args.gpu.kernels || args.bandwidth && args.device.kind == DeviceKind::Hip {
-        return gpu_bench::run(&args.gpu, &args.device, args.json);
+        return gpu_bench::run(&args.gpu, &args.device, args.repetitions, args.json);
     }
     if args.bandwidth {
         // there is one

@@ -22,7 +22,7 @@ use crate::args::DeviceName;
 use crate::{interrupt, stats, terminal};
 
 #[derive(clap::Args)]
-pub struct Args {
+pub struct GpuArgs {
     /// Measure a GPU's matrix-vector kernels beside how fast it reads its memory, no model needed
     #[arg(long, conflicts_with = "bandwidth")]
     pub kernels: bool,
@@ -31,14 +31,14 @@ pub struct Args {
     shapes: Vec<Shape>,
 }
 
-/// `bench --bandwidth` and `bench --kernels` on a GPU.
-pub fn run(args: &Args, device: &DeviceName, is_json: bool) -> Result<()> {
+/// `bench --bandwidth` and `bench --kernels` on a GPU; figures are medians of `replays`.
+pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> Result<()> {
     if device.kind != DeviceKind::Hip {
         bail!("--kernels measures a GPU's: --device hip");
     }
     let card = Card::open(&device.choice)?;
     let limits = card.limits().clone();
-    let bench = GpuBench::new(Arc::clone(&card))?;
+    let bench = GpuBench::new(Arc::clone(&card), replays)?;
     let mut out = io::stdout().lock();
     let bandwidth = bench.read_bandwidth()?;
     if !is_json {
@@ -111,9 +111,8 @@ const TYPES: [TensorType; 4] = [TensorType::Q8_0, TensorType::Q4_0, TensorType::
 /// Tokens at once: one of each variant.
 const TOKENS: [usize; 4] = [1, 2, 4, 8];
 
-/// Replays that are timed, and those before.
-const REPLAYS: usize = 30;
-const WARM_UPS: usize = 5;
+/// Replays before those that are timed.
+const WARM_UPS: u32 = 3;
 /// Most launches of a replay.
 const MAX_LAUNCHES: u64 = 512;
 
@@ -136,11 +135,13 @@ struct GpuBench {
     stream: Stream,
     start: Event,
     end: Event,
+    replays: u32,
 }
 
 impl GpuBench {
-    fn new(card: Arc<Card>) -> Result<Self> {
+    fn new(card: Arc<Card>, replays: u32) -> Result<Self> {
         Ok(GpuBench {
+            replays,
             pool: Pool::new(Arc::clone(&card)),
             stream: Stream::new(&card)?,
             start: Event::new(&card)?,
@@ -190,7 +191,8 @@ impl GpuBench {
         let first = loader.load(ty, shape.rows, shape.cols, &random_blocks(ty, n_blocks), "a matrix")?;
         loader.finish()?;
         let bytes = first.bytes();
-        let wanted = (4 * self.card.limits().l2_bytes).max(256 << 20);
+        let (free, _) = self.card.memory()?;
+        let wanted = (4 * self.card.limits().l2_bytes).max(256 << 20).min(free / 2);
         let n = wanted.div_ceil(bytes).clamp(2, MAX_LAUNCHES);
         self.pool.reserve(bytes * (n - 1), "copies of a matrix")?;
         let mut weights = vec![first];
@@ -229,8 +231,8 @@ impl GpuBench {
     /// switched off.
     fn time(&self, work: impl Fn() -> rocmforge::Result<()>) -> Result<f64> {
         let graph = Graph::capture(&self.stream, &work)?;
-        let mut times = Vec::with_capacity(REPLAYS);
-        for i in 0..WARM_UPS + REPLAYS {
+        let mut times = Vec::new();
+        for i in 0..WARM_UPS + self.replays {
             interrupt::check()?;
             self.start.record(&self.stream)?;
             match &graph {

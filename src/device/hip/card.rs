@@ -64,6 +64,9 @@ pub fn memory_free(driver: &Driver, index: c_int) -> u64 {
         api.set_current(handle, context).is_ok() && api.mem_get_info(&mut free, &mut total).is_ok()
     };
     api.release_context(handle);
+    // a context that may be gone shall not stay the thread's
+    // SAFETY: none is a valid choice.
+    let _ = unsafe { api.set_current(handle, std::ptr::null_mut()) };
     if known { free as u64 } else { 0 }
 }
 
@@ -226,18 +229,29 @@ impl Card {
     /// What a call came to: Error::Gpu, or Error::DeviceLost if nothing can be called any more.
     #[inline]
     pub fn check(&self, outcome: Outcome) -> Result<()> {
-        if outcome.is_ok() { Ok(()) } else { Err(self.failed(outcome, None, "")) }
+        match outcome.code {
+            code::SUCCESS => Ok(()),
+            // a fault of some launch before comes up in whatever call is next
+            code if code::loses_device(code) => Err(self.fault(outcome)),
+            _ => Err(self.failed(outcome, None, "")),
+        }
     }
 
-    /// The same for a call that waited for work of the GPU: faults of earlier launches come up here. On success
-    /// the launches up to now on `stream` are known to be good.
+    /// The same for a call that waited until all work of `stream` was done: on success its launches up to now are known
+    /// to be good.
     pub fn check_waited(&self, outcome: Outcome, stream: super::launch::StreamId) -> Result<()> {
         if outcome.is_ok() {
             self.launches.forget(stream);
             return Ok(());
         }
+        Err(self.fault(outcome))
+    }
+
+    /// The error of a call that failed for what was launched before it.
+    #[cold]
+    fn fault(&self, outcome: Outcome) -> Error {
         let (last, text) = self.launches.report();
-        Err(self.failed(outcome, last, &text))
+        self.failed(outcome, last, &text)
     }
 
     /// Frees something: for `drop`, where nothing can be reported. Nothing is called on a lost GPU.

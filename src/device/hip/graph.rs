@@ -83,10 +83,13 @@ impl<'a> Capture<'a> {
     fn end(&mut self) -> Result<Recorded<'a>> {
         let card = self.stream.card();
         self.is_open = false;
-        card.enter()?;
+        let entered = card.enter();
         let mut recorded = Recorded { card, graph: std::ptr::null_mut() };
+        // On a lost card too: while a capture is open, the runtime refuses the thread memory of any other card.
         // SAFETY: the stream is being captured; the address of a handle to fill.
-        card.check(unsafe { card.api().stream_end_capture(self.stream.raw(), &mut recorded.graph) })?;
+        let outcome = unsafe { card.api().stream_end_capture(self.stream.raw(), &mut recorded.graph) };
+        entered?;
+        card.check(outcome)?;
         if recorded.graph.is_null() {
             return Err(Error::Internal("a capture gave no graph".into()));
         }

@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 pub struct Ptr(pub u64);
 
 /// A weight's planes: each field of the GGUF block in a plane of its own, `[row][block][field bytes]`, 256-byte
-/// aligned, the widest field first. Unused entries are none.
+/// aligned, the widest field first. Unused entries are none. Fields are as in the file but for
+/// - Q4_K qs, Q6_K ql: byte i of each 16 has the low 4 bits of elements i and i + 16 of 32, as in Q4_0;
+/// - Q6_K qh: byte i of each 8 has the high 2 bits of elements i, i + 8, i + 16, i + 24 of 32.
 ///
 /// | type | planes: bytes of a block |
 /// |---|---|
@@ -240,25 +242,25 @@ kernels! {
     }
 
     /// dst[t][r] = dot(w[r], x[t]) + bias[r] for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
-    /// Grid: x over rows / [`matvec_rows`].
-    MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 4 {
+    /// Grid: x over rows / `rows` of [`matvec_shape`]; `sharing` of the same.
+    MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, sharing: u32)
+        [128, 1, 1] waves 3 {
         MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
-        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
         MATVEC_Q4_0_N1 = "matvec_q4_0_n1",
-        MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
         MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
-        MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
         MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
-        MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
-    }, waves 3 {
-        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
-        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
-        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
-        MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
     }, waves 2 {
+        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
+        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
         MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
+        MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
+        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
         MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
+        MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
+        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
         MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
+        MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
+        MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
         MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
     }
 
@@ -283,15 +285,29 @@ pub fn transpose_grid(rows: u32, cols: u32) -> [u32; 3] {
 /// As in kernels/transpose.hip; gridDim.y may be 65535 at most.
 const TRANSPOSE_Y: u32 = 32768;
 
-/// Rows that a group of a matvec kernel makes, as in kernels/matvec.hip; `unit_cols`: columns in 16 bytes of the
-/// weight's quants (16 of Q8_0, 32 of the other types).
-pub fn matvec_rows(unit_cols: u32, cols: u32) -> u32 {
-    let teams_of_row = match cols / unit_cols {
-        0..=32 => 1,
-        33..=64 => 2,
-        _ => 4,
-    };
-    4 / teams_of_row * 2
+/// How a matvec kernel divides its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MatVecShape {
+    /// Rows that a group makes.
+    pub rows: u32,
+    /// Teams of 32 lanes that share a row: 1, 2 or 4, of a group's 4.
+    pub sharing: u32,
+}
+
+/// For a weight of `rows` x `cols` and `n` tokens; `unit_cols`: columns in 16 bytes of the weight's quants (16 of Q8_0,
+/// 32 of the other types).
+pub fn matvec_shape(unit_cols: u32, rows: u32, cols: u32, n: u32) -> MatVecShape {
+    // As in kernels/matvec.hip.
+    let team_rows = if (2..=4).contains(&n) { 4 } else { 2 };
+    // A lane takes one unit at a time. Sums of several tokens cost more to bring together: then a row is shared only
+    // if there are too few to fill a GPU.
+    let enough = if n <= 1 { u32::MAX } else { 8192 / n.next_power_of_two() };
+    let (units, teams) = (cols / unit_cols, rows.div_ceil(team_rows));
+    let mut sharing = 1;
+    while sharing < 4 && units > 32 * sharing && teams.saturating_mul(sharing) < enough {
+        sharing *= 2;
+    }
+    MatVecShape { rows: 4 / sharing * team_rows, sharing }
 }
 
 #[cfg(test)]
@@ -301,7 +317,7 @@ mod tests {
     #[test]
     fn arguments_lie_as_c_lays_them_out() {
         let offsets: Vec<_> = MATVEC_Q4_K_N1.signature().args.iter().map(|a| a.offset).collect();
-        assert_eq!(offsets, [0, 32, 40, 48, 56, 64, 68, 72]);
+        assert_eq!(offsets, [0, 32, 40, 48, 56, 64, 68, 72, 76]);
         let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");
     }

@@ -344,11 +344,21 @@ pub fn matvec(
     let kernel = matvec_kernel(w.ty(), n)?;
     x.holds(n, w.cols())?;
     let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args =
-        MatVecArgs { w: w.planes(), q: x.q.ptr(), ds: x.ds.ptr(), bias, dst: dst.ptr(), rows, cols, n };
     // 16 bytes of quants
     let unit_cols = if w.ty() == TensorType::Q8_0 { 16 } else { 32 };
-    over(stream, kernel, u64::from(rows), u64::from(matvec_rows(unit_cols, cols)), &args)
+    let shape = matvec_shape(unit_cols, rows, cols, n);
+    let args = MatVecArgs {
+        w: w.planes(),
+        q: x.q.ptr(),
+        ds: x.ds.ptr(),
+        bias,
+        dst: dst.ptr(),
+        rows,
+        cols,
+        n,
+        sharing: shape.sharing,
+    };
+    over(stream, kernel, u64::from(rows), u64::from(shape.rows), &args)
 }
 
 /// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r] by matrix tiles; w and x f16.

@@ -196,8 +196,43 @@ struct Runner<'a> {
     launch: &'a Launch,
     group: Group<'a>,
     waves: Vec<Wave>,
+    /// What each wave's lanes are, the same in every group.
+    items: Vec<Items>,
     kernarg: u64,
     packet: u64,
+}
+
+/// A wave's lanes at the start.
+struct Items {
+    active: u64,
+    /// The first vector registers.
+    ids: Vec<[u32; 64]>,
+}
+
+impl Items {
+    /// Those of wave `n` of a group.
+    fn new(launch: &Launch, n: usize) -> Self {
+        let function = &launch.function;
+        let lanes = function.lanes();
+        let [x, y, _] = launch.block.map(|n| n as usize);
+        let first = n * lanes;
+        let here = (launch.work_items() - first).min(lanes);
+        let dims = function.kernel.descriptor.workitem_ids();
+        let ids: [[u32; 64]; 3] = std::array::from_fn(|axis| {
+            std::array::from_fn(|lane| {
+                let item = first + lane;
+                let id = [item % x, item / x % y, item / x / y][axis] as u32;
+                if axis < dims { id } else { 0 }
+            })
+        });
+        let packed = !matches!(function.arch.generation, Generation::Gfx9 | Generation::Gfx10);
+        let ids = if packed {
+            vec![std::array::from_fn(|lane| ids[0][lane] | ids[1][lane] << 10 | ids[2][lane] << 20)]
+        } else {
+            ids[..dims].to_vec()
+        };
+        Items { active: u64::MAX >> (64 - here), ids }
+    }
 }
 
 impl<'a> Runner<'a> {
@@ -214,6 +249,7 @@ impl<'a> Runner<'a> {
         });
         Runner {
             launch,
+            items: (0..waves.len()).map(|n| Items::new(launch, n)).collect(),
             waves: waves.collect(),
             group: Group { memory, lds: Lds::new(launch.lds()), counters: Counters::default() },
             kernarg,
@@ -304,27 +340,10 @@ impl<'a> Runner<'a> {
             }
         }
 
-        let [x, y, _] = self.launch.block.map(|n| n as usize);
-        let first = n * wave.lanes;
-        let here = (self.launch.work_items() - first).min(wave.lanes);
-        let active = u64::MAX >> (64 - here);
-        wave.set_exec(active);
-        let dims = descriptor.workitem_ids();
-        let ids: [[u32; 64]; 3] = std::array::from_fn(|axis| {
-            std::array::from_fn(|lane| {
-                let item = first + lane;
-                let id = [item % x, item / x % y, item / x / y][axis] as u32;
-                if axis < dims { id } else { 0 }
-            })
-        });
-        let packed = !matches!(generation, Generation::Gfx9 | Generation::Gfx10);
-        if packed {
-            let v0 = std::array::from_fn(|lane| ids[0][lane] | ids[1][lane] << 10 | ids[2][lane] << 20);
-            wave.set_vgpr(0, active, &v0);
-        } else {
-            for (axis, ids) in ids.iter().enumerate().take(dims) {
-                wave.set_vgpr(axis as u16, active, ids);
-            }
+        let items = &self.items[n];
+        wave.set_exec(items.active);
+        for (register, ids) in items.ids.iter().enumerate() {
+            wave.set_vgpr(register as u16, items.active, ids);
         }
     }
 

@@ -147,9 +147,9 @@ pub struct Driver {
     n_devices: c_int,
 }
 
-/// Oldest HIP that has every call of the table with today's meaning (and the oldest tried).
-const OLDEST_HIP: c_int = 50_200_000;
-/// The kernels' PTX is of version 8.0, which drivers for CUDA 12.0 were the first to take.
+/// The first that reads code objects of version 5; every call of the table is older.
+const OLDEST_HIP: c_int = 50_300_000;
+/// The first whose driver takes PTX 8.0, that of the kernels for sm_90.
 const OLDEST_CUDA: c_int = 12_000;
 
 impl Driver {
@@ -189,7 +189,7 @@ impl Driver {
         driver.expect(unsafe { driver.api.get_version(&mut version) })?;
         (driver.n_devices, driver.version) = (n_devices, version);
         let (oldest, name) = match driver.platform() {
-            Platform::Hip => (OLDEST_HIP, "HIP 5.2"),
+            Platform::Hip => (OLDEST_HIP, "HIP 5.3"),
             Platform::Cuda => (OLDEST_CUDA, "a driver for CUDA 12.0"),
         };
         if version < oldest {

@@ -4,10 +4,13 @@
 //! neg_lo and neg_hi which of these are negated. An inline constant stands in the low half; its high half is
 //! zero (an integer's its sign).
 
+use std::array::from_fn;
+
 use half::f16;
 
 use crate::counters::Class::{Dot, Vector};
 use crate::isa::alu::{Done, Lanes, halves};
+use crate::isa::float_alu::{F32s, fused};
 use crate::isa::floats::{max, max_num, maximum, min, min_num, minimum};
 use crate::isa::matrix::element::{Element, f16_to_f32, f32_to_bf16, f32_to_f16, f64_to_f16};
 use crate::isa::{Generation, Inst, Operand, Table};
@@ -123,7 +126,7 @@ fn dots(t: &mut Table) {
     t.packed("v_dot4_u32_u8", Dot, |i, w, _| dot_unsigned(i, w, 8));
     t.packed("v_dot8_u32_u4", Dot, |i, w, _| dot_unsigned(i, w, 4));
     if t.generation >= Generation::Gfx11 {
-        t.add("v_dot2_f16_f16", Dot, 1, |i, w, _| dot_short(i, w, |v| f(v), f32_to_f16));
+        t.add("v_dot2_f16_f16", Dot, 1, |i, w, _| dot_short(i, w, f, f32_to_f16));
         t.add("v_dot2_bf16_bf16", Dot, 1, |i, w, _| {
             dot_short(i, w, |v| Element::Bf16.float(v as u32), f32_to_bf16)
         });
@@ -141,21 +144,21 @@ fn dots(t: &mut Table) {
 }
 
 fn mixed(t: &mut Table) {
-    t.packed("v_fma_mix_f32", Vector, |i, w, _| mix(i, w, f32::mul_add, Into::Word));
-    t.packed("v_fma_mixlo_f16", Vector, |i, w, _| mix(i, w, f32::mul_add, Into::Low));
-    t.packed("v_fma_mixhi_f16", Vector, |i, w, _| mix(i, w, f32::mul_add, Into::High));
+    t.packed("v_fma_mix_f32", Vector, |i, w, _| mix(i, w, fused, Into::Word));
+    t.packed("v_fma_mixlo_f16", Vector, |i, w, _| mix(i, w, fused, Into::Low));
+    t.packed("v_fma_mixhi_f16", Vector, |i, w, _| mix(i, w, fused, Into::High));
     if t.generation.is_gfx9() {
-        t.packed("v_mad_mix_f32", Vector, |i, w, _| mix(i, w, |a, b, c| a * b + c, Into::Word));
-        t.packed("v_mad_mixlo_f16", Vector, |i, w, _| mix(i, w, |a, b, c| a * b + c, Into::Low));
-        t.packed("v_mad_mixhi_f16", Vector, |i, w, _| mix(i, w, |a, b, c| a * b + c, Into::High));
+        t.packed("v_mad_mix_f32", Vector, |i, w, _| mix(i, w, unfused, Into::Word));
+        t.packed("v_mad_mixlo_f16", Vector, |i, w, _| mix(i, w, unfused, Into::Low));
+        t.packed("v_mad_mixhi_f16", Vector, |i, w, _| mix(i, w, unfused, Into::High));
     }
 }
 
 /// Pairs of 32-bit operands.
 fn wide(t: &mut Table) {
-    t.packed("v_pk_add_f32", Vector, |i, w, _| wides(i, w, |[a, b]| a + b));
-    t.packed("v_pk_mul_f32", Vector, |i, w, _| wides(i, w, |[a, b]| a * b));
-    t.packed("v_pk_fma_f32", Vector, |i, w, _| wides(i, w, |[a, b, c]| a.mul_add(b, c)));
+    t.packed("v_pk_add_f32", Vector, |i, w, _| wides(i, w, |[a, b]| from_fn(|lane| a[lane] + b[lane])));
+    t.packed("v_pk_mul_f32", Vector, |i, w, _| wides(i, w, |[a, b]| from_fn(|lane| a[lane] * b[lane])));
+    t.packed("v_pk_fma_f32", Vector, |i, w, _| wides(i, w, |[a, b, c]| fused(&a, &b, &c)));
     t.packed("v_pk_mov_b32", Vector, |i, w, _| {
         let exec = w.exec();
         let sources = [0, 1].map(|k| word_of(i.src[k], i.mods.op_sel >> k & 1));
@@ -211,7 +214,7 @@ impl Choice {
 
     #[inline(always)]
     fn take(&self, k: usize, word: u32) -> u16 {
-        (word >> self.shift[k]) as u16 ^ self.negate[k]
+        word.wrapping_shr(self.shift[k]) as u16 ^ self.negate[k]
     }
 }
 
@@ -230,11 +233,12 @@ fn pairs<const N: usize>(
     }
     let [low, high] = Choice::of(inst, float[0]);
     for (half, active) in halves(exec) {
-        let words: [Lanes; N] = std::array::from_fn(|k| source(wave, sources[k], half, float[k]));
+        let words: [Lanes; N] = from_fn(|k| source(wave, sources[k], half, float[k]));
         let mut result = [0; 32];
         for (choice, shift) in [(low, 0), (high, 16)] {
             for (lane, result) in result.iter_mut().enumerate() {
-                *result |= (f(std::array::from_fn(|k| choice.take(k, words[k][lane]))) as u32) << shift;
+                let bits = f(from_fn(|k| choice.take(k, words[k][lane]))) as u32;
+                *result |= bits.wrapping_shl(shift);
             }
         }
         wave.put32(inst.dst[0], half, active, &result);
@@ -334,7 +338,7 @@ fn dot_short(inst: &Inst, wave: &mut Wave, wide: impl Fn(u16) -> f32, narrow: im
     for (half, active) in halves(exec) {
         let [a, b] = [0, 1].map(|k| source(wave, inst.src[k], half, true));
         let c = wave.lanes16(inst.src[2], half, mods.op_sel & 4 != 0);
-        let result = std::array::from_fn(|lane| {
+        let result = from_fn(|lane| {
             let c = wide(c[lane] as u16);
             let c = if mods.abs & 4 != 0 { c.abs() } else { c };
             let start = if mods.neg & 4 != 0 { -c } else { c };
@@ -362,15 +366,18 @@ fn dot_bytes(inst: &Inst, wave: &mut Wave, a_is: Element, b_is: Element) -> Done
 /// Bits `at..at + bits` of a word as an integer.
 #[inline(always)]
 fn part(word: u32, at: u32, bits: u32, signed: bool) -> i32 {
-    let high = word << (32 - bits - at);
-    if signed { high as i32 >> (32 - bits) } else { (high >> (32 - bits)) as i32 }
+    // Wrapping: where a debug build checks for overflow, 32 lanes are not computed side by side.
+    let (left, right) = (32u32.wrapping_sub(bits).wrapping_sub(at), 32u32.wrapping_sub(bits));
+    let high = word.wrapping_shl(left);
+    if signed { (high as i32).wrapping_shr(right) } else { high.wrapping_shr(right) as i32 }
 }
 
 /// Products of integers `bits` wide, 32 / `bits` of them.
 #[inline(always)]
 fn products(a: u32, b: u32, bits: u32, a_signed: bool, b_signed: bool) -> impl Iterator<Item = i32> {
-    (0..32 / bits)
-        .map(move |k| part(a, k * bits, bits, a_signed).wrapping_mul(part(b, k * bits, bits, b_signed)))
+    (0..32)
+        .step_by(bits as usize)
+        .map(move |at| part(a, at, bits, a_signed).wrapping_mul(part(b, at, bits, b_signed)))
 }
 
 #[inline(always)]
@@ -430,9 +437,15 @@ enum Into {
     High,
 }
 
+/// Product and sum rounded each.
+#[inline(always)]
+fn unfused(a: &F32s, b: &F32s, c: &F32s) -> F32s {
+    from_fn(|lane| a[lane] * b[lane] + c[lane])
+}
+
 /// op_sel_hi says which sources are f16, op_sel which half those take.
 #[inline(always)]
-fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(f32, f32, f32) -> f32, into: Into) -> Done {
+fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(&F32s, &F32s, &F32s) -> F32s, into: Into) -> Done {
     let exec = wave.exec();
     let mods = &inst.mods;
     let halfs = mods.op_sel_hi.unwrap_or(0);
@@ -440,7 +453,7 @@ fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(f32, f32, f32) -> f32, into: Int
         wave.need(inst.src[k], 1, exec)?;
     }
     for (half, active) in halves(exec) {
-        let values: [[f32; 32]; 3] = std::array::from_fn(|k| {
+        let values: [F32s; 3] = from_fn(|k| {
             let bit = |mask: u8| mask >> k & 1 != 0;
             let values = if bit(halfs) {
                 wave.lanes16(inst.src[k], half, bit(mods.op_sel)).map(|v| f16_to_f32(v as u16))
@@ -451,8 +464,7 @@ fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(f32, f32, f32) -> f32, into: Int
             if bit(mods.neg) { values.map(|v| -v) } else { values }
         });
         let mut result = wave.lanes32(inst.dst[0], half);
-        for (lane, result) in result.iter_mut().enumerate() {
-            let value = f(values[0][lane], values[1][lane], values[2][lane]);
+        for (result, value) in result.iter_mut().zip(f(&values[0], &values[1], &values[2])) {
             let value = if mods.clamp { clamp(value) } else { value };
             *result = match into {
                 Into::Word => value.to_bits(),
@@ -468,28 +480,22 @@ fn mix(inst: &Inst, wave: &mut Wave, f: impl Fn(f32, f32, f32) -> f32, into: Int
 
 /// `f` of one word of each source into the low word of the result, of another into the high one.
 #[inline(always)]
-fn wides<const N: usize>(inst: &Inst, wave: &mut Wave, f: impl Fn([f32; N]) -> f32) -> Done {
+fn wides<const N: usize>(inst: &Inst, wave: &mut Wave, f: impl Fn([F32s; N]) -> F32s) -> Done {
     let exec = wave.exec();
     let mods = &inst.mods;
     let sides = [(mods.op_sel, mods.neg_lo), (mods.op_sel_hi.unwrap_or(7), mods.neg_hi)];
-    let sources = sides.map(|(select, _)| -> [Operand; N] {
-        std::array::from_fn(|k| word_of(inst.src[k], select >> k & 1))
-    });
+    let sources =
+        sides.map(|(select, _)| -> [Operand; N] { from_fn(|k| word_of(inst.src[k], select >> k & 1)) });
     for &operand in sources.iter().flatten() {
         wave.need(operand, 1, exec)?;
     }
     for (half, active) in halves(exec) {
-        let results: [Lanes; 2] = std::array::from_fn(|side| {
-            let words: [Lanes; N] = std::array::from_fn(|k| {
+        let results: [Lanes; 2] = from_fn(|side| {
+            let values = f(from_fn(|k| {
                 let negate = (sides[side].1 >> k & 1) as u32 * 0x8000_0000;
-                wave.lanes32(sources[side][k], half).map(|word| word ^ negate)
-            });
-            let mut result = [0; 32];
-            for (lane, result) in result.iter_mut().enumerate() {
-                let value = f(std::array::from_fn(|k| f32::from_bits(words[k][lane])));
-                *result = if mods.clamp { clamp(value) } else { value }.to_bits();
-            }
-            result
+                wave.lanes32(sources[side][k], half).map(|word| f32::from_bits(word ^ negate))
+            }));
+            values.map(|value| if mods.clamp { clamp(value) } else { value }.to_bits())
         });
         wave.put32(inst.dst[0], half, active, &results[0]);
         wave.put32(word_of(inst.dst[0], 1), half, active, &results[1]);

@@ -1,0 +1,216 @@
+//! GPUs through the C interface: on the emulated gfx1100, or with ROCMFORGE_TEST_GPU=1 on this machine's first GPU.
+#![cfg(feature = "hip")]
+
+#[path = "common/emulated.rs"]
+mod emulated;
+
+use std::ffi::{CStr, c_char};
+use std::mem::zeroed;
+use std::ptr;
+
+use emulated::{Emulator, in_process, on_emulator};
+use rocmforge::ffi::*;
+
+fn is_real() -> bool {
+    std::env::var_os("ROCMFORGE_TEST_GPU").is_some_and(|value| value == "1")
+}
+
+/// The test on the emulated card, or on the real one.
+fn on_gpu(name: &str, body: impl FnOnce()) {
+    if is_real() { body() } else { on_emulator(name, &[("CARD", "gfx1100")], body) }
+}
+
+fn text(p: *const c_char) -> String {
+    assert!(!p.is_null());
+    // SAFETY: the library's texts are NUL-terminated and live until the next failure.
+    unsafe { CStr::from_ptr(p) }.to_str().unwrap().to_owned()
+}
+
+fn array_text(array: &[c_char]) -> String {
+    text(array.as_ptr())
+}
+
+fn last_error() -> String {
+    text(rf_last_error())
+}
+
+fn details() -> rf_device_details {
+    // SAFETY: integers and arrays of them.
+    rf_device_details { size: size_of::<rf_device_details>(), ..unsafe { zeroed() } }
+}
+
+fn create(kind: i32, index: i32) -> Result<*mut rf_backend, rf_status> {
+    // SAFETY: plain data; pointers to this frame.
+    unsafe {
+        let mut params: rf_backend_params = zeroed();
+        assert_eq!(rf_backend_params_init(&mut params, size_of::<rf_backend_params>()), RF_OK);
+        assert_eq!(params.device_index, -1);
+        (params.kind, params.device_index) = (kind, index);
+        let mut backend = ptr::null_mut();
+        match rf_backend_create(&params, &mut backend) {
+            RF_OK => Ok(backend),
+            status => Err(status),
+        }
+    }
+}
+
+fn transpose(backend: *mut rf_backend, src: &[f32], rows: usize, cols: usize) -> Result<Vec<f32>, rf_status> {
+    let mut dst = vec![0f32; rows * cols];
+    // SAFETY: a live handle, and `rows * cols` floats each.
+    match unsafe { rf_op_transpose(backend, src.as_ptr(), dst.as_mut_ptr(), rows, cols) } {
+        RF_OK => Ok(dst),
+        status => Err(status),
+    }
+}
+
+/// Different bits in every element, NaNs among them.
+fn values(n: usize) -> Vec<f32> {
+    (0..n as u32).map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9) ^ 0x7fc0_0000)).collect()
+}
+
+fn equals_the_cpus(rows: usize, cols: usize) {
+    let src = values(rows * cols);
+    let (gpu, cpu) = (create(RF_DEVICE_HIP, -1).unwrap(), create(RF_DEVICE_CPU, -1).unwrap());
+    let got = transpose(gpu, &src, rows, cols).unwrap_or_else(|status| panic!("{status}: {}", last_error()));
+    let want = transpose(cpu, &src, rows, cols).unwrap();
+    let differs = want.iter().zip(&got).position(|(a, b)| a.to_bits() != b.to_bits());
+    assert_eq!(differs, None, "of {rows} x {cols}");
+    // SAFETY: released once.
+    unsafe {
+        rf_backend_release(gpu);
+        rf_backend_release(cpu);
+    }
+}
+
+#[test]
+fn transposes_of_any_shape_equal_the_cpus() {
+    on_gpu("transposes_of_any_shape_equal_the_cpus", || {
+        for (rows, cols) in [(1, 1), (1, 77), (77, 1), (32, 32), (31, 33), (65, 96), (300, 7)] {
+            equals_the_cpus(rows, cols);
+        }
+    });
+}
+
+/// A slice of the columns of [896, 151936]; all of its rows of tiles.
+#[test]
+fn the_transpose_that_failed_once_in_part() {
+    on_gpu("the_transpose_that_failed_once_in_part", || equals_the_cpus(896, 1536));
+}
+
+#[test]
+#[ignore = "takes minutes on the emulator; `cargo test --test ffi_gpu -- --ignored` runs it"]
+fn the_transpose_that_failed_once_in_full() {
+    on_gpu("the_transpose_that_failed_once_in_full", || equals_the_cpus(896, 151_936));
+}
+
+#[test]
+fn gpus_are_listed_with_their_limits() {
+    on_emulator("gpus_are_listed_with_their_limits", &[("CARD", "gfx1103,gfx1100")], || {
+        let mut count = 0;
+        let mut info = details();
+        // SAFETY: pointers to this frame.
+        unsafe {
+            assert_eq!(rf_device_count(RF_DEVICE_HIP, &mut count), RF_OK);
+            assert_eq!(rf_device_info(RF_DEVICE_HIP, 1, &mut info), RF_OK);
+        }
+        assert_eq!(count, 2);
+        assert_eq!((info.kind, array_text(&info.arch)), (RF_DEVICE_HIP, "gfx1100".into()));
+        assert_eq!(array_text(&info.name), "AMD Radeon RX 7900 XTX");
+        assert_eq!((info.max_threads_per_block, info.max_block), (1024, [1024; 3]));
+        assert_eq!(info.max_grid, [i32::MAX as u32, 65_536, 65_536]);
+        assert_eq!((info.warp_size, info.shared_bytes_per_block), (32, 65_536));
+        assert_eq!((info.integrated, info.has_kernels), (0, 1));
+        assert!(array_text(&info.runtime).ends_with("libamdhip64.so 6.3.42131"));
+        assert!(info.memory_total >= info.memory_free && info.memory_free > 1 << 30);
+        // SAFETY: pointers to this frame.
+        unsafe {
+            assert_eq!(rf_device_info(RF_DEVICE_HIP, 0, &mut info), RF_OK);
+            assert_eq!((array_text(&info.arch), info.integrated), ("gfx1103".into(), 1));
+            assert_eq!(rf_device_info(RF_DEVICE_HIP, 2, &mut info), RF_ERROR_PARAM);
+            // no GPU, no limits
+            assert_eq!(rf_device_info(RF_DEVICE_CPU, 0, &mut info), RF_OK);
+        }
+        assert_eq!((info.warp_size, info.max_grid, info.has_kernels, info.runtime[0]), (0, [0; 3], 0, 0));
+
+        // -1 takes the discrete one, an index the one it says
+        for (index, arch) in [(-1, "gfx1100"), (1, "gfx1100")] {
+            let backend =
+                create(RF_DEVICE_HIP, index).unwrap_or_else(|status| panic!("{status}: {}", last_error()));
+            // SAFETY: a live handle; pointers to this frame.
+            unsafe {
+                assert_eq!(rf_backend_info(backend, &mut info), RF_OK);
+                assert_eq!(array_text(&info.arch), arch);
+                rf_backend_release(backend);
+            }
+        }
+        assert_eq!(create(RF_DEVICE_HIP, 2), Err(RF_ERROR_NO_DEVICE));
+        assert_eq!(create(RF_DEVICE_HIP, -2), Err(RF_ERROR_PARAM));
+        assert_eq!(create(RF_DEVICE_CPU, 1), Err(RF_ERROR_PARAM));
+    });
+}
+
+#[test]
+fn a_failed_launch_is_told_field_by_field() {
+    on_emulator("a_failed_launch_is_told_field_by_field", &[], || {
+        let backend = create(RF_DEVICE_HIP, -1).unwrap();
+        Emulator::open().fail("hipModuleLaunchKernel:1:1");
+        let (rows, cols) = (40, 100);
+        assert_eq!(transpose(backend, &values(rows * cols), rows, cols), Err(RF_ERROR_GPU));
+        // SAFETY: pointers and integers; a pointer to this frame.
+        let mut info = rf_error_info { size: size_of::<rf_error_info>(), ..unsafe { zeroed() } };
+        // SAFETY: a pointer to this frame.
+        assert_eq!(unsafe { rf_last_error_info(&mut info) }, RF_OK);
+        assert_eq!((info.status, info.hip_code, info.device), (RF_ERROR_GPU, 1, 0));
+        assert_eq!(text(info.hip_name), "hipErrorInvalidValue");
+        assert_eq!(text(info.hip_call), "hipModuleLaunchKernel");
+        assert_eq!(text(info.kernel), "transpose_f32");
+        assert_eq!((info.grid, info.block), ([4, 2, 1], [32, 32, 1]));
+        assert!((4096..=65_536).contains(&info.shared_bytes), "{}", info.shared_bytes);
+        let message = text(info.message);
+        for part in
+            ["hipErrorInvalidValue (1)", "transpose_f32", "(4,2,1)", "(32,32,1)", "device 0 (gfx1100)"]
+        {
+            assert!(message.contains(part), "{part} is not in: {message}");
+        }
+        // SAFETY: released once.
+        unsafe { rf_backend_release(backend) };
+    });
+}
+
+#[test]
+fn without_a_runtime_a_clear_status_and_the_cpu() {
+    let nowhere = [("ROCMFORGE_HIP_LIBRARY", "/nonexistent/libamdhip64.so")];
+    in_process("without_a_runtime_a_clear_status_and_the_cpu", &nowhere, || {
+        let mut count = 77;
+        let mut info = details();
+        // SAFETY: pointers to this frame.
+        unsafe {
+            assert_eq!(rf_device_count(RF_DEVICE_HIP, &mut count), RF_ERROR_NO_RUNTIME);
+            assert_eq!(last_error(), "no GPU runtime: /nonexistent/libamdhip64.so: not found");
+            assert_eq!(rf_device_info(RF_DEVICE_HIP, 0, &mut info), RF_ERROR_NO_RUNTIME);
+        }
+        assert_eq!(count, 77);
+        assert_eq!(create(RF_DEVICE_HIP, -1), Err(RF_ERROR_NO_RUNTIME));
+        let cpu = create(RF_DEVICE_AUTO, -1).unwrap();
+        assert_eq!(transpose(cpu, &[1., 2., 3., 4., 5., 6.], 2, 3).unwrap(), [1., 4., 2., 5., 3., 6.]);
+        // SAFETY: released once.
+        unsafe { rf_backend_release(cpu) };
+    });
+}
+
+#[test]
+fn models_are_refused_with_the_reason() {
+    on_emulator("models_are_refused_with_the_reason", &[], || {
+        let backend = create(RF_DEVICE_HIP, -1).unwrap();
+        let path = c"tests/data/tiny/tiny.gguf";
+        let mut model = ptr::null_mut();
+        // SAFETY: a live handle; pointers to this frame.
+        unsafe {
+            let mut params: rf_model_params = zeroed();
+            assert_eq!(rf_model_params_init(&mut params, size_of::<rf_model_params>()), RF_OK);
+            assert_eq!(rf_model_load(backend, path.as_ptr(), &params, &mut model), RF_ERROR_UNSUPPORTED);
+            rf_backend_release(backend);
+        }
+        assert!(model.is_null() && last_error().contains("supported: CPU"), "{}", last_error());
+    });
+}
