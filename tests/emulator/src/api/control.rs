@@ -3,8 +3,7 @@
 use std::ffi::{c_char, c_int};
 use std::panic::catch_unwind;
 
-use super::device::text;
-use super::{lock, with_runtime};
+use super::{lock, text, with_runtime};
 use crate::code;
 use crate::config::{Config, Order};
 use crate::runtime::Runtime;

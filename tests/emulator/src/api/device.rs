@@ -1,6 +1,6 @@
 //! Versions, devices, attributes, errors.
 
-use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::ffi::{c_char, c_int, c_uint};
 
 use super::{DEVICE, LAST_ERROR, call, current, hip, put};
 use crate::card::{self, Card};
@@ -191,18 +191,3 @@ fn attribute_of(card: &Card, attribute: c_int) -> Result<c_int> {
         _ => return Err(code::INVALID_VALUE),
     })
 }
-
-/// For `const c_void` parameters that hold a name.
-///
-/// # Safety
-/// `name` is null or a C string.
-pub(super) unsafe fn text<'a>(name: *const c_char) -> Result<&'a str> {
-    if name.is_null() {
-        return Err(code::INVALID_VALUE);
-    }
-    // SAFETY: the caller's.
-    unsafe { CStr::from_ptr(name) }.to_str().map_err(|_| code::INVALID_VALUE)
-}
-
-// What a handle of the API is to a caller: an address; here, a number.
-pub(super) type Handle = *mut c_void;

@@ -2,12 +2,15 @@
 
 use std::ffi::{c_char, c_int, c_ulonglong, c_void};
 
-use super::device::Handle;
-use super::stream::{CAPTURE_ACTIVE, CAPTURE_INVALID, CAPTURE_NONE};
-use super::{current, hip, put};
+use super::{Handle, current, hip, put};
 use crate::code;
 use crate::runtime::{Result, Runtime};
 use crate::stream::{Capture, Graph, Mode};
+
+/// hipStreamIsCapturing's answers.
+const CAPTURE_NONE: c_int = 0;
+const CAPTURE_ACTIVE: c_int = 1;
+const CAPTURE_INVALID: c_int = 2;
 
 hip! {
     fn hipStreamBeginCapture(runtime, stream: Handle, mode: c_int) {

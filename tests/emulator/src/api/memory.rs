@@ -3,8 +3,7 @@
 use std::ffi::{c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::device::Handle;
-use super::{current, hip, put};
+use super::{Handle, current, hip, put};
 use crate::code;
 use crate::memory::{Kind, PAGE};
 use crate::runtime::{Result, Runtime};

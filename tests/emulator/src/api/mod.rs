@@ -21,13 +21,16 @@ pub use properties::*;
 pub use stream::*;
 
 use std::cell::Cell;
-use std::ffi::c_int;
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::code::{self, Code};
 use crate::config::Config;
 use crate::runtime::{Result, Runtime};
+
+/// Of a stream, an event, a module...: a number that only looks like an address.
+type Handle = *mut c_void;
 
 /// None before the first call.
 static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
@@ -96,6 +99,16 @@ unsafe fn put<T>(to: *mut T, value: T) -> Result<()> {
     // SAFETY: the caller's.
     unsafe { to.write(value) };
     Ok(())
+}
+
+/// # Safety
+/// `text` is null or a C string.
+unsafe fn text<'a>(text: *const c_char) -> Result<&'a str> {
+    if text.is_null() {
+        return Err(code::INVALID_VALUE);
+    }
+    // SAFETY: the caller's.
+    unsafe { CStr::from_ptr(text) }.to_str().map_err(|_| code::INVALID_VALUE)
 }
 
 /// Defines exported functions. The body sees the runtime; its Err is what the function returns.

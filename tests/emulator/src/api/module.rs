@@ -4,8 +4,7 @@ use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
 use std::sync::Arc;
 
-use super::device::{Handle, text};
-use super::{current, hip, put};
+use super::{Handle, current, hip, put, text};
 use crate::card;
 use crate::code;
 use crate::code_object::{CodeObject, Malformed, runs};

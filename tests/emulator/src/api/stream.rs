@@ -1,9 +1,8 @@
 //! Streams and events.
 
-use std::ffi::{c_int, c_uint};
+use std::ffi::c_uint;
 
-use super::device::Handle;
-use super::{current, hip, put};
+use super::{Handle, current, hip, put};
 use crate::code;
 use crate::runtime::{Result, Runtime};
 use crate::stream::{Event, Stream};
@@ -126,8 +125,3 @@ unsafe fn create_event(runtime: &mut Runtime, event: *mut Handle, flags: c_uint)
     // SAFETY: the caller's.
     unsafe { put(event, handle as Handle) }
 }
-
-/// hipStreamIsCapturing's answers.
-pub(super) const CAPTURE_NONE: c_int = 0;
-pub(super) const CAPTURE_ACTIVE: c_int = 1;
-pub(super) const CAPTURE_INVALID: c_int = 2;
