@@ -10,6 +10,7 @@ use std::process::Command;
 
 use cli_common::{Scratch, command, stderr, stdout};
 use proptest::prelude::*;
+use rocmforge::Error;
 use rocmforge::device::hip::code_object::{self, CodeObject, occupancy, targets};
 use rocmforge::device::hip::kernels::SIGNATURES;
 use targets::{Built, PTX_TARGETS, TARGETS, Target};
@@ -53,6 +54,30 @@ fn carried() -> Vec<CodeObject> {
 
 fn amd_objects() -> Vec<(&'static Target, CodeObject)> {
     carried().into_iter().filter_map(|o| Some((targets::find(&o.arch)?, o))).collect()
+}
+
+#[test]
+fn a_gpu_gets_its_own_object_else_its_generic_one() {
+    carried();
+    for (name, arch) in [
+        ("gfx1100", "gfx1100"),
+        ("gfx90a:sramecc+:xnack-", "gfx90a"),
+        ("gfx1036", "gfx10-3-generic"),
+        ("gfx1012", "gfx10-1-generic"),
+        ("gfx90c:xnack+", "gfx9-generic"),
+        ("gfx1152", "gfx11-generic"),
+        ("sm_75", "sm_75"),
+        ("sm_86", "sm_80"),
+        ("sm_120", "sm_90"),
+    ] {
+        assert_eq!(code_object::for_arch(3, name).unwrap().arch, arch, "{name}");
+    }
+    for name in ["gfx803", "gfx9999", "sm_70", "", "gfx1100x"] {
+        let error = code_object::for_arch(3, name).unwrap_err();
+        let Error::NoKernels { device: 3, arch, carried } = &error else { panic!("{error}") };
+        assert_eq!(arch, name);
+        assert!(carried.contains("gfx1100, ") && carried.contains("sm_80"), "{carried}");
+    }
 }
 
 #[test]

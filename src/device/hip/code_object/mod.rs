@@ -172,31 +172,3 @@ impl CodeObject {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_gpu_gets_its_own_object_else_its_generic_one() {
-        for (name, arch) in [
-            ("gfx1100", "gfx1100"),
-            ("gfx90a:sramecc+:xnack-", "gfx90a"),
-            ("gfx1036", "gfx10-3-generic"),
-            ("gfx1012", "gfx10-1-generic"),
-            ("gfx90c:xnack+", "gfx9-generic"),
-            ("gfx1152", "gfx11-generic"),
-            ("sm_75", "sm_75"),
-            ("sm_86", "sm_80"),
-            ("sm_120", "sm_90"),
-        ] {
-            assert_eq!(find(3, name, None).unwrap().arch, arch, "{name}");
-        }
-        for name in ["gfx803", "gfx9999", "sm_70", "", "gfx1100x"] {
-            let error = find(3, name, None).unwrap_err();
-            let Error::NoKernels { device: 3, arch, carried } = &error else { panic!("{error}") };
-            assert_eq!(arch, name);
-            assert!(carried.contains("gfx1100, ") && carried.contains("sm_80"), "{carried}");
-        }
-    }
-}
