@@ -3,7 +3,7 @@
 
 namespace split_planes {
 
-// The largest unit that every field of the block starts and ends at.
+// A word of BYTES bytes.
 template <u32 BYTES>
 struct Unit;
 template <>
