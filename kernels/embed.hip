@@ -145,7 +145,7 @@ DEVICE void embed(const Planes &w, const u32 *tokens, float *dst, u32 rows, u32 
 }
 
 #define EMBED(name, Type)                                                                                             \
-    KERNEL(256, 8) void embed_##name(Planes w, const u32 *tokens, float *dst, u32 rows, u32 cols) {                      \
+    KERNEL(256, 8) void embed_##name(Planes w, const u32 *tokens, float *dst, u32 rows, u32 cols) {                   \
         embed<Type>(w, tokens, dst, rows, cols);                                                                      \
     }
 

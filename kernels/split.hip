@@ -102,7 +102,7 @@ DEVICE void rearrange_q6_k(const u8 *src, const Planes &planes, u64 n_blocks) {
 }
 
 #define SPLIT(name, Block)                                                                                            \
-    KERNEL(256, 8) void split_##name(const void *src, Planes planes, u64 n_blocks) {                                     \
+    KERNEL(256, 8) void split_##name(const void *src, Planes planes, u64 n_blocks) {                                  \
         split<blocks::Block>(src, planes, n_blocks);                                                                  \
     }
 
