@@ -240,7 +240,7 @@ class Maker:
             if size > 64:
                 raise Unsupported("a destination of more than 64 bits")
             before.update(column_state("v", 8, f"{kind}.{place}", size))
-        result, mask_out, exec_out = [], 0, 0
+        result, mask_out = [], 0
         for row in range(ROWS):
             if not EXEC >> row & 1:
                 result.append(old[row] if old else 0)

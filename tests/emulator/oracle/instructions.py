@@ -24,6 +24,9 @@ CORRECTIONS = [
     (r"V_PK_MOV_B32", (".u32[OPSEL", "[OPSEL")),
     # the product with 2 pi would be rounded; the hardware takes the fraction of a turn as it is
     (r"V_(SIN|COS)_F(16|32)", lambda m: "D0.f{1} = {0}_turns(S0.f{1})".format(m[1].lower(), m[2])),
+    # one factor cannot undo both of V_DIV_SCALE's: later manuals choose it by the addend's exponent
+    (r"V_DIV_FMAS_F32", ("2.0F ** 32 *", "(exponent(S2.f32) > 127 ? 2.0F ** 64 : 2.0F ** -64) *")),
+    (r"V_DIV_FMAS_F64", ("2.0 ** 64 *", "(exponent(S2.f64) > 1023 ? 2.0 ** 128 : 2.0 ** -128) *")),
     # S2 is the destination
     (r"V_FMAC_DX9_ZERO_F32", ("S2.f32", "D0.f32")),
 ]
@@ -51,7 +54,11 @@ class Manual:
         members = importlib.import_module(base + ".operands").OPERANDS
         short = {op.name for op in members}
         # some tables write _E64 where there is no other encoding
-        plain = lambda op: op.name if op.name.removesuffix("_E64") + "_E32" in short else op.name.removesuffix("_E64")  # noqa: E731
+
+        def plain(op):
+            bare = op.name.removesuffix("_E64")
+            return op.name if bare + "_E32" in short else bare
+
         texts = importlib.import_module(base + ".str_pcode").PCODE
         for op, text in texts.items():
             self.text.setdefault(str(op).split(".")[0], {})[plain(op)] = text
@@ -128,7 +135,7 @@ COLUMNS = [
     (r"V_FREXP_\w+_F32", 0, "f32.finite"), (r"V_FREXP_\w+_F64", 0, "f64.finite"), (r"V_FREXP_\w+_F16", 0, "f16.finite"),
     (r"V_FRACT_F32", 0, "f32.turns"), (r"V_FRACT_F16", 0, "f16.turns"), (r"V_FRACT_F64", 0, "f64.integral"),
     (r"V_CVT_PK_U8_F32|V_CVT_PKACCUM", 0, "f32.byte"), (r"V_CVT_PK_U8_F32|V_CVT_PKACCUM", 1, "shift"),
-    (r"[VS]_CVT_(PK_)?RTZ_F16_F32|[VS]_CVT_PK_RTZ_F16_F32|V_CVT_PKRTZ_F16_F32|[VS]_CVT_F16_F32|V_CVT_PK_F16_F32", None, "f32.halves"),
+    (r"[VS]_CVT_(PK_RTZ_|PKRTZ_|PK_)?F16_F32", None, "f32.halves"),
     (r"V_CVT_F32_F64", 0, "f64.singles"),
     (r"V_CVT_(PK_)?NORM_\w\d+_F32", None, "f32.unit"), (r"V_CVT_(PK_)?NORM_\w\d+_F16", None, "f16.unit"),
     (r"V_CVT_PKNORM_\w\d+_F32", None, "f32.unit"), (r"V_CVT_PKNORM_\w\d+_F16", None, "f16.unit"),
@@ -138,7 +145,7 @@ COLUMNS = [
     (r"V_DOT2(ACC|C)?_F(32|16)_F16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_F(32|16)_F16", None, "pf16.small"),
     (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", 2, "f32.small"), (r"V_DOT2(ACC|C)?_(F32|BF16)_BF16", None, "pbf16.small"),
     (r"V_(MAD|MAC|MADMK|MADAK)_F32", None, "f32.normal"),  # these flush denormals
-    (r"V_DIV_FIXUP_F(32|64|16)", None, "f{0}.normal"), (r"V_DIV_SCALE_F(32|64)", None, "f{0}.finite"),
+    (r"V_DIV_FIXUP_F(32|64|16)", None, "f{0}.normal"), (r"V_DIV_(SCALE|FMAS)_F(32|64)", None, "f{1}.finite"),
 ]
 
 FORMAT_COLUMN = {

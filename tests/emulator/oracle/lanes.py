@@ -213,7 +213,8 @@ class Lanes:
         """v_mbcnt_*: ones below the lane."""
         cases = []
         for name in ("V_MBCNT_LO_U32_B32", "V_MBCNT_HI_U32_B32"):
-            for text, rows in (("v0", column("wide.0", self.lanes)), ("-1", [0xFFFFFFFF] * self.lanes), ("s4", [0xF0F0A5C3] * 64)):
+            sources = {"v0": column("wide.0", self.lanes), "-1": [0xFFFFFFFF] * 64, "s4": [0xF0F0A5C3] * 64}
+            for text, rows in sources.items():
                 for third, more in (("v2", column("wide.1", self.lanes)), ("0", [0] * self.lanes)):
                     old = column("wide.2", self.lanes)
                     execs = mask_of(PARTIAL, self.lanes)
@@ -223,7 +224,8 @@ class Lanes:
                     before.update({"v0": "wide.0"} if text == "v0" else {"s4": "=f0f0a5c3"} if text == "s4" else {})
                     before.update({"v2": "wide.1"} if third == "v2" else {})
                     for mnemonic in (name.lower(), name.lower() + "_e64"):
-                        cases.append(self.case(f"{mnemonic} v8, {text}, {third}", before, {"v8": ["b32", words(result)]}, PARTIAL))
+                        after = {"v8": ["b32", words(result)]}
+                        cases.append(self.case(f"{mnemonic} v8, {text}, {third}", before, after, PARTIAL))
         return cases
 
     def all(self):

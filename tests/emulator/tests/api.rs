@@ -379,7 +379,7 @@ fn what_must_not_be_called_spoils_a_capture() {
     let (device, s) = (emulator.malloc(4), stream());
     let mut address = 0;
     let capture = |mode, spoil: &mut dyn FnMut() -> i32, want: i32, end: i32| {
-        let mut graph = 1 as *mut c_void;
+        let mut graph = std::ptr::dangling_mut::<c_void>();
         // SAFETY: living handles.
         unsafe {
             assert_eq!(hipStreamBeginCapture(s, mode), 0);
