@@ -1,11 +1,15 @@
 //! What the lane-by-lane instructions share: sources fetched 32 lanes at a time, results written under EXEC.
 
+use std::mem::MaybeUninit;
+
 use crate::isa::{Inst, Operand};
 use crate::stop::LaneFault;
 use crate::wave::{SGPRS, VCC, Wave};
 
 /// 32 lanes of a register: half a wave64.
 pub type Lanes = [u32; 32];
+/// Where the lanes of a scalar operand, or of a modified one, are put.
+pub type Room = MaybeUninit<Lanes>;
 pub type Done = Result<(), LaneFault>;
 
 /// `1 << lane`.
@@ -59,12 +63,24 @@ impl Wave {
         }
     }
 
+    /// The same without a copy: a register's own lanes, or `room` filled with the scalar.
+    #[inline(always)]
+    pub fn lanes<'a>(&'a self, operand: Operand, half: usize, room: &'a mut Room) -> &'a Lanes {
+        match operand {
+            Operand::Vgpr(n) => &self.vgpr[n as usize].as_chunks::<32>().0[half],
+            other => room.write([self.scalar32(other); 32]),
+        }
+    }
+
     /// 32 lanes of an f16 source: the low half of each word, or the high one of a register.
     pub fn lanes16(&self, operand: Operand, half: usize, high: bool) -> Lanes {
         match operand {
             Operand::Vgpr(n) => {
                 let shift = 16 * high as u32;
-                self.vgpr[n as usize].as_chunks::<32>().0[half].map(|v| v >> shift & 0xffff)
+                {
+                    let lanes = &self.vgpr[n as usize].as_chunks::<32>().0[half];
+                    by_lane(|l| lanes[l] >> shift & 0xffff)
+                }
             }
             Operand::Sgpr(_) => [self.scalar32(operand) >> (16 * high as u32) & 0xffff; 32],
             other => [other.bits16(); 32],
@@ -77,7 +93,7 @@ impl Wave {
             Operand::Vgpr(n) => {
                 let low = &self.vgpr[n as usize].as_chunks::<32>().0[half];
                 let high = &self.vgpr[n as usize + 1].as_chunks::<32>().0[half];
-                std::array::from_fn(|l| low[l] as u64 | (high[l] as u64) << 32)
+                by_lane(|l| low[l] as u64 | (high[l] as u64) << 32)
             }
             other => [self.scalar64(other, signed); 32],
         }
@@ -108,15 +124,15 @@ impl Wave {
 
     pub fn put64(&mut self, operand: Operand, half: usize, active: u32, values: &[u64; 32]) {
         let Operand::Vgpr(n) = operand else { return };
-        self.put32(operand, half, active, &values.map(|v| v as u32));
-        self.put32(Operand::Vgpr(n + 1), half, active, &values.map(|v| (v >> 32) as u32));
+        self.put32(operand, half, active, &by_lane(|l| values[l] as u32));
+        self.put32(Operand::Vgpr(n + 1), half, active, &by_lane(|l| (values[l] >> 32) as u32));
     }
 
     /// Writes 16 bits of each active lane: the high half, or the low one; the other one is kept or zeroed.
     pub fn put16(&mut self, inst: &Inst, half: usize, active: u32, values: &Lanes) {
         let operand = inst.dst[0];
         let old = self.lanes32(operand, half);
-        let new = std::array::from_fn(|l| {
+        let new = by_lane(|l| {
             let value = values[l] & 0xffff;
             if inst.mods.op_sel & 8 != 0 {
                 old[l] & 0xffff | value << 16
@@ -163,24 +179,76 @@ impl Wave {
 
 /// Active lanes of each half that has any.
 #[inline(always)]
-pub fn halves(exec: u64) -> impl Iterator<Item = (usize, u32)> {
-    [(0, exec as u32), (1, (exec >> 32) as u32)].into_iter().filter(|&(_, active)| active != 0)
+pub fn halves(exec: u64) -> Halves {
+    Halves { half: 0, rest: exec }
+}
+
+pub struct Halves {
+    half: usize,
+    /// Active lanes from this half on.
+    rest: u64,
+}
+
+impl Iterator for Halves {
+    type Item = (usize, u32);
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<(usize, u32)> {
+        if self.rest as u32 == 0 {
+            if self.rest == 0 {
+                return None;
+            }
+            self.half += 1;
+            self.rest >>= 32;
+        }
+        let item = (self.half, self.rest as u32);
+        self.half += 1;
+        self.rest >>= 32;
+        Some(item)
+    }
+}
+
+/// `f` of each of 32 lanes. (The standard library's from_fn and map are not reliably compiled to vector code.)
+#[inline(always)]
+pub fn by_lane<T: Copy + Default>(f: impl Fn(usize) -> T) -> [T; 32] {
+    let mut out = [T::default(); 32];
+    for (lane, out) in out.iter_mut().enumerate() {
+        *out = f(lane);
+    }
+    out
+}
+
+#[inline(always)]
+pub fn map_lanes<A: Copy, B: Copy + Default>(a: [A; 32], f: impl Fn(A) -> B) -> [B; 32] {
+    by_lane(|lane| f(a[lane]))
+}
+
+/// All ones in each lane whose bit is set.
+#[inline(always)]
+pub fn lane_masks(bits: u32) -> Lanes {
+    by_lane(|lane| if bits & BIT[lane] != 0 { u32::MAX } else { 0 })
 }
 
 /// One bit per lane for which `f` holds.
 #[inline(always)]
 pub fn lane_bits(f: impl Fn(usize) -> bool) -> u32 {
-    BIT.iter().enumerate().fold(0, |bits, (lane, bit)| bits | if f(lane) { *bit } else { 0 })
+    let mut bits = 0;
+    for (lane, bit) in BIT.iter().enumerate() {
+        bits |= if f(lane) { *bit } else { 0 };
+    }
+    bits
 }
 
 /// 32-bit integers: `f` of each lane's sources.
 #[inline(always)]
 pub fn int1(inst: &Inst, wave: &mut Wave, f: impl Fn(u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 1];
     let exec = wave.exec();
     wave.need(inst.src[0], 1, exec)?;
     for (half, active) in halves(exec) {
-        let a = wave.lanes32(inst.src[0], half);
-        wave.put32(inst.dst[0], half, active, &a.map(&f));
+        let a = wave.lanes(inst.src[0], half, &mut room[0]);
+        let values = by_lane(|l| f(a[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.wrote(inst.dst[0], 1, exec);
     Ok(())
@@ -188,12 +256,16 @@ pub fn int1(inst: &Inst, wave: &mut Wave, f: impl Fn(u32) -> u32) -> Done {
 
 #[inline(always)]
 pub fn int2(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 2];
     let exec = wave.exec();
     wave.need(inst.src[0], 1, exec)?;
     wave.need(inst.src[1], 1, exec)?;
     for (half, active) in halves(exec) {
-        let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
-        wave.put32(inst.dst[0], half, active, &std::array::from_fn(|l| f(a[l], b[l])));
+        let [x, y] = &mut room;
+        let a = wave.lanes(inst.src[0], half, x);
+        let b = wave.lanes(inst.src[1], half, y);
+        let values = by_lane(|l| f(a[l], b[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.wrote(inst.dst[0], 1, exec);
     Ok(())
@@ -201,13 +273,18 @@ pub fn int2(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32) -> u32) -> Done {
 
 #[inline(always)]
 pub fn int3(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32, u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 3];
     let exec = wave.exec();
     for k in 0..3 {
         wave.need(inst.src[k], 1, exec)?;
     }
     for (half, active) in halves(exec) {
-        let [a, b, c] = [0, 1, 2].map(|k| wave.lanes32(inst.src[k], half));
-        wave.put32(inst.dst[0], half, active, &std::array::from_fn(|l| f(a[l], b[l], c[l])));
+        let [x, y, z] = &mut room;
+        let a = wave.lanes(inst.src[0], half, x);
+        let b = wave.lanes(inst.src[1], half, y);
+        let c = wave.lanes(inst.src[2], half, z);
+        let values = by_lane(|l| f(a[l], b[l], c[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.wrote(inst.dst[0], 1, exec);
     Ok(())
@@ -216,11 +293,13 @@ pub fn int3(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32, u32) -> u32) -> D
 /// Moves, shuffles and bitwise operations: 32 bits from 32 bits, unwritten where a source is unwritten.
 #[inline(always)]
 pub fn bits1(inst: &Inst, wave: &mut Wave, f: impl Fn(u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 1];
     let exec = wave.exec();
     let written = wave.written(inst.src[0], 1);
     for (half, active) in halves(exec) {
-        let a = wave.lanes32(inst.src[0], half);
-        wave.put32(inst.dst[0], half, active, &a.map(&f));
+        let a = wave.lanes(inst.src[0], half, &mut room[0]);
+        let values = by_lane(|l| f(a[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.set_written(inst.dst[0], 1, exec, written);
     Ok(())
@@ -228,11 +307,15 @@ pub fn bits1(inst: &Inst, wave: &mut Wave, f: impl Fn(u32) -> u32) -> Done {
 
 #[inline(always)]
 pub fn bits2(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 2];
     let exec = wave.exec();
     let written = wave.written(inst.src[0], 1) & wave.written(inst.src[1], 1);
     for (half, active) in halves(exec) {
-        let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
-        wave.put32(inst.dst[0], half, active, &std::array::from_fn(|l| f(a[l], b[l])));
+        let [x, y] = &mut room;
+        let a = wave.lanes(inst.src[0], half, x);
+        let b = wave.lanes(inst.src[1], half, y);
+        let values = by_lane(|l| f(a[l], b[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.set_written(inst.dst[0], 1, exec, written);
     Ok(())
@@ -240,11 +323,16 @@ pub fn bits2(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32) -> u32) -> Done 
 
 #[inline(always)]
 pub fn bits3(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u32, u32) -> u32) -> Done {
+    let mut room = [Room::uninit(); 3];
     let exec = wave.exec();
-    let written = (0..3).fold(u64::MAX, |all, k| all & wave.written(inst.src[k], 1));
+    let written = wave.written(inst.src[0], 1) & wave.written(inst.src[1], 1) & wave.written(inst.src[2], 1);
     for (half, active) in halves(exec) {
-        let [a, b, c] = [0, 1, 2].map(|k| wave.lanes32(inst.src[k], half));
-        wave.put32(inst.dst[0], half, active, &std::array::from_fn(|l| f(a[l], b[l], c[l])));
+        let [x, y, z] = &mut room;
+        let a = wave.lanes(inst.src[0], half, x);
+        let b = wave.lanes(inst.src[1], half, y);
+        let c = wave.lanes(inst.src[2], half, z);
+        let values = by_lane(|l| f(a[l], b[l], c[l]));
+        wave.put32(inst.dst[0], half, active, &values);
     }
     wave.set_written(inst.dst[0], 1, exec, written);
     Ok(())

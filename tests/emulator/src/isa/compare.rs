@@ -3,8 +3,8 @@
 #![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)]
 
 use crate::counters::Class::Vector;
-use crate::isa::alu::{Done, halves, lane_bits};
-use crate::isa::float_alu::{f16s, f32s, f64s};
+use crate::isa::alu::{Done, Room, halves, lane_bits, map_lanes};
+use crate::isa::float_alu::{f16s, f32_bits, f32s, f64s};
 use crate::isa::floats::{class16, class32, class64};
 use crate::isa::{Inst, Operand, Table};
 use crate::stop::LaneFault;
@@ -92,15 +92,15 @@ pub fn table(t: &mut Table) {
     }
     pair!(t, "class_f32", |i, w| {
         w.need(i.src[0], 1, w.exec())?;
-        classes(i, w, |half| f32s(i, w, 0, half).map(class32))
+        classes(i, w, |half| map_lanes(f32s(i, w, 0, half), class32))
     });
     pair!(t, "class_f16", |i, w| {
         w.need(i.src[0], 1, w.exec())?;
-        classes(i, w, |half| f16s(i, w, 0, half).map(class16))
+        classes(i, w, |half| map_lanes(f16s(i, w, 0, half), class16))
     });
     pair!(t, "class_f64", |i, w| {
         w.need(i.src[0], 2, w.exec())?;
-        classes(i, w, |half| f64s(i, w, 0, half).map(class64))
+        classes(i, w, |half| map_lanes(f64s(i, w, 0, half), class64))
     });
 }
 
@@ -111,11 +111,43 @@ fn put(inst: &Inst, wave: &mut Wave, mask: u64) -> Done {
     Ok(())
 }
 
-/// The mask of active lanes for which `f` holds, from the sources that `load` gives for each half.
+/// The mask of active lanes for which `f` holds.
+#[inline(always)]
+fn compare32(inst: &Inst, wave: &Wave, f: impl Fn(u32, u32) -> bool) -> Mask {
+    let exec = wave.exec();
+    let [mut x, mut y] = [Room::uninit(); 2];
+    wave.need(inst.src[0], 1, exec)?;
+    wave.need(inst.src[1], 1, exec)?;
+    let mut mask = 0;
+    for (half, active) in halves(exec) {
+        let a = wave.lanes(inst.src[0], half, &mut x);
+        let b = wave.lanes(inst.src[1], half, &mut y);
+        mask |= ((lane_bits(|l| f(a[l], b[l])) & active) as u64) << (32 * half);
+    }
+    Ok(mask)
+}
+
+#[inline(always)]
+fn float32(inst: &Inst, wave: &Wave, f: impl Fn(f32, f32) -> bool) -> Mask {
+    let exec = wave.exec();
+    let [mut x, mut y] = [Room::uninit(); 2];
+    wave.need(inst.src[0], 1, exec)?;
+    wave.need(inst.src[1], 1, exec)?;
+    let mut mask = 0;
+    for (half, active) in halves(exec) {
+        let a = f32_bits(inst, wave, 0, half, &mut x);
+        let b = f32_bits(inst, wave, 1, half, &mut y);
+        let bits = lane_bits(|l| f(f32::from_bits(a[l]), f32::from_bits(b[l])));
+        mask |= ((bits & active) as u64) << (32 * half);
+    }
+    Ok(mask)
+}
+
+/// The same for the other types, from the sources that `load` gives for each half.
 macro_rules! compare {
-    ($name:ident($($argument:ident: $kind:ty),*), $type:ty, $f:ty, $inline:ident, $words:literal, |$i:ident, $w:ident, $k:ident, $half:ident| $load:expr) => {
-        #[inline($inline)]
-        fn $name($i: &Inst, $w: &Wave, $($argument: $kind,)* f: $f) -> Mask {
+    ($name:ident($($argument:ident: $kind:ty),*), $type:ty, $words:literal, |$i:ident, $w:ident, $k:ident, $half:ident| $load:expr) => {
+        #[inline(never)]
+        fn $name($i: &Inst, $w: &Wave, $($argument: $kind,)* f: fn($type, $type) -> bool) -> Mask {
             let exec = $w.exec();
             $w.need($i.src[0], $words, exec)?;
             $w.need($i.src[1], $words, exec)?;
@@ -130,18 +162,10 @@ macro_rules! compare {
         }
     };
 }
-compare!(compare32(), u32, impl Fn(u32, u32) -> bool, always, 1, |i, w, k, half| w.lanes32(i.src[k], half));
-compare!(compare16(), u32, fn(u32, u32) -> bool, never, 1, |i, w, k, half| w.lanes16(
-    i.src[k],
-    half,
-    i.mods.op_sel >> k & 1 != 0
-));
-compare!(compare64(signed: bool), u64, fn(u64, u64) -> bool, never, 2, |i, w, k, half| w.lanes64(i.src[k], half, signed));
-compare!(float32(), f32, impl Fn(f32, f32) -> bool, always, 1, |i, w, k, half| f32s(i, w, k, half));
-compare!(float16(), half::f16, fn(half::f16, half::f16) -> bool, never, 1, |i, w, k, half| f16s(
-    i, w, k, half
-));
-compare!(float64(), f64, fn(f64, f64) -> bool, never, 2, |i, w, k, half| f64s(i, w, k, half));
+compare!(compare16(), u32, 1, |i, w, k, half| w.lanes16(i.src[k], half, i.mods.op_sel >> k & 1 != 0));
+compare!(compare64(signed: bool), u64, 2, |i, w, k, half| w.lanes64(i.src[k], half, signed));
+compare!(float16(), half::f16, 1, |i, w, k, half| f16s(i, w, k, half));
+compare!(float64(), f64, 2, |i, w, k, half| f64s(i, w, k, half));
 
 /// Lanes whose class (one bit) is among those the second source asks for.
 #[inline(always)]

@@ -5,7 +5,7 @@ use half::f16;
 use crate::counters::Class::Vector;
 use crate::isa::Inst;
 use crate::isa::Table;
-use crate::isa::alu::{Lanes, halves};
+use crate::isa::alu::{Lanes, by_lane, halves, map_lanes};
 use crate::isa::float_alu::{f16s, f32s, f64s, put_f16s, put_f32s, put_f64s};
 use crate::isa::floats::{f16_toward_zero, frexp32, frexp64, to_bf16, to_snorm16, to_unorm16};
 use crate::wave::Wave;
@@ -35,7 +35,7 @@ pub fn table(t: &mut Table) {
                 w.need(i.src[0], $from, exec)?;
                 for (half, active) in halves(exec) {
                     let a = $load(i, w, 0, half);
-                    $store(i, w, half, active, a.map($f));
+                    $store(i, w, half, active, map_lanes(a, $f));
                 }
                 w.wrote(i.dst[0], $to, exec);
                 Ok(())
@@ -88,8 +88,9 @@ pub fn table(t: &mut Table) {
                 w.need(i.src[0], 1, exec)?;
                 w.need(i.src[1], 1, exec)?;
                 for (half, active) in halves(exec) {
-                    let (a, b) = ($load(i, w, 0, half).map($f), $load(i, w, 1, half).map($f));
-                    put_ints(i, w, half, active, std::array::from_fn(|l| a[l] | b[l] << 16));
+                    let a = map_lanes($load(i, w, 0, half), $f);
+                    let b = map_lanes($load(i, w, 1, half), $f);
+                    put_ints(i, w, half, active, by_lane(|l| a[l] | b[l] << 16));
                 }
                 w.wrote(i.dst[0], 1, exec);
                 Ok(())
@@ -124,7 +125,7 @@ pub fn table(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f32s(i, w, 0, half);
             let (b, c) = (ints(i, w, 1, half), ints(i, w, 2, half));
-            put_ints(i, w, half, active, std::array::from_fn(|l| with_byte(c[l], b[l], a[l])));
+            put_ints(i, w, half, active, by_lane(|l| with_byte(c[l], b[l], a[l])));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())
@@ -139,7 +140,7 @@ pub fn table(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f32s(i, w, 0, half);
             let (b, old) = (ints(i, w, 1, half), w.lanes32(i.dst[0], half));
-            put_ints(i, w, half, active, std::array::from_fn(|l| with_byte(old[l], b[l], a[l])));
+            put_ints(i, w, half, active, by_lane(|l| with_byte(old[l], b[l], a[l])));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())

@@ -5,7 +5,7 @@
 use half::f16;
 
 use crate::counters::Class::{Scalar, Vector};
-use crate::isa::alu::{Done, halves};
+use crate::isa::alu::{Done, by_lane, halves};
 use crate::isa::float_alu::{
     Addend, f16_1, f16_2, f16_3, f16_onto, f16s, f32_1, f32_2, f32_by, f32_by3, f32_onto, f32s, f64_1, f64_2,
     f64_3, f64_onto, f64s, fma32, put_f16s, put_f32s, put_f64s, quieted,
@@ -67,7 +67,7 @@ fn single(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f32s(i, w, 0, half);
             let b = w.lanes32(i.src[1], half);
-            put_f32s(i, w, half, active, std::array::from_fn(|l| ldexp32(a[l], b[l] as i32)));
+            put_f32s(i, w, half, active, by_lane(|l| ldexp32(a[l], b[l] as i32)));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())
@@ -118,7 +118,7 @@ fn half_precision(t: &mut Table) {
             let a = f16s(i, w, 0, half);
             let b = w.lanes16(i.src[1], half, i.mods.op_sel & 2 != 0);
             let scaled = |l: usize| f16::from_f64(ldexp64(a[l].to_f64(), b[l] as i16 as i32));
-            put_f16s(i, w, half, active, std::array::from_fn(scaled));
+            put_f16s(i, w, half, active, by_lane(scaled));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())
@@ -150,7 +150,7 @@ fn double(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f64s(i, w, 0, half);
             let b = w.lanes32(i.src[1], half);
-            put_f64s(i, w, half, active, std::array::from_fn(|l| ldexp64(a[l], b[l] as i32)));
+            put_f64s(i, w, half, active, by_lane(|l| ldexp64(a[l], b[l] as i32)));
         }
         w.wrote(i.dst[0], 2, exec);
         Ok(())
@@ -227,7 +227,7 @@ fn division(t: &mut Table) {
         let mut flags = 0;
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f32s(i, w, k, half));
-            let scaled: [(f32, bool); 32] = std::array::from_fn(|l| div_scale32(a[l], b[l], c[l]));
+            let scaled = by_lane(|l| div_scale32(a[l], b[l], c[l]));
             flags |= mask(scaled.map(|s| s.1)) << (32 * half);
             put_f32s(i, w, half, active, scaled.map(|s| s.0));
         }
@@ -242,7 +242,7 @@ fn division(t: &mut Table) {
         let mut flags = 0;
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f64s(i, w, k, half));
-            let scaled: [(f64, bool); 32] = std::array::from_fn(|l| div_scale64(a[l], b[l], c[l]));
+            let scaled = by_lane(|l| div_scale64(a[l], b[l], c[l]));
             flags |= mask(scaled.map(|s| s.1)) << (32 * half);
             put_f64s(i, w, half, active, scaled.map(|s| s.0));
         }
@@ -259,7 +259,7 @@ fn division(t: &mut Table) {
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f32s(i, w, k, half));
             let scale = |l: usize| div_fmas32(a[l], b[l], c[l], vcc >> (32 * half + l) & 1 != 0);
-            put_f32s(i, w, half, active, std::array::from_fn(scale));
+            put_f32s(i, w, half, active, by_lane(scale));
         }
         w.wrote(i.dst[0], 1, exec);
         Ok(())
@@ -274,7 +274,7 @@ fn division(t: &mut Table) {
         for (half, active) in halves(exec) {
             let [a, b, c] = [0, 1, 2].map(|k| f64s(i, w, k, half));
             let scale = |l: usize| div_fmas64(a[l], b[l], c[l], vcc >> (32 * half + l) & 1 != 0);
-            put_f64s(i, w, half, active, std::array::from_fn(scale));
+            put_f64s(i, w, half, active, by_lane(scale));
         }
         w.wrote(i.dst[0], 2, exec);
         Ok(())

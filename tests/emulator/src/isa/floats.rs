@@ -319,8 +319,9 @@ pub fn div_scale64(s0: f64, s1: f64, s2: f64) -> (f64, bool) {
 /// the quotient is large, down where it is small. (The manuals have a factor of 2^32 here, which no operand
 /// needs.) Rounded once.
 pub fn div_fmas32(a: f32, b: f32, c: f32, scaled: bool) -> f32 {
-    if !scaled {
-        return a.mul_add(b, c);
+    let sum = a.mul_add(b, c);
+    if !scaled || !sum.is_finite() {
+        return sum;
     }
     let power = if exponent32(c) > 127 { 64 } else { -64 };
     ldexp64(fma_to_odd(a as f64, b as f64, c as f64), power) as f32

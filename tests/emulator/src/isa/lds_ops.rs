@@ -2,7 +2,7 @@
 
 use crate::counters::Class::Lds;
 use crate::group::Group;
-use crate::isa::alu::{Done, halves};
+use crate::isa::alu::{Done, Room, halves};
 use crate::isa::memory_ops::{ATOMICS, Into, Update, lane_data, put_loaded, put_old, take_stored};
 use crate::isa::{Inst, Operand, Table};
 use crate::memory::Access;
@@ -107,8 +107,9 @@ fn addresses(inst: &Inst, wave: &Wave, offset: u32) -> Result<[u64; 64], LaneFau
     let exec = wave.exec();
     wave.need(inst.src[0], 1, exec)?;
     let mut out = [0; 64];
+    let mut room = Room::uninit();
     for (half, _) in halves(exec) {
-        let base = wave.lanes32(inst.src[0], half);
+        let base = wave.lanes(inst.src[0], half, &mut room);
         for lane in 0..32 {
             out[32 * half + lane] = base[lane].wrapping_add(offset) as u64;
         }

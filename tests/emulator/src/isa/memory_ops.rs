@@ -4,7 +4,7 @@ use half::{bf16, f16};
 
 use crate::counters::Class::{Global, ScalarMemory};
 use crate::group::Group;
-use crate::isa::alu::{Done, SHARED_BASE, halves};
+use crate::isa::alu::{Done, Room, SHARED_BASE, by_lane, halves};
 use crate::isa::floats;
 use crate::isa::{Inst, Operand, Table};
 use crate::memory::Access;
@@ -214,9 +214,11 @@ fn atomics(t: &mut Table) {
 }
 
 /// Per lane: a 64-bit address, or a 32-bit offset to a scalar base; plus the constant offset.
+#[inline]
 fn addresses(inst: &Inst, wave: &Wave, base: Operand, exec: u64) -> Result<[u64; 64], LaneFault> {
     let offset = inst.mods.offset as i64;
     let mut out = [0; 64];
+    let mut room = Room::uninit();
     if let Operand::Sgpr(n) = base
         && n != crate::wave::NULL
     {
@@ -224,7 +226,7 @@ fn addresses(inst: &Inst, wave: &Wave, base: Operand, exec: u64) -> Result<[u64;
         wave.need(inst.src[0], 1, exec)?;
         let base = wave.sgpr64(n).wrapping_add_signed(offset);
         for (half, _) in halves(exec) {
-            let offsets = wave.lanes32(inst.src[0], half);
+            let offsets = wave.lanes(inst.src[0], half, &mut room);
             for lane in 0..32 {
                 out[32 * half + lane] = base.wrapping_add(offsets[lane] as u64);
             }
@@ -274,13 +276,15 @@ pub fn put_loaded(to: Operand, wave: &mut Wave, bytes: u32, into: Into) {
         let register = Operand::Vgpr(n + word as u16);
         for (half, active) in halves(exec) {
             let loaded = wave.words[word].as_chunks::<32>().0[half];
-            let values = if into == Into::Words {
-                loaded
-            } else {
+            if into == Into::Words {
+                wave.put32(register, half, active, &loaded);
+                continue;
+            }
+            let values = {
                 let old = wave.lanes32(register, half);
                 let low = |l: usize, v: u32| old[l] & 0xffff_0000 | v & 0xffff;
                 let high = |l: usize, v: u32| old[l] & 0xffff | v << 16;
-                std::array::from_fn(|l| match into {
+                by_lane(|l| match into {
                     Into::Words => loaded[l],
                     Into::SignedByte => loaded[l] as i8 as u32,
                     Into::SignedShort => loaded[l] as i16 as u32,

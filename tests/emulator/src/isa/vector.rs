@@ -2,7 +2,9 @@
 
 use crate::counters::Class::Vector;
 use crate::group::Group;
-use crate::isa::alu::{Done, bits1, bits2, bits3, halves, int1, int2, int3};
+use crate::isa::alu::{
+    Done, Room, bits1, bits2, bits3, by_lane, halves, int1, int2, int3, lane_bits, lane_masks,
+};
 use crate::isa::scalar::{first, sign_bits};
 use crate::isa::{Inst, Operand, Table};
 use crate::stop::LaneFault;
@@ -32,14 +34,17 @@ fn moves(t: &mut Table) {
     });
     t.add("v_cndmask_b32", Vector, 1, |i, w, _| {
         let exec = w.exec();
+        let [mut x, mut y] = [Room::uninit(); 2];
         let mask = condition(i, w)?;
         let written = w.written(i.src[0], 1) & !mask | w.written(i.src[1], 1) & mask;
         let neg = [0, 1].map(|k| (i.mods.neg as u32 >> k & 1) << 31);
         let keep = [0, 1].map(|k| if i.mods.abs >> k & 1 != 0 { 0x7fff_ffff } else { u32::MAX });
         for (half, active) in halves(exec) {
-            let [a, b] = [0, 1].map(|k| w.lanes32(i.src[k], half).map(|v| v & keep[k] ^ neg[k]));
-            let mask = (mask >> (32 * half)) as u32;
-            let chosen = std::array::from_fn(|l| if mask & 1 << l != 0 { b[l] } else { a[l] });
+            let a = w.lanes(i.src[0], half, &mut x);
+            let b = w.lanes(i.src[1], half, &mut y);
+            let mask = lane_masks((mask >> (32 * half)) as u32);
+            let chosen =
+                by_lane(|l| (b[l] & keep[1] ^ neg[1]) & mask[l] | (a[l] & keep[0] ^ neg[0]) & !mask[l]);
             w.put32(i.dst[0], half, active, &chosen);
         }
         w.set_written(i.dst[0], 1, exec, written);
@@ -227,7 +232,7 @@ fn wide(t: &mut Table) {
             let a = w.lanes64(i.src[0], half, false);
             let b = w.lanes32(i.src[1], half);
             let c = w.lanes64(i.src[2], half, false);
-            let sums = std::array::from_fn(|l| (a[l] << (b[l] & 7)).wrapping_add(c[l]));
+            let sums = by_lane(|l| (a[l] << (b[l] & 7)).wrapping_add(c[l]));
             w.put64(i.dst[0], half, active, &sums);
         }
         w.wrote(i.dst[0], 2, exec);
@@ -317,17 +322,15 @@ fn carry(inst: &Inst, wave: &mut Wave, takes_carry: bool, f: impl Fn(u64, u64, u
     wave.need(inst.src[0], 1, exec)?;
     wave.need(inst.src[1], 1, exec)?;
     let carry_in = if takes_carry { condition(inst, wave)? } else { 0 };
+    let [mut x, mut y] = [Room::uninit(); 2];
     let mut carries = 0u64;
     for (half, active) in halves(exec) {
-        let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
-        let carry_in = (carry_in >> (32 * half)) as u32;
-        let mut sums = [0; 32];
-        let mut out = 0u32;
-        for lane in 0..32 {
-            let sum = f(a[lane] as u64, b[lane] as u64, (carry_in >> lane & 1) as u64);
-            sums[lane] = sum as u32;
-            out |= ((sum >> 32) as u32 & 1) << lane;
-        }
+        let a = wave.lanes(inst.src[0], half, &mut x);
+        let b = wave.lanes(inst.src[1], half, &mut y);
+        let carry_in = lane_masks((carry_in >> (32 * half)) as u32);
+        let sum = |lane: usize| f(a[lane] as u64, b[lane] as u64, (carry_in[lane] & 1) as u64);
+        let mut sums = by_lane(|lane| sum(lane) as u32);
+        let out = lane_bits(|lane| sum(lane) >> 32 & 1 != 0);
         if inst.mods.clamp {
             // Saturates: sums upwards, differences downwards.
             let limit = if inst.mnemonic.starts_with("v_add") { u32::MAX } else { 0 };
@@ -353,7 +356,7 @@ fn shift64(inst: &Inst, wave: &mut Wave, f: impl Fn(u32, u64) -> u64) -> Done {
     for (half, active) in halves(exec) {
         let a = wave.lanes32(inst.src[0], half);
         let b = wave.lanes64(inst.src[1], half, true);
-        wave.put64(inst.dst[0], half, active, &std::array::from_fn(|l| f(a[l], b[l])));
+        wave.put64(inst.dst[0], half, active, &by_lane(|l| f(a[l], b[l])));
     }
     wave.set_written(inst.dst[0], 2, exec, written);
     Ok(())
@@ -369,7 +372,8 @@ fn mad64(inst: &Inst, wave: &mut Wave, signed: bool, f: impl Fn(u32, u32, u64) -
     let whole = wave.written(inst.src[2], 2);
     let mut carries = 0u64;
     for (half, active) in halves(exec) {
-        let [a, b] = [0, 1].map(|k| wave.lanes32(inst.src[k], half));
+        let a = wave.lanes32(inst.src[0], half);
+        let b = wave.lanes32(inst.src[1], half);
         let c = wave.lanes64(inst.src[2], half, signed);
         let mut sums = [0; 32];
         for lane in 0..32 {

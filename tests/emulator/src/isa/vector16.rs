@@ -1,7 +1,7 @@
 //! Vector integer and bitwise instructions of 16 bits, and those that widen or pack them.
 
 use crate::counters::Class::Vector;
-use crate::isa::alu::{Done, halves};
+use crate::isa::alu::{Done, by_lane, halves};
 use crate::isa::vector::condition;
 use crate::isa::{Inst, Table};
 use crate::wave::Wave;
@@ -60,7 +60,7 @@ pub fn table(t: &mut Table) {
         move_halves(i, w, |w, half| {
             let a = w.lanes16(i.src[0], half, i.mods.op_sel & 1 != 0);
             let b = w.lanes16(i.src[1], half, i.mods.op_sel & 2 != 0);
-            std::array::from_fn(|l| if mask >> (32 * half + l) & 1 != 0 { b[l] } else { a[l] })
+            by_lane(|l| if mask >> (32 * half + l) & 1 != 0 { b[l] } else { a[l] })
         });
         w.set_written(i.dst[0], 1, exec, written);
         Ok(())
@@ -113,7 +113,7 @@ pub fn table(t: &mut Table) {
                 let lanes = w.lanes16(i.src[k], half, i.mods.op_sel >> k & 1 != 0);
                 lanes.map(|v| v & keep[k] ^ flip[k])
             });
-            w.put32(i.dst[0], half, active, &std::array::from_fn(|l| a[l] | b[l] << 16));
+            w.put32(i.dst[0], half, active, &by_lane(|l| a[l] | b[l] << 16));
         }
         w.set_written(i.dst[0], 1, exec, written);
         Ok(())
@@ -144,7 +144,7 @@ fn each(inst: &Inst, wave: &mut Wave, sources: usize, f: &dyn Fn([u16; 3]) -> u1
     }
     for (half, active) in halves(exec) {
         let [a, b, c] = [0, 1, 2].map(|k| lanes(inst, wave, k, half));
-        let values = std::array::from_fn(|l| f([a[l] as u16, b[l] as u16, c[l] as u16]) as u32);
+        let values = by_lane(|l| f([a[l] as u16, b[l] as u16, c[l] as u16]) as u32);
         wave.put16(inst, half, active, &values);
     }
     wave.wrote(inst.dst[0], 1, exec);
@@ -192,7 +192,7 @@ fn widening(inst: &Inst, wave: &mut Wave, f: impl Fn(u16, u16, u32) -> u32) -> D
     for (half, active) in halves(exec) {
         let [a, b] = [0, 1].map(|k| lanes(inst, wave, k, half));
         let c = wave.lanes32(inst.src[2], half);
-        let sums = std::array::from_fn(|l| f(a[l] as u16, b[l] as u16, c[l]));
+        let sums = by_lane(|l| f(a[l] as u16, b[l] as u16, c[l]));
         wave.put32(inst.dst[0], half, active, &sums);
     }
     wave.wrote(inst.dst[0], 1, exec);
