@@ -12,7 +12,8 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8);
 
 namespace blocks {
 
-// A field of a block: its place and size in bytes. A plane holds one field of every block, in the blocks' order.
+// A field of a block: its place and size in bytes. A plane holds one field of every block, in the blocks' order; bits
+// of Q4_K and Q6_K are also brought together there (split.hip).
 struct Field {
     u32 offset, bytes;
 };

@@ -287,7 +287,8 @@ DEVICE u16 bf16_bits(float x) {
 //   C              the lane's SIZE elements: [i] is at row row(i), column col(i)
 //   A, B           a lane's part of an operand, to be used several times
 
-#if defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) || defined(__gfx9_4_generic__)
+#if defined(__gfx908__) || defined(__gfx90a__) || defined(__gfx942__) || defined(__gfx950__) ||                        \
+    defined(__gfx9_4_generic__)
 #define TILE_MFMA 1
 #elif defined(__GFX11__) || defined(__GFX12__)
 #define TILE_WMMA 1
@@ -441,7 +442,9 @@ struct TileI8 : TileC {
     };
     using B = A;
 
-    DEVICE A load_a(const i8 *tile, u32 stride) { return {tile_run<i32>(tile, stride), tile_run<i32>(tile + 16, stride)}; }
+    DEVICE A load_a(const i8 *tile, u32 stride) {
+        return {tile_run<i32>(tile, stride), tile_run<i32>(tile + 16, stride)};
+    }
     DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
     DEVICE C multiply(A a, B b, C c) {
         c = __builtin_amdgcn_mfma_i32_16x16x16i8(a.k0, b.k0, c, 0, 0, 0);

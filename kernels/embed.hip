@@ -3,7 +3,7 @@
 
 namespace embedding {
 
-// value(w, row, col, cols): element `col` of row `row`. Blocks are counted through all rows.
+// value(w, i): element i of the weight, all rows counted through; planes as kernels.rs says.
 
 struct F32 {
     DEVICE float value(const Planes &w, u64 i) { return w.as<float>(0)[i]; }
@@ -145,7 +145,7 @@ DEVICE void embed(const Planes &w, const u32 *tokens, float *dst, u32 rows, u32 
 }
 
 #define EMBED(name, Type)                                                                                             \
-    KERNEL(256, 8) void embed_##name(Planes w, const u32 *tokens, float *dst, u32 rows, u32 cols) {                      \
+    KERNEL(256, 8) void embed_##name(Planes w, const u32 *tokens, float *dst, u32 rows, u32 cols) {                   \
         embed<Type>(w, tokens, dst, rows, cols);                                                                      \
     }
 

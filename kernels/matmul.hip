@@ -93,8 +93,8 @@ KERNEL(128, 2) void matmul_f16(const f16 *w, const f16 *x, const float *bias, fl
 }
 
 // A step is a block of Q8_0 and a block of the quantized tokens.
-KERNEL(128, 2) void matmul_q8_0(Planes w, const i8 *q, const f32x2 *ds, const float *bias, float *dst, u32 rows, u32 cols,
-                             u32 n) {
+KERNEL(128, 2) void matmul_q8_0(Planes w, const i8 *q, const f32x2 *ds, const float *bias, float *dst, u32 rows,
+                                u32 cols, u32 n) {
     constexpr u32 STRIDE = STEP + 16, RUN = 16;
     SHARED __attribute__((aligned(16))) i8 w_tile[SIDE * STRIDE], x_tile[SIDE * STRIDE];
     SHARED float factors[2 * SIDE]; // d of the rows, then of the tokens

@@ -228,8 +228,8 @@ DEVICE void multiply(const Planes &w, const u8 *q, const f32x2 *ds, const float 
 }
 
 #define MATVEC(name, Type, ROWS, N, WAVES)                                                                            \
-    KERNEL(128, WAVES) void matvec_##name##_n##N(Planes w, const u8 *q, const f32x2 *ds, const float *bias, float *dst, \
-                                                 u32 rows, u32 cols, u32 n, u32 sharing) {                            \
+    KERNEL(128, WAVES) void matvec_##name##_n##N(Planes w, const u8 *q, const f32x2 *ds, const float *bias,           \
+                                                 float *dst, u32 rows, u32 cols, u32 n, u32 sharing) {                \
         multiply<Type, ROWS, N>(w, q, ds, bias, dst, rows, cols, n, sharing);                                         \
     }
 

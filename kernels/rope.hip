@@ -3,7 +3,7 @@
 
 namespace rope {
 
-// A group turns one head of one token. PARTNER(i): where the second element of pair i lies from the first.
+// A group turns one head of one token. HALVES: pairs are (i, i + n_rot / 2), else (2i, 2i + 1).
 template <bool HALVES>
 DEVICE void turn(float *x, const u32 *positions, const float *table, u32 n_heads, u32 head_dim, u32 n_rot) {
     const u32 t = group_x(), pairs = n_rot / 2;

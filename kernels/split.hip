@@ -3,7 +3,7 @@
 
 namespace split_planes {
 
-// The largest unit that every field of the block starts and ends at.
+// A word of BYTES bytes.
 template <u32 BYTES>
 struct Unit;
 template <>
@@ -102,7 +102,7 @@ DEVICE void rearrange_q6_k(const u8 *src, const Planes &planes, u64 n_blocks) {
 }
 
 #define SPLIT(name, Block)                                                                                            \
-    KERNEL(256, 8) void split_##name(const void *src, Planes planes, u64 n_blocks) {                                     \
+    KERNEL(256, 8) void split_##name(const void *src, Planes planes, u64 n_blocks) {                                  \
         split<blocks::Block>(src, planes, n_blocks);                                                                  \
     }
 

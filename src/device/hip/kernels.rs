@@ -201,7 +201,7 @@ kernels! {
     }
 
     /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for rows of `width`. In place allowed. Grid: x over rows.
-    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, width: u32, eps: f32) [256, 1, 1] waves 8 {
+    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, width: u32, eps: f32) [256, 1, 1] waves 6 {
         RMS_NORM_F32 = "rms_norm_f32",
     }
 
