@@ -94,7 +94,7 @@ fn transpose(gpu: &Gpu) {
     }
     // rows of the embedding of Qwen2.5-0.5B
     check_transpose(gpu, gpu.pick(896, 8), 151_936);
-    if gpu.is_real() {
+    if gpu.is_fast() {
         check_transpose(gpu, 151_936, 896);
         check_transpose(gpu, 2_200_000, 3); // tiles on the grid's z too
     }
@@ -515,7 +515,7 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
         32 => vec![(1, 32), (5, 96), (67, 576), (64, 896), (7, 2080), (3, 4864)],
         _ => vec![(1, 256), (67, 512), (5, 2304), (3, 4864)],
     };
-    if gpu.is_real() {
+    if gpu.is_fast() {
         shapes.extend([(896, 4864), (4096, 14_336), (14_336, 4096), (128_256, 2048)]);
         shapes.retain(|(_, cols)| cols.is_multiple_of(ty.block_len()));
     }
@@ -590,7 +590,7 @@ const MATMULS: [(usize, usize, usize); 6] =
 
 fn matmul_f16(gpu: &Gpu) {
     let shapes = MATMULS.into_iter().chain([(20, 40, 9)]);
-    for (rows, cols, n) in shapes.chain(gpu.is_real().then_some((4096, 4096, 512))) {
+    for (rows, cols, n) in shapes.chain(gpu.is_fast().then_some((4096, 4096, 512))) {
         let mut rng = Rng(14);
         let bytes = random_tensor(&mut rng, F16, rows * cols, 1.0);
         let weight = load(gpu, F16, rows, cols, &bytes);
@@ -611,7 +611,7 @@ fn matmul_f16(gpu: &Gpu) {
 }
 
 fn matmul_q8_0(gpu: &Gpu) {
-    for (rows, cols, n) in MATMULS.into_iter().chain(gpu.is_real().then_some((4096, 4096, 512))) {
+    for (rows, cols, n) in MATMULS.into_iter().chain(gpu.is_fast().then_some((4096, 4096, 512))) {
         let mut rng = Rng(15);
         let bytes = random_tensor(&mut rng, Q8_0, rows * cols, 1.0);
         let weight = load(gpu, Q8_0, rows, cols, &bytes);

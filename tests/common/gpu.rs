@@ -1,4 +1,5 @@
-//! Cards to test on. Where ROCMFORGE_TEST_GPU=1 is set: the machine's first GPU, in this process, one test at a time.
+//! Cards to test on. Where ROCMFORGE_TEST_GPU=1 is set: the machine's best GPU, in this process, one test at a time;
+//! ROCMFORGE_TEST_GPU=small: the same at the emulator's small shapes, for compute-sanitizer.
 //! Otherwise: every emulated card, each test in a process of its own, since a process opens one runtime.
 //!
 //! The emulator, libamdhip64.so, is a dev-dependency: cargo builds it beside the test binaries. A test binary in
@@ -72,7 +73,8 @@ pub fn main(tests: &'static [Test], cards: &[&'static str]) -> ExitCode {
                 }
                 _ => in_child(test, &mut Command::new(std::env::current_exe()?)),
             };
-            trials.push(Trial::test(format!("gpu::{}", test.name), trial));
+            let is_slow = test.slow && std::env::var_os(REAL).is_some_and(|value| value == "small");
+            trials.push(Trial::test(format!("gpu::{}", test.name), trial).with_ignored_flag(is_slow));
         }
     } else {
         for &arch in cards {
@@ -101,7 +103,7 @@ fn in_child(test: &Test, command: &mut Command) -> Result<(), Failed> {
 }
 
 pub fn is_real() -> bool {
-    std::env::var_os(REAL).is_some_and(|value| value == "1")
+    std::env::var_os(REAL).is_some_and(|value| value == "1" || value == "small")
 }
 
 /// Sum of squared differences over sum of squares.
@@ -151,13 +153,13 @@ impl Gpu {
         Gpu { card, pool, stream, staging }
     }
 
-    pub fn is_real(&self) -> bool {
-        is_real()
+    /// Whether large shapes are for it.
+    pub fn is_fast(&self) -> bool {
+        std::env::var_os(REAL).is_some_and(|value| value == "1")
     }
 
-    /// One for a real card, one for the emulator.
-    pub fn pick<T>(&self, real: T, emulated: T) -> T {
-        if is_real() { real } else { emulated }
+    pub fn pick<T>(&self, fast: T, slow: T) -> T {
+        if self.is_fast() { fast } else { slow }
     }
 
     /// Elements at the end of an allocation, at a multiple of 16 bytes.
