@@ -26,9 +26,9 @@ test: demo ## the same, then every test
 	@tests/c/run.sh
 	@$(CARGO) test --quiet --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
-		$(CARGO) nextest run --cargo-quiet --no-fail-fast; \
+		$(CARGO) nextest run --workspace --cargo-quiet --no-fail-fast; \
 	else \
-		$(CARGO) test --quiet --no-fail-fast --lib --bins --tests; \
+		$(CARGO) test --workspace --quiet --no-fail-fast --lib --bins --tests; \
 	fi
 
 .PHONY: emulator
@@ -68,8 +68,8 @@ fmt: ## format the sources
 
 .PHONY: lint
 lint: ## formatting and clippy, warnings are errors
-	@$(CARGO) fmt --check
-	@$(CARGO) clippy --quiet --all-targets -- -D warnings
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 
 .PHONY: doc
 doc: ## the Rust API's documentation, warnings are errors

@@ -153,7 +153,7 @@ kernels! {
         TRANSPOSE_F32 = "transpose_f32",
     }
 
-    /// dst[i] = src[i] in another type, i < n. Grid: x over n / 2048. `copy_u8` copies n bytes: x over n / 16384.
+    /// `dst[i] = src[i]` in another type, i < n. Grid: x over n / 2048. `copy_u8` copies n bytes: x over n / 16384.
     ConvertArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
         COPY_U8 = "copy_u8",
         CONVERT_F32_F16 = "convert_f32_f16",
@@ -182,7 +182,7 @@ kernels! {
         SPLIT_Q6_K = "split_q6_k",
     }
 
-    /// dst[t] = row tokens[t] (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over tokens, y over
+    /// `dst[t]` = row `tokens[t]` (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over tokens, y over
     /// cols / 256.
     EmbedArgs(w: Planes, tokens: Ptr, dst: Ptr, rows: u32, cols: u32) [256, 1, 1] waves 8 {
         EMBED_F32 = "embed_f32",
@@ -200,17 +200,17 @@ kernels! {
         EMBED_Q6_K = "embed_q6_k",
     }
 
-    /// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for rows of `width`. In place allowed. Grid: x over rows.
+    /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, for rows of `width`. In place allowed. Grid: x over rows.
     RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, width: u32, eps: f32) [256, 1, 1] waves 6 {
         RMS_NORM_F32 = "rms_norm_f32",
     }
 
-    /// dst[i] = a[i] + b[i % period], i < n. In place allowed. Grid: x over n / 1024.
+    /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed. Grid: x over n / 1024.
     AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
         ADD_F32 = "add_f32",
     }
 
-    /// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed. Grid: x over n / 1024.
+    /// `dst[i] = activation(gate[i]) * up[i]`, i < n. In place allowed. Grid: x over n / 1024.
     GluArgs(gate: Ptr, up: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
         GLU_SILU_F32 = "glu_silu_f32",
         GLU_GELU_F32 = "glu_gelu_f32",
@@ -223,12 +223,12 @@ kernels! {
         ROPE_HALVES_F32 = "rope_halves_f32",
     }
 
-    /// dst[r] = softmax(scale * x[r]), for rows of `width`. In place allowed. Grid: x over rows.
+    /// `dst[r] = softmax(scale * x[r])`, for rows of `width`. In place allowed. Grid: x over rows.
     SoftmaxArgs(x: Ptr, dst: Ptr, width: u32, scale: f32) [256, 1, 1] waves 8 {
         SOFTMAX_F32 = "softmax_f32",
     }
 
-    /// dst[r] (u32) = index of the largest of x[r], for rows of `width`: the first of equals, never a NaN; 0 if all
+    /// `dst[r]` (u32) = index of the largest of `x[r]`, for rows of `width`: the first of equals, never a NaN; 0 if all
     /// are NaN. Grid: x over rows.
     ArgMaxArgs(x: Ptr, dst: Ptr, width: u32) [1024, 1, 1] waves 8 {
         ARG_MAX_F32 = "arg_max_f32",
@@ -241,7 +241,7 @@ kernels! {
         QUANTIZE_Q8 = "quantize_q8",
     }
 
-    /// dst[t][r] = dot(w[r], x[t]) + bias[r] for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
+    /// `dst[t][r] = dot(w[r], x[t]) + bias[r]` for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
     /// Grid: x over rows / `rows` of [`matvec_shape`]; `sharing` of the same.
     MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, sharing: u32)
         [128, 1, 1] waves 3 {
@@ -264,7 +264,7 @@ kernels! {
         MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
     }
 
-    /// dst[t][r] = dot(w[r], x[t]) + bias[r] by matrix tiles; w f16 rows x cols, x f16 n x cols; bias f32 or none.
+    /// `dst[t][r] = dot(w[r], x[t]) + bias[r]` by matrix tiles; w f16 rows x cols, x f16 n x cols; bias f32 or none.
     /// Grid: x over rows / 64, y over n / 64.
     MatMulF16Args(w: Ptr, x: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
         MATMUL_F16 = "matmul_f16",

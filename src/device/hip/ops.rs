@@ -38,7 +38,7 @@ pub enum Conversion {
     Bf16ToF32,
 }
 
-/// dst[i] = src[i] in another type, i < n.
+/// `dst[i] = src[i]` in another type, i < n.
 pub fn convert(
     stream: &Stream,
     conversion: Conversion,
@@ -121,7 +121,7 @@ pub(super) fn split(
     over(stream, kernel, n_blocks, 256, &SplitArgs { src: src.ptr(), planes, n_blocks })
 }
 
-/// dst[t] (f32) = row tokens[t] (u32) of `w`; NaN where there is no such row.
+/// `dst[t]` (f32) = row `tokens[t]` (u32) of `w`; NaN where there is no such row.
 pub fn embed(stream: &Stream, w: &Weight, tokens: Span<'_>, dst: Span<'_>, n: usize) -> Result<()> {
     use TensorType::*;
     let kernel = match w.ty() {
@@ -150,7 +150,7 @@ pub fn embed(stream: &Stream, w: &Weight, tokens: Span<'_>, dst: Span<'_>, n: us
     launch(stream, kernel, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
 }
 
-/// dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight, for n rows of `width`. In place allowed.
+/// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, for n rows of `width`. In place allowed.
 pub fn rms_norm(
     stream: &Stream,
     x: Span<'_>,
@@ -171,7 +171,7 @@ pub fn rms_norm(
     launch(stream, RMS_NORM_F32, [n as u64, 1, 1], &args)
 }
 
-/// dst[i] = a[i] + b[i % period], i < n. In place allowed.
+/// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed.
 pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, period: usize) -> Result<()> {
     holds("a", a, &[n], 4)?;
     holds("b", b, &[period.min(n)], 4)?;
@@ -183,7 +183,7 @@ pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, p
     over(stream, ADD_F32, n as u64, 1024, &args)
 }
 
-/// dst[i] = activation(gate[i]) * up[i], i < n. In place allowed.
+/// `dst[i] = activation(gate[i]) * up[i]`, i < n. In place allowed.
 pub fn glu(
     stream: &Stream,
     activation: Activation,
@@ -248,7 +248,7 @@ pub fn rope(
     launch(stream, kernel, [n as u64, n_heads as u64, 1], &args)
 }
 
-/// dst[r] = softmax(scale * x[r]), for n rows of `width`. In place allowed.
+/// `dst[r] = softmax(scale * x[r])`, for n rows of `width`. In place allowed.
 pub fn softmax(
     stream: &Stream,
     x: Span<'_>,
@@ -266,7 +266,7 @@ pub fn softmax(
     launch(stream, SOFTMAX_F32, [n as u64, 1, 1], &args)
 }
 
-/// dst[r] (u32) = index of the largest of x[r], the first of equals, for n rows of `width` > 0.
+/// `dst[r]` (u32) = index of the largest of `x[r]`, the first of equals, for n rows of `width` > 0.
 pub fn arg_max(stream: &Stream, x: Span<'_>, dst: Span<'_>, n: usize, width: usize) -> Result<()> {
     holds("x", x, &[n, width], 4)?;
     holds("dst", dst, &[n], 4)?;
@@ -329,7 +329,7 @@ pub fn matvec_kernel(ty: TensorType, n: usize) -> Result<Kernel<MatVecArgs>> {
     }
 }
 
-/// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r], for n <= [`MATVEC_MAX_N`] tokens.
+/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]`, for n <= [`MATVEC_MAX_N`] tokens.
 pub fn matvec(
     stream: &Stream,
     w: &Weight,
@@ -361,7 +361,7 @@ pub fn matvec(
     over(stream, kernel, u64::from(rows), u64::from(shape.rows), &args)
 }
 
-/// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r] by matrix tiles; w and x f16.
+/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by matrix tiles; w and x f16.
 pub fn matmul_f16(
     stream: &Stream,
     w: &Weight,
@@ -386,7 +386,7 @@ pub fn matmul_f16(
     launch(stream, MATMUL_F16, tiles(rows, n), &args)
 }
 
-/// dst[t][r] (f32) = dot(w[r], x[t]) + bias[r] by 8-bit integer tiles; w Q8_0.
+/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by 8-bit integer tiles; w Q8_0.
 pub fn matmul_q8_0(
     stream: &Stream,
     w: &Weight,

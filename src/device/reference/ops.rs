@@ -32,7 +32,7 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
     }
 }
 
-/// out[t][r] = dot(row(r), x[t]) + bias[r]. `row(r, buffer)` dequantizes a row of the weight: once per call,
+/// `out[t][r] = dot(row(r), x[t]) + bias[r]`. `row(r, buffer)` dequantizes a row of the weight: once per call,
 /// for all tokens. Rows are divided among the threads.
 pub fn mat_mul(
     x: &[f32],
