@@ -11,10 +11,10 @@ use rocmforge::Error;
 use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::{self, Graph};
+use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{ALIGNMENT, Buffer, Pool, PoolUse, Staging};
 use rocmforge::device::hip::ops;
 use rocmforge::device::hip::stream::Stream;
-use rocmforge::device::hip::weight::Loader;
 use rocmforge::gguf::TensorType;
 
 const TESTS: &[Test] = &[
@@ -207,7 +207,7 @@ fn order(gpu: &Gpu) {
         gpu.stream.fill(a.span(), byte).unwrap();
     }
     done.record(&gpu.stream).unwrap();
-    other.wait(&done).unwrap();
+    done.hold(&other).unwrap();
     other.copy(a.span(), b.span()).unwrap();
     other.synchronize().unwrap();
     assert!(gpu.bytes(b.span()).iter().all(|byte| *byte == 19));

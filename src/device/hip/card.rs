@@ -9,7 +9,7 @@ use hip_sys::hiprt::{hipCtx_t, hipFunction_t, hipModule_t};
 use super::code_object;
 use super::driver::{Api, Driver, Outcome, code};
 use super::kernels::SIGNATURES;
-use super::launch::Launches;
+use super::launch_log::{Launches, StreamId};
 use super::limits::Limits;
 use crate::device::DeviceChoice;
 use crate::error::{GpuFailure, LaunchShape};
@@ -239,7 +239,7 @@ impl Card {
 
     /// The same for a call that waited until all work of `stream` was done: on success its launches up to now are known
     /// to be good.
-    pub fn check_waited(&self, outcome: Outcome, stream: super::launch::StreamId) -> Result<()> {
+    pub fn check_waited(&self, outcome: Outcome, stream: StreamId) -> Result<()> {
         if outcome.is_ok() {
             self.launches.forget(stream);
             return Ok(());

@@ -39,15 +39,18 @@ impl Event {
         Ok(Event { card: Arc::clone(card), raw })
     }
 
-    pub fn raw(&self) -> hipEvent_t {
-        self.raw
-    }
-
     /// Puts the event behind all that was given to the stream.
     pub fn record(&self, stream: &Stream) -> Result<()> {
         self.card.enter()?;
         // SAFETY: live handles of the thread's device.
         self.card.check(unsafe { self.card.api().event_record(self.raw, stream.raw()) })
+    }
+
+    /// Lets what is given to `stream` from now on wait for the event as last recorded, on any stream of the device.
+    pub fn hold(&self, stream: &Stream) -> Result<()> {
+        self.card.enter()?;
+        // SAFETY: live handles of the thread's device.
+        self.card.check(unsafe { self.card.api().stream_wait_event(stream.raw(), self.raw, 0) })
     }
 
     /// Waits until the device has passed the event; at once where it was never recorded.

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
-//!   weight  a matrix in planes, and the way there from the file's blocks
+//!   loader  from the file's blocks to a weight
 //!     ops     one function per operation: shapes -> grid, arguments, launch
-//!     planes  how a weight lies in memory
-//!   memory (pool, staging), stream, event, graph
+//!       weight    a matrix in planes; planes: how it lies in memory
+//!       memory (pool, staging), graph, event, stream
 //!       launch    checks against the limits, the call, the error that names the kernel
 //!         card    one GPU: driver, index, limits, its kernels' functions
+//!           launch_log    what was launched since the last good synchronization
 //!           kernels       names, arguments, blocks of all kernels (the contract with kernels/)
 //!           code_object   the embedded code objects and what their metadata says
 //!           limits        read once, cached
@@ -23,7 +24,9 @@ pub mod event;
 pub mod graph;
 pub mod kernels;
 pub mod launch;
+mod launch_log;
 pub mod limits;
+pub mod loader;
 pub mod memory;
 pub mod ops;
 pub mod planes;

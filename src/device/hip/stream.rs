@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hip_sys::hiprt::hipStream_t;
 
 use super::card::Card;
-use super::event::Event;
 use super::memory::Span;
 use crate::{Error, Result};
 
@@ -47,13 +46,6 @@ impl Stream {
         // SAFETY: a live stream of the thread's device.
         let outcome = unsafe { self.card.api().stream_synchronize(self.raw) };
         self.card.check_waited(outcome, self.raw.into())
-    }
-
-    /// Lets what follows wait for `event` as last recorded, on this stream or another of the device.
-    pub fn wait(&self, event: &Event) -> Result<()> {
-        self.card.enter()?;
-        // SAFETY: live handles of the thread's device.
-        self.card.check(unsafe { self.card.api().stream_wait_event(self.raw, event.raw(), 0) })
     }
 
     /// Copies `src` to `dst`, of the same length.
