@@ -5,7 +5,8 @@ mod common;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use common::gpu::{Emulator, Gpu, Test};
+use common::emulated::Emulator;
+use common::gpu::{Gpu, Test};
 use common::tiny_model::Rng;
 use rocmforge::Error;
 use rocmforge::device::hip::card::Card;
@@ -400,7 +401,7 @@ fn failures(gpu: &Gpu) {
     let emulator = Emulator::open();
     emulator.fail("");
     scenario(&gpu.card).unwrap();
-    let calls = emulator.calls();
+    let calls = emulator.calls("");
     assert!(calls > 50, "{calls} calls");
     let mut failed = 0;
     for code in [2, 999] {
@@ -433,8 +434,8 @@ fn losses(gpu: &Gpu) {
     let emulator = Emulator::open();
     emulator.fail("");
     scenario(&gpu.card).unwrap();
-    let calls = emulator.calls();
-    let launches = emulator.calls_of("hipModuleLaunchKernel");
+    let calls = emulator.calls("");
+    let launches = emulator.calls("hipModuleLaunchKernel");
     let mut unnoticed = 0;
     for n in 1..=calls {
         // where the capture's end fails, its thread can do no more
@@ -452,13 +453,13 @@ fn lose(gpu: &Gpu, emulator: &Emulator, n: u64) -> bool {
     if let Err(error) = scenario(&card) {
         assert!(matches!(error, Error::DeviceLost { .. }), "call {n}: {error}");
         // a launch's error is read, and an open capture ended, all the same
-        let more = emulator.calls() - n;
+        let more = emulator.calls("") - n;
         assert!(more <= 2, "call {n} lost the card, {more} calls followed");
     }
     let lost = card.lost().is_some();
     if lost {
         assert!(matches!(scenario(&card), Err(Error::DeviceLost { .. })), "call {n}");
-        assert!(emulator.calls() <= n + 2, "a lost card was called");
+        assert!(emulator.calls("") <= n + 2, "a lost card was called");
     }
     emulator.fail("");
     lost

@@ -5,8 +5,6 @@
 //! The emulator, libamdhip64.so, is a dev-dependency: cargo builds it beside the test binaries. A test binary in
 //! GPU mode needs no file but itself.
 
-use std::ffi::{CString, c_char, c_int};
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::{Arc, Mutex};
 
@@ -15,6 +13,8 @@ use rocmforge::device::DeviceChoice;
 use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::memory::{Buffer, Pool, Span, Staging};
 use rocmforge::device::hip::stream::Stream;
+
+use super::emulated;
 
 /// Cards that the emulator executes.
 pub const EMULATED: [&str; 4] = ["gfx1100", "gfx1201", "gfx942", "gfx90a"];
@@ -81,7 +81,9 @@ pub fn main(tests: &'static [Test], cards: &[&'static str]) -> ExitCode {
             for test in tests {
                 let trial = move || {
                     let mut command = Command::new(std::env::current_exe()?);
-                    command.env("ROCMFORGE_HIP_LIBRARY", emulator()?).env("ROCMFORGE_EMULATOR_CARD", arch);
+                    command
+                        .env("ROCMFORGE_HIP_LIBRARY", emulated::library())
+                        .env("ROCMFORGE_EMULATOR_CARD", arch);
                     in_child(test, &mut command)
                 };
                 trials
@@ -112,20 +114,6 @@ pub fn nmse(want: &[f32], got: &[f32]) -> f64 {
     let square = |x: f64| x * x;
     let error: f64 = want.iter().zip(got).map(|(w, g)| square(f64::from(*w) - f64::from(*g))).sum();
     error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)
-}
-
-/// The emulator as built for this test run.
-pub fn emulator() -> Result<PathBuf, Failed> {
-    let folder = std::env::current_exe()?.parent().map(PathBuf::from).unwrap_or_default();
-    let library = folder.join("libamdhip64.so");
-    if !library.is_file() {
-        return Err(format!(
-            "{} is missing: `cargo test` builds it; for a real GPU set {REAL}=1",
-            library.display()
-        )
-        .into());
-    }
-    Ok(library)
 }
 
 /// A card with what tests need of it. Each buffer is an allocation of its own, so that the emulator and NVIDIA's
@@ -253,38 +241,3 @@ macro_rules! elements {
     })* };
 }
 elements!(u8, i8, u16, u32, f32);
-
-/// The emulator's own functions, in the library that the engine has opened.
-pub struct Emulator {
-    library: libloading::Library,
-}
-
-impl Emulator {
-    pub fn open() -> Self {
-        let path = std::env::var_os("ROCMFORGE_HIP_LIBRARY").expect("a test on an emulated card");
-        // SAFETY: loaded already; its initializers do nothing.
-        Emulator { library: unsafe { libloading::Library::new(path) }.unwrap() }
-    }
-
-    /// Orders to fail, `[NAME:]N[+]:CODE` with commas between; calls count from here on.
-    pub fn fail(&self, orders: &str) {
-        type Fail = unsafe extern "C" fn(*const c_char) -> c_int;
-        let orders = CString::new(orders).unwrap();
-        // SAFETY: the emulator's own signature.
-        let code = unsafe { self.library.get::<Fail>("rocmforge_emulator_fail").unwrap()(orders.as_ptr()) };
-        assert_eq!(code, 0, "{orders:?}");
-    }
-
-    /// Calls of all functions since `fail`.
-    pub fn calls(&self) -> u64 {
-        self.calls_of("")
-    }
-
-    /// Calls of one function since `fail`.
-    pub fn calls_of(&self, name: &str) -> u64 {
-        type Calls = unsafe extern "C" fn(*const c_char) -> u64;
-        let name = CString::new(name).unwrap();
-        // SAFETY: the emulator's own signature.
-        unsafe { self.library.get::<Calls>("rocmforge_emulator_calls").unwrap()(name.as_ptr()) }
-    }
-}

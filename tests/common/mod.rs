@@ -3,6 +3,8 @@
 
 pub mod backends;
 pub mod counting;
+#[cfg(feature = "hip")]
+pub mod emulated;
 pub mod gguf_writer;
 #[cfg(feature = "hip")]
 pub mod gpu;
