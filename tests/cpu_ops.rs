@@ -60,8 +60,10 @@ impl Bench {
             buffers: Vec::new(),
             ropes: Vec::new(),
             ops: Vec::new(),
+            layers: Vec::new(),
             cache: CacheShape { n_layers: 1, n_head: 1, n_head_kv: 1, head_dim: 8 },
-            logits: BufferId(0),
+            input: None,
+            output: BufferId(0),
         };
         Bench { plan, file: GgufWriter::new(), rng: Rng(seed) }
     }
@@ -97,7 +99,7 @@ impl Bench {
     fn finish(mut self, x: BufferId) -> (Arc<Plan>, Arc<Gguf>) {
         let out = self.buffer(self.plan.buffer(x).width, Rows::Outputs);
         self.op(Op::SelectRows { x, out });
-        self.plan.logits = out;
+        self.plan.output = out;
         (Arc::new(self.plan), Arc::new(Gguf::from_bytes(self.file.build(), "bench").unwrap()))
     }
 }
@@ -131,9 +133,10 @@ fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> 
                 sequences: &sequences,
                 tables: &tables,
                 outputs: &outputs,
+                input: &[],
             };
             session.run(&step, &AtomicBool::new(false))?;
-            Ok(session.logits().to_vec())
+            Ok(session.output().unwrap().to_vec())
         })
         .collect()
 }

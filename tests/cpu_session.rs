@@ -24,7 +24,7 @@ fn program(device: &CpuDevice) -> Arc<dyn Program> {
 }
 
 fn step<'a>(tokens: &'a [u32], positions: &'a [u32], tables: &'a [&'a [u32]]) -> Step<'a> {
-    Step { tokens, positions, sequences: &[0; 8][..tokens.len()], tables, outputs: &[0] }
+    Step { tokens, positions, sequences: &[0; 8][..tokens.len()], tables, outputs: &[0], input: &[] }
 }
 
 const TABLE: &[&[u32]] = &[&[2, 0]];
@@ -35,7 +35,7 @@ fn decode(session: &mut dyn Session, seed: u32) -> Vec<f32> {
     let mut out = Vec::new();
     for pos in 0..100 {
         session.run(&step(&[(pos * 7 + seed) % 131], &[pos], TABLE), &LIVE).unwrap();
-        out.extend_from_slice(session.logits());
+        out.extend_from_slice(session.output().unwrap());
     }
     out
 }
@@ -85,7 +85,7 @@ fn a_step_is_cancelled_and_the_session_goes_on() {
     let want = decode(&mut *session, 1);
     let cancelled = session.run(&step(&[1], &[100], TABLE), &AtomicBool::new(true));
     assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
-    assert!(session.logits().is_empty());
+    assert!(session.output().unwrap().is_empty());
     // from inside a step, by another's flag
     let cancel = Arc::new(AtomicBool::new(false));
     let ops = Arc::new(AtomicUsize::new(0));
@@ -174,9 +174,9 @@ fn a_copied_block_holds_the_same_cells() {
     session.run(&step(&[5, 6, 7], &[0, 1, 2], &[&[1]]), &LIVE).unwrap();
     session.copy_block(1, 3).unwrap();
     session.run(&step(&[8], &[3], &[&[1]]), &LIVE).unwrap();
-    let want = session.logits().to_vec();
+    let want = session.output().unwrap().to_vec();
     session.run(&step(&[8], &[3], &[&[3]]), &LIVE).unwrap();
-    assert!(session.logits() == want);
+    assert!(session.output().unwrap() == want);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! one user at a time). The engine above owns the block tables; a device only reads them.
 
 pub mod cpu;
+pub mod fuse;
 #[cfg(feature = "hip")]
 pub mod hip;
 pub mod plan;
@@ -125,6 +126,8 @@ pub struct Step<'a> {
     pub tables: &'a [&'a [u32]],
     /// Indices of the tokens whose logits are wanted, ascending.
     pub outputs: &'a [u32],
+    /// Rows of the plan's `input` buffer, one per token; empty where the plan begins with tokens.
+    pub input: &'a [f32],
 }
 
 impl Step<'_> {
@@ -138,11 +141,18 @@ impl Step<'_> {
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
     /// Runs the whole plan. `cancel` set by another thread ends it with `Error::Cancelled` within one
-    /// layer's time; the step's cache cells are then undefined, all others untouched.
+    /// layer's time; the step's cache cells are then undefined, all others untouched. May return before a
+    /// device is done: what fails after that comes up in [`wait`](Self::wait) or whatever else needs the result.
     fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()>;
 
-    /// Logits of the last step, `outputs.len() x n_vocab`.
-    fn logits(&self) -> &[f32];
+    /// Waits until the last step is done.
+    fn wait(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    /// What the last step left in the plan's `output` buffer: logits, `outputs.len() x n_vocab`, or the rows
+    /// that the next part of the model takes as its input. Waits for the step.
+    fn output(&self) -> Result<&[f32]>;
 
     /// Copies one cache block, all layers: for sequences that part ways inside a block.
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;

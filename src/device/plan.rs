@@ -2,6 +2,7 @@
 //! model by `model::arch`, run by any device. Token count, positions and cache length belong to a
 //! [`Step`](super::Step), never to the plan.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::TensorType;
@@ -126,9 +127,14 @@ pub struct Plan {
     pub buffers: Vec<Buffer>,
     pub ropes: Vec<Rope>,
     pub ops: Vec<NamedOp>,
+    /// The ops of each layer, in order; what stands before and behind them belongs to none.
+    pub layers: Vec<Range<usize>>,
     pub cache: CacheShape,
-    /// Where the last op leaves its result: Rows::Outputs, n_vocab wide.
-    pub logits: BufferId,
+    /// In a part of a model that begins inside it: the buffer (Rows::Tokens) that a step's `input` fills first.
+    pub input: Option<BufferId>,
+    /// Where the last op leaves its result: logits (Rows::Outputs, n_vocab wide) or, in a part of a model, the
+    /// next part's input (Rows::Tokens).
+    pub output: BufferId,
 }
 
 impl Plan {
@@ -145,7 +151,7 @@ impl Plan {
     }
 
     pub fn n_vocab(&self) -> usize {
-        self.buffer(self.logits).width
+        self.buffer(self.output).width
     }
 }
 

@@ -287,7 +287,7 @@ impl Context {
                 return Err(e);
             }
         }
-        if let Err(e) = self.run_steps() {
+        if let Err(e) = self.run_steps().and_then(|()| self.session.wait()) {
             self.rows.clear();
             self.kept.clear();
             self.cache.roll_back();
@@ -329,7 +329,7 @@ impl Context {
             // the next step overwrites the session's logits
             let more = end < n && !self.batch.outputs.is_empty();
             if more || !self.kept.is_empty() {
-                let logits = self.session.logits();
+                let logits = self.session.output()?;
                 if self.kept.try_reserve(logits.len()).is_err() {
                     let wanted = size_of_val(logits) as u64;
                     return Err(Error::OutOfMemory { what: "logits".into(), wanted, free: 0, total: 0 });
@@ -373,6 +373,7 @@ impl Context {
             sequences: &batch.tables,
             tables,
             outputs: &batch.outputs,
+            input: &[],
         };
         self.session.run(&step, &self.cancel)
     }
@@ -391,7 +392,7 @@ impl Context {
             )));
         };
         let n_vocab = self.model.config().n_vocab;
-        let all = if self.kept.is_empty() { self.session.logits() } else { &self.kept };
+        let all = if self.kept.is_empty() { self.session.output()? } else { &self.kept };
         Ok(&all[*at as usize * n_vocab..][..n_vocab])
     }
 

@@ -26,9 +26,10 @@ pub fn evaluate(device: &dyn Device, file: Arc<Gguf>, tokens: &[u32], chunk: usi
             sequences: &vec![0; tokens.len()],
             tables: &[&table],
             outputs: &(0..n).collect::<Vec<_>>(),
+            input: &[],
         };
         session.run(&step, &AtomicBool::new(false)).unwrap();
-        logits.extend_from_slice(session.logits());
+        logits.extend_from_slice(session.output().unwrap());
     }
     logits
 }

@@ -3,7 +3,6 @@
 mod attention;
 mod device;
 mod elementwise;
-mod fuse;
 pub mod isa;
 mod kv_cache;
 pub mod matmul;

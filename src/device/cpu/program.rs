@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::fuse::{self, Placed};
 use super::isa::Isa;
 use super::matmul::PackedMatrix;
 use super::session::CpuSession;
 use super::team::Team;
+use crate::device::fuse::{self, Placed};
 use crate::device::plan::{Op, Plan, WeightId};
 use crate::device::{Program, Progress, Session, SessionLimits};
 use crate::gguf::{Gguf, TensorInfo, dequant};

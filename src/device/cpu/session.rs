@@ -5,12 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attention;
-use super::fuse::{CpuOp, Placed, Project};
 use super::kv_cache::{KvCache, pad_head};
 use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
+use crate::device::fuse::{FusedOp, Placed, Project};
 use crate::device::plan::{BufferId, Rows};
 use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
 use crate::{Error, Result};
@@ -31,7 +31,8 @@ pub struct CpuSession {
     /// Softmax states of steps of few tokens: `SPLIT_TOKENS * n_head * max_spans` rows.
     pub splits: Splits,
     tiles: Vec<Tile>,
-    n_outputs: usize,
+    /// Rows of the plan's output that the last step left.
+    n_rows: usize,
     /// The leader of a step uses these; no lock is ever waited for.
     observer: Mutex<Option<Observer>>,
     profile: Mutex<Option<Profile>>,
@@ -116,7 +117,7 @@ impl CpuSession {
             buffers,
             offsets,
             limits,
-            n_outputs: 0,
+            n_rows: 0,
             observer: Mutex::new(None),
             profile: Mutex::new(profile),
             program,
@@ -156,6 +157,10 @@ impl CpuSession {
         if step.positions.len() != n || step.sequences.len() != n {
             return bad("positions or sequences are not one per token");
         }
+        let plan = &self.program.plan;
+        if step.input.len() != plan.input.map_or(0, |input| n * plan.buffer(input).width) {
+            return bad("input is not a row per token");
+        }
         if step.outputs.iter().any(|&t| t as usize >= n) {
             return bad("outputs name a token it does not have");
         }
@@ -179,8 +184,13 @@ impl CpuSession {
 impl Session for CpuSession {
     fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
         self.check(step)?;
-        self.n_outputs = 0;
+        self.n_rows = 0;
         let program = Arc::clone(&self.program);
+        if let Some(input) = program.plan.input {
+            let rows = self.buffer(input);
+            // SAFETY: `check` found as many values as the step's rows have, which are within the buffer.
+            unsafe { rows.ptr().copy_from_nonoverlapping(step.input.as_ptr(), step.input.len()) };
+        }
         self.tiles.clear();
         Tile::cut(
             step,
@@ -225,14 +235,17 @@ impl Session for CpuSession {
         if !complete.into_inner() {
             return Err(Error::Internal("the step stopped half-way".into()));
         }
-        self.n_outputs = step.outputs.len();
+        self.n_rows = match program.plan.buffer(program.plan.output).rows {
+            Rows::Tokens => step.tokens.len(),
+            Rows::Outputs => step.outputs.len(),
+        };
         Ok(())
     }
 
-    fn logits(&self) -> &[f32] {
-        let logits = self.buffer(self.program.plan.logits);
-        // SAFETY: n_outputs rows were written by the last step; steps take &mut self.
-        unsafe { std::slice::from_raw_parts(logits.ptr(), self.n_outputs * logits.width) }
+    fn output(&self) -> Result<&[f32]> {
+        let output = self.buffer(self.program.plan.output);
+        // SAFETY: n_rows rows were written by the last step; steps take &mut self.
+        Ok(unsafe { std::slice::from_raw_parts(output.ptr(), self.n_rows * output.width) })
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
@@ -259,7 +272,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The longest row that is ever quantized; 0 where no matrix wants it.
 fn widest_q8(program: &CpuProgram) -> usize {
     let parts = program.unfused.iter().filter_map(|placed| match &placed.op {
-        CpuOp::Project(Project { parts, .. }) => parts.first(),
+        FusedOp::Project(Project { parts, .. }) => parts.first(),
         _ => None,
     });
     let matrices = parts.map(|part| program.matrix(part.weight));

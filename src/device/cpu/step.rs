@@ -4,12 +4,12 @@ use std::ops::Range;
 
 use super::attention::{self, Partial, Span};
 use super::elementwise as ew;
-use super::fuse::{CpuOp, HeadPrep, Norm, Part, Project, Then};
 use super::isa::Isa;
 use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matmul};
 use super::memory::Matrix;
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
+use crate::device::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
 use crate::device::plan::{BufferId, Plan, Rows};
 use crate::device::{Observer, Step};
 
@@ -105,13 +105,13 @@ impl Running<'_> {
         }
     }
 
-    pub fn op(&self, worker: &Worker<'_>, op: &CpuOp) -> Done {
+    pub fn op(&self, worker: &Worker<'_>, op: &FusedOp) -> Done {
         let isa = self.isa();
         let buffer = |id| self.session.buffer(id);
         // SAFETY, of all blocks below: row t of the outputs is the chunk's own, inputs are not written in the
         // phase, and in-place ops make one mutable slice.
         match *op {
-            CpuOp::Embed { weight, out } => {
+            FusedOp::Embed { weight, out } => {
                 let out = buffer(out);
                 self.rows(worker, self.step.tokens.len(), |t| {
                     // SAFETY: see above.
@@ -121,7 +121,7 @@ impl Running<'_> {
                     }
                 })
             }
-            CpuOp::RmsNorm { x, norm, out } => {
+            FusedOp::RmsNorm { x, norm, out } => {
                 let (n, from, to) = (self.n_rows(x), buffer(x), buffer(out));
                 self.rows(worker, n, |t| {
                     let weight = self.vector(&norm);
@@ -134,8 +134,8 @@ impl Running<'_> {
                     }
                 })
             }
-            CpuOp::Project(ref project) => self.project(worker, project),
-            CpuOp::Rope { x, head_dim, rope } => {
+            FusedOp::Project(ref project) => self.project(worker, project),
+            FusedOp::Rope { x, head_dim, rope } => {
                 let (out, table) = (buffer(x), self.session.rope(rope.0 as usize));
                 let pairs = self.plan().rope(rope).pairs;
                 self.rows(worker, self.n_rows(x), |t| {
@@ -143,14 +143,14 @@ impl Running<'_> {
                     unsafe { ew::rope(isa, out.row_mut(t), head_dim, pairs, table.row(t)) };
                 })
             }
-            CpuOp::KvAppend { layer, k, v } => {
+            FusedOp::KvAppend { layer, k, v } => {
                 let (k, v) = (buffer(k), buffer(v));
                 // SAFETY: see above; every token has its own cells.
                 self.rows(worker, self.step.tokens.len(), |t| unsafe {
                     self.append(layer, t, k.row(t), v.row(t));
                 })
             }
-            CpuOp::PrepareHeads { layer, q, k, v, q_prep, k_prep } => {
+            FusedOp::PrepareHeads { layer, q, k, v, q_prep, k_prep } => {
                 let (q, k, v) = (buffer(q), buffer(k), buffer(v));
                 // SAFETY: see above; every token has its own cells.
                 self.rows(worker, self.step.tokens.len(), |t| unsafe {
@@ -160,10 +160,10 @@ impl Running<'_> {
                     self.append(layer, t, k, v.row(t));
                 })
             }
-            CpuOp::Attention { layer, q, scale, out } => {
+            FusedOp::Attention { layer, q, scale, out } => {
                 self.attention(worker, Attend { layer, q: buffer(q), scale, out: buffer(out) })
             }
-            CpuOp::Glu { gate, up, activation, out } => {
+            FusedOp::Glu { gate, up, activation, out } => {
                 let n = self.n_rows(gate);
                 let (gate, up, out) = (buffer(gate), buffer(up), buffer(out));
                 // SAFETY: see above.
@@ -173,7 +173,7 @@ impl Running<'_> {
                     ew::glu(isa, activation, gate, up, out_row, out.width);
                 })
             }
-            CpuOp::Add { a, b, out } => {
+            FusedOp::Add { a, b, out } => {
                 let n = self.n_rows(out);
                 let in_place = a == out;
                 let (a, b, to) = (buffer(a), buffer(b), buffer(out));
@@ -185,7 +185,7 @@ impl Running<'_> {
                     }
                 })
             }
-            CpuOp::SelectRows { x, out } => {
+            FusedOp::SelectRows { x, out } => {
                 let (x, out) = (buffer(x), buffer(out));
                 // SAFETY: see above.
                 self.rows(worker, self.step.outputs.len(), |i| unsafe {

@@ -133,7 +133,7 @@ impl Program for ReferenceProgram {
             n_slots: limits.n_blocks * BLOCK_LEN,
             width: n_head_kv * head_dim,
         };
-        Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_outputs: 0, observer: None }))
+        Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
     }
 }
 
@@ -170,8 +170,8 @@ struct ReferenceSession {
     /// One per buffer of the plan, at its most rows.
     buffers: Vec<Vec<f32>>,
     cache: Cache,
-    /// Rows of logits the last step left.
-    n_outputs: usize,
+    /// Rows of the plan's output that the last step left.
+    n_rows: usize,
     observer: Option<Observer>,
 }
 
@@ -191,7 +191,7 @@ impl ReferenceSession {
     }
 
     /// The filled rows of a buffer.
-    fn output(&mut self, id: BufferId, step: &Step<'_>) -> &mut [f32] {
+    fn output_rows(&mut self, id: BufferId, step: &Step<'_>) -> &mut [f32] {
         let len = self.rows(id, step) * self.program.plan.buffer(id).width;
         &mut self.buffers[id.0 as usize][..len]
     }
@@ -202,26 +202,26 @@ impl ReferenceSession {
         match *op {
             Op::Embed { weight, out } => {
                 let width = plan.weight(weight).cols;
-                let out = self.output(out, step);
+                let out = self.output_rows(out, step);
                 for (token, out) in step.tokens.iter().zip(out.chunks_exact_mut(width)) {
                     program.weight_row(weight, *token as usize, out)?;
                 }
             }
             Op::RmsNorm { x, weight, eps, out } => {
                 let (x, weight) = (self.input(x, step), program.vector(weight)?);
-                ops::rms_norm(&x, &weight, eps, self.output(out, step));
+                ops::rms_norm(&x, &weight, eps, self.output_rows(out, step));
             }
             Op::MatMul { x, weight, bias, out } => {
                 let x = self.input(x, step);
                 let bias = bias.map(|bias| program.vector(bias)).transpose()?;
                 let shape = plan.weight(weight);
                 let row = |r: usize, out: &mut [f32]| program.weight_row(weight, r, out);
-                let out = self.output(out, step);
+                let out = self.output_rows(out, step);
                 ops::mat_mul(&x, shape.cols, shape.rows, row, bias.as_deref(), out, program.threads)?;
             }
             Op::Rope { x, head_dim, rope } => {
                 let width = plan.buffer(x).width;
-                let rows = self.output(x, step).chunks_exact_mut(width);
+                let rows = self.output_rows(x, step).chunks_exact_mut(width);
                 for (position, row) in step.positions.iter().zip(rows) {
                     ops::rope(row, head_dim, plan.rope(rope), *position);
                 }
@@ -252,18 +252,18 @@ impl ReferenceSession {
             }
             Op::Glu { gate, up, activation, out } => {
                 let (gate, up) = (self.input(gate, step), self.input(up, step));
-                ops::glu(&gate, &up, activation, self.output(out, step));
+                ops::glu(&gate, &up, activation, self.output_rows(out, step));
             }
             Op::Add { a, b, out } => {
                 let (a, b) = (self.input(a, step), self.input(b, step));
-                for ((out, a), b) in self.output(out, step).iter_mut().zip(a).zip(b) {
+                for ((out, a), b) in self.output_rows(out, step).iter_mut().zip(a).zip(b) {
                     *out = a + b;
                 }
             }
             Op::SelectRows { x, out } => {
                 let width = plan.buffer(x).width;
                 let x = self.input(x, step);
-                let rows = self.output(out, step).chunks_exact_mut(width);
+                let rows = self.output_rows(out, step).chunks_exact_mut(width);
                 for (row, out) in step.outputs.iter().zip(rows) {
                     out.copy_from_slice(&x[*row as usize * width..][..width]);
                 }
@@ -283,8 +283,15 @@ impl Session for ReferenceSession {
                 step.outputs.len()
             )));
         }
-        self.n_outputs = 0;
+        self.n_rows = 0;
         let plan = self.program.plan.clone();
+        if let Some(input) = plan.input {
+            let rows = self.output_rows(input, step);
+            if rows.len() != step.input.len() {
+                return Err(Error::param("a step's input is not a row per token"));
+            }
+            rows.copy_from_slice(step.input);
+        }
         for op in &plan.ops {
             if cancel.load(Ordering::Relaxed) {
                 return Err(Error::Cancelled);
@@ -294,17 +301,17 @@ impl Session for ReferenceSession {
                 && let Some(mut observer) = self.observer.take()
             {
                 let rows = self.rows(out, step);
-                observer(&op.name, rows, self.output(out, step));
+                observer(&op.name, rows, self.output_rows(out, step));
                 self.observer = Some(observer);
             }
         }
-        self.n_outputs = step.outputs.len();
+        self.n_rows = self.rows(plan.output, step);
         Ok(())
     }
 
-    fn logits(&self) -> &[f32] {
-        let plan = &self.program.plan;
-        &self.buffers[plan.logits.0 as usize][..self.n_outputs * plan.n_vocab()]
+    fn output(&self) -> Result<&[f32]> {
+        let output = self.program.plan.output;
+        Ok(&self.buffers[output.0 as usize][..self.n_rows * self.program.plan.buffer(output).width])
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {

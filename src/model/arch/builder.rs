@@ -1,6 +1,7 @@
 //! What the architectures share when they write a plan: checked weights, buffers, named ops.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use crate::device::plan::*;
 use crate::gguf::{Gguf, dequant};
@@ -15,6 +16,7 @@ pub struct PlanBuilder<'a> {
     buffers: Vec<Buffer>,
     ropes: Vec<Rope>,
     ops: Vec<NamedOp>,
+    layers: Vec<Range<usize>>,
 }
 
 impl<'a> PlanBuilder<'a> {
@@ -27,6 +29,7 @@ impl<'a> PlanBuilder<'a> {
             buffers: Vec::new(),
             ropes: Vec::new(),
             ops: Vec::new(),
+            layers: Vec::new(),
         }
     }
 
@@ -85,6 +88,14 @@ impl<'a> PlanBuilder<'a> {
         self.ops.push(NamedOp { name: name.into(), op });
     }
 
+    /// The ops that `build` adds are a layer's.
+    pub fn layer(&mut self, build: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let first = self.ops.len();
+        build(self)?;
+        self.layers.push(first..self.ops.len());
+        Ok(())
+    }
+
     /// Counts a tensor as used that went into a table instead of a weight.
     pub fn has_read(&mut self, name: &'static str) {
         self.read.insert(name);
@@ -92,7 +103,7 @@ impl<'a> PlanBuilder<'a> {
 
     /// A file with tensors that nobody asked for is another architecture than it says: an error, for what
     /// it would compute is not what its maker meant.
-    pub fn finish(self, cache: CacheShape, logits: BufferId) -> Result<Plan> {
+    pub fn finish(self, cache: CacheShape, output: BufferId) -> Result<Plan> {
         let names = self.file.tensors().iter().map(|t| t.name.as_str());
         let mut unknown = names.filter(|name| !self.ids.contains_key(*name) && !self.read.contains(name));
         if let Some(name) = unknown.next() {
@@ -102,7 +113,7 @@ impl<'a> PlanBuilder<'a> {
                 if more > 0 { format!(" (and {more} more of the file's)") } else { String::new() }
             )));
         }
-        let PlanBuilder { weights, buffers, ropes, ops, .. } = self;
-        Ok(Plan { weights, buffers, ropes, ops, cache, logits })
+        let PlanBuilder { weights, buffers, ropes, ops, layers, .. } = self;
+        Ok(Plan { weights, buffers, ropes, ops, layers, cache, input: None, output })
     }
 }

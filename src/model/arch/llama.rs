@@ -54,44 +54,47 @@ fn build(c: &Config, file: &Gguf, traits: Traits) -> Result<Plan> {
     b.op("token_embd", Op::Embed { weight: embd, out: x });
 
     for layer in 0..c.n_layer {
-        let name = |part: &str| format!("blk.{layer}.{part}");
+        b.layer(|b| {
+            let name = |part: &str| format!("blk.{layer}.{part}");
 
-        let weight = b.vector(&name("attn_norm.weight"), c.n_embd)?;
-        b.op(name("attn_norm"), Op::RmsNorm { x, weight, eps: c.rms_eps, out: normed });
-        for (part, out, width) in [("attn_q", q, n_q), ("attn_k", k, n_kv), ("attn_v", v, n_kv)] {
-            let weight = b.matrix(&name(&format!("{part}.weight")), c.n_embd, width)?;
-            let bias = b.find(&name(&format!("{part}.bias")), width, 1)?;
-            b.op(name(part), Op::MatMul { x: normed, weight, bias, out });
-        }
-        if traits.head_norm {
-            for (part, x) in [("attn_q_norm", q), ("attn_k_norm", k)] {
-                let weight = b.vector(&name(&format!("{part}.weight")), c.head_dim)?;
-                b.op(name(part), Op::RmsNorm { x, weight, eps: c.rms_eps, out: x });
+            let weight = b.vector(&name("attn_norm.weight"), c.n_embd)?;
+            b.op(name("attn_norm"), Op::RmsNorm { x, weight, eps: c.rms_eps, out: normed });
+            for (part, out, width) in [("attn_q", q, n_q), ("attn_k", k, n_kv), ("attn_v", v, n_kv)] {
+                let weight = b.matrix(&name(&format!("{part}.weight")), c.n_embd, width)?;
+                let bias = b.find(&name(&format!("{part}.bias")), width, 1)?;
+                b.op(name(part), Op::MatMul { x: normed, weight, bias, out });
             }
-        }
-        for (part, x) in [("rope_q", q), ("rope_k", k)] {
-            b.op(name(part), Op::Rope { x, head_dim: c.head_dim, rope });
-        }
-        b.op(name("kv_append"), Op::KvAppend { layer, k, v });
-        let scale = 1.0 / (c.head_dim as f32).sqrt();
-        b.op(name("attention"), Op::Attention { layer, q, scale, out: heads });
-        let weight = b.matrix(&name("attn_output.weight"), n_q, c.n_embd)?;
-        let bias = b.find(&name("attn_output.bias"), c.n_embd, 1)?;
-        b.op(name("attn_output"), Op::MatMul { x: heads, weight, bias, out: projected });
-        b.op(name("attn_residual"), Op::Add { a: x, b: projected, out: x });
+            if traits.head_norm {
+                for (part, x) in [("attn_q_norm", q), ("attn_k_norm", k)] {
+                    let weight = b.vector(&name(&format!("{part}.weight")), c.head_dim)?;
+                    b.op(name(part), Op::RmsNorm { x, weight, eps: c.rms_eps, out: x });
+                }
+            }
+            for (part, x) in [("rope_q", q), ("rope_k", k)] {
+                b.op(name(part), Op::Rope { x, head_dim: c.head_dim, rope });
+            }
+            b.op(name("kv_append"), Op::KvAppend { layer, k, v });
+            let scale = 1.0 / (c.head_dim as f32).sqrt();
+            b.op(name("attention"), Op::Attention { layer, q, scale, out: heads });
+            let weight = b.matrix(&name("attn_output.weight"), n_q, c.n_embd)?;
+            let bias = b.find(&name("attn_output.bias"), c.n_embd, 1)?;
+            b.op(name("attn_output"), Op::MatMul { x: heads, weight, bias, out: projected });
+            b.op(name("attn_residual"), Op::Add { a: x, b: projected, out: x });
 
-        let weight = b.vector(&name("ffn_norm.weight"), c.n_embd)?;
-        b.op(name("ffn_norm"), Op::RmsNorm { x, weight, eps: c.rms_eps, out: normed });
-        for (part, out) in [("ffn_gate", gate), ("ffn_up", up)] {
-            let weight = b.matrix(&name(&format!("{part}.weight")), c.n_embd, c.n_ff)?;
-            let bias = b.find(&name(&format!("{part}.bias")), c.n_ff, 1)?;
-            b.op(name(part), Op::MatMul { x: normed, weight, bias, out });
-        }
-        b.op(name("ffn_glu"), Op::Glu { gate, up, activation: Activation::Silu, out: gate });
-        let weight = b.matrix(&name("ffn_down.weight"), c.n_ff, c.n_embd)?;
-        let bias = b.find(&name("ffn_down.bias"), c.n_embd, 1)?;
-        b.op(name("ffn_down"), Op::MatMul { x: gate, weight, bias, out: projected });
-        b.op(name("ffn_residual"), Op::Add { a: x, b: projected, out: x });
+            let weight = b.vector(&name("ffn_norm.weight"), c.n_embd)?;
+            b.op(name("ffn_norm"), Op::RmsNorm { x, weight, eps: c.rms_eps, out: normed });
+            for (part, out) in [("ffn_gate", gate), ("ffn_up", up)] {
+                let weight = b.matrix(&name(&format!("{part}.weight")), c.n_embd, c.n_ff)?;
+                let bias = b.find(&name(&format!("{part}.bias")), c.n_ff, 1)?;
+                b.op(name(part), Op::MatMul { x: normed, weight, bias, out });
+            }
+            b.op(name("ffn_glu"), Op::Glu { gate, up, activation: Activation::Silu, out: gate });
+            let weight = b.matrix(&name("ffn_down.weight"), c.n_ff, c.n_embd)?;
+            let bias = b.find(&name("ffn_down.bias"), c.n_embd, 1)?;
+            b.op(name("ffn_down"), Op::MatMul { x: gate, weight, bias, out: projected });
+            b.op(name("ffn_residual"), Op::Add { a: x, b: projected, out: x });
+            Ok(())
+        })?;
     }
 
     b.op("select", Op::SelectRows { x, out: x_out });

@@ -1,7 +1,7 @@
-//! From the plan's ops to the CPU's: one to one, or neighbours fused where that saves passes over
-//! activations and meetings of the threads. Both lists compute the same bits.
+//! Ops that a device runs as one: neighbours of the plan fused where that saves passes over activations, meetings of
+//! threads, or launches. The list without fusion computes the same.
 
-use crate::device::plan::*;
+use super::plan::*;
 
 /// A norm over whole rows, computed where its result is used.
 #[derive(Clone, Copy, Debug)]
@@ -46,9 +46,9 @@ pub struct HeadPrep {
     pub rope: Option<RopeId>,
 }
 
-/// An op as the CPU runs it.
+/// One or more neighbouring ops of the plan.
 #[derive(Clone, Debug)]
-pub enum CpuOp {
+pub enum FusedOp {
     Embed {
         weight: WeightId,
         out: BufferId,
@@ -104,11 +104,11 @@ pub enum CpuOp {
 /// The op, and the place in the plan of the last op it stands for.
 #[derive(Clone, Debug)]
 pub struct Placed {
-    pub op: CpuOp,
+    pub op: FusedOp,
     pub at: usize,
 }
 
-/// One CPU op per op of the plan.
+/// One for each op of the plan.
 pub fn unfused(plan: &Plan) -> Vec<Placed> {
     plan.ops.iter().enumerate().map(|(at, named)| Placed { op: single(&named.op), at }).collect()
 }
@@ -125,20 +125,20 @@ pub fn fused(plan: &Plan) -> Vec<Placed> {
     out
 }
 
-fn single(op: &Op) -> CpuOp {
+fn single(op: &Op) -> FusedOp {
     match *op {
-        Op::Embed { weight, out } => CpuOp::Embed { weight, out },
-        Op::RmsNorm { x, weight, eps, out } => CpuOp::RmsNorm { x, norm: Norm { weight, eps }, out },
+        Op::Embed { weight, out } => FusedOp::Embed { weight, out },
+        Op::RmsNorm { x, weight, eps, out } => FusedOp::RmsNorm { x, norm: Norm { weight, eps }, out },
         Op::MatMul { x, weight, bias, out } => {
             let parts = vec![Part { weight, bias, out }];
-            CpuOp::Project(Project { x, norm: None, parts, then: Then::Nothing })
+            FusedOp::Project(Project { x, norm: None, parts, then: Then::Nothing })
         }
-        Op::Rope { x, head_dim, rope } => CpuOp::Rope { x, head_dim, rope },
-        Op::KvAppend { layer, k, v } => CpuOp::KvAppend { layer, k, v },
-        Op::Attention { layer, q, scale, out } => CpuOp::Attention { layer, q, scale, out },
-        Op::Glu { gate, up, activation, out } => CpuOp::Glu { gate, up, activation, out },
-        Op::Add { a, b, out } => CpuOp::Add { a, b, out },
-        Op::SelectRows { x, out } => CpuOp::SelectRows { x, out },
+        Op::Rope { x, head_dim, rope } => FusedOp::Rope { x, head_dim, rope },
+        Op::KvAppend { layer, k, v } => FusedOp::KvAppend { layer, k, v },
+        Op::Attention { layer, q, scale, out } => FusedOp::Attention { layer, q, scale, out },
+        Op::Glu { gate, up, activation, out } => FusedOp::Glu { gate, up, activation, out },
+        Op::Add { a, b, out } => FusedOp::Add { a, b, out },
+        Op::SelectRows { x, out } => FusedOp::SelectRows { x, out },
     }
 }
 
@@ -169,11 +169,11 @@ fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
             return true;
         }
     }
-    buffer != plan.logits
+    buffer != plan.output
 }
 
 /// `[RmsNorm] MatMul+ [Glu | Add]` from `at` on, and how many ops that is.
-fn project(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
+fn project(plan: &Plan, at: usize) -> Option<(FusedOp, usize)> {
     let mut next = at;
     let mut norm = None;
     if let Op::RmsNorm { x, weight, eps, out } = *op(plan, at)?
@@ -222,12 +222,12 @@ fn project(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
         }
         _ => {}
     }
-    Some((CpuOp::Project(Project { x, norm, parts, then }), next - at))
+    Some((FusedOp::Project(Project { x, norm, parts, then }), next - at))
 }
 
 /// In-place norms and rotations of q and k up to the KvAppend and Attention that use them: stops
 /// before the Attention.
-fn prepare_heads(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
+fn prepare_heads(plan: &Plan, at: usize) -> Option<(FusedOp, usize)> {
     // look ahead to learn which buffers are q and k
     let append =
         (at..(at + 5).min(plan.ops.len())).find(|&i| matches!(op(plan, i), Some(Op::KvAppend { .. })))?;
@@ -266,5 +266,5 @@ fn prepare_heads(plan: &Plan, at: usize) -> Option<(CpuOp, usize)> {
             _ => return None,
         }
     }
-    Some((CpuOp::PrepareHeads { layer, q, k, v, q_prep, k_prep }, append + 1 - at))
+    Some((FusedOp::PrepareHeads { layer, q, k, v, q_prep, k_prep }, append + 1 - at))
 }
