@@ -117,7 +117,11 @@ DEVICE u32 lane_xor(u32 value) {
 #if defined(__GFX9__)
         return __builtin_amdgcn_ds_swizzle(value, 16 << 10 | 31); // and 31, or 0, xor 16
 #else
-        return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        u32 other = __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        // Where its result is used in a branch alone, LLVM 19 would move the instruction there, away from the lanes that
+        // it reads: of all that cross lanes this is the one that it does not take for convergent. An asm is.
+        asm("" : "+v"(other));
+        return other;
 #endif
     } else {
         const u32 lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0));

@@ -304,11 +304,11 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols) {
         }
     }
     barrier();
-    if (!to.q || thread_x() >= 8) return;
-    const u32 at = thread_x() * 4;
+    if (!to.q || thread_x() >= LANES) return;
+    const u32 at = thread_x() % 8 * 4; // all the wave's lanes take part
     const f32x4 v = {made[at], made[at + 1], made[at + 2], made[at + 3]};
     const Rounded8 rounded(v);
-    ((u32 *)to.q)[group_x() * 8 + thread_x()] = rounded.packed;
+    if (thread_x() < 8) ((u32 *)to.q)[group_x() * 8 + thread_x()] = rounded.packed;
     if (thread_x() == 0) to.ds[group_x()] = rounded.ds;
 }
 
