@@ -117,7 +117,9 @@ DEVICE u32 lane_xor(u32 value) {
 #if defined(__GFX9__)
         return __builtin_amdgcn_ds_swizzle(value, 16 << 10 | 31); // and 31, or 0, xor 16
 #else
-        return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        value = __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        asm volatile("" : "+v"(value)); // clang 19 else moves it into a branch that not all lanes take
+        return value;
 #endif
     } else {
         const u32 lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0));
