@@ -18,13 +18,19 @@ using f32x4 = Vector<float, 4>;
 using u32x2 = Vector<u32, 2>;
 using u32x4 = Vector<u32, 4>;
 
+// A pointer, known to be to device memory: a load through it needs no look at where the address lies.
+template <class T>
+static inline __attribute__((device, always_inline)) T *in_global(T *p) {
+    return (T *)(__attribute__((address_space(1))) T *)p;
+}
+
 // A weight's planes, as src/device/hip/kernels.rs lists them.
 struct Planes {
     const void *plane[4];
 
     template <class T>
     __attribute__((device)) const T *as(int i) const {
-        return static_cast<const T *>(plane[i]);
+        return in_global(static_cast<const T *>(plane[i]));
     }
 };
 
