@@ -294,12 +294,12 @@ impl Cache {
     }
 
     /// The cells (block, position, k and v of all kv heads) hold what is wanted within an f16's rounding, `pad` in their
-    /// pads; all others are as they were.
-    fn holds(&self, gpu: &Gpu, cells: &[(u32, u32, &[f32], &[f32])], pad: u16, what: &str) {
+    /// pads; all others are as they were, and so is what is None.
+    fn holds(&self, gpu: &Gpu, cells: &[(u32, u32, [Option<&[f32]>; 2])], pad: u16, what: &str) {
         for (name, output, pick) in [("k", &self.k, 0), ("v", &self.v, 1)] {
             let mut got = gpu.read::<u16>(output);
-            for (block, position, k, v) in cells {
-                let want = [k, v][pick];
+            for (block, position, wanted) in cells {
+                let Some(want) = wanted[pick] else { continue };
                 let mut values = Vec::new();
                 for head in 0..self.n_head_kv {
                     let cell = &mut got[self.cell(*block, head, *position)..][..self.head_pad];
@@ -336,10 +336,12 @@ struct QkvCase {
     pairs: RopePairs,
     bias: bool,
     position: u32,
+    /// Of q, k and v those that are of the launch's type.
+    present: [bool; 3],
 }
 
 fn qkv(gpu: &Gpu, case: QkvCase) {
-    let QkvCase { ty, cols, n_head, n_head_kv, head_dim, n_rot, pairs, bias, position } = case;
+    let QkvCase { ty, cols, n_head, n_head_kv, head_dim, n_rot, pairs, bias, position, present } = case;
     let mut rng = Rng(34);
     let what = format!("{case:?}");
     let cache = Cache::new(gpu, 5, n_head_kv, head_dim);
@@ -352,12 +354,12 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     // no kernel writes these
     let unused = [0; 2].map(|_| gpu.output::<f32>(n_head_kv * head_dim));
     let outputs = [&q, &unused[0], &unused[1]];
-    let products: [Product<'_>; 3] = std::array::from_fn(|i| matrices[i].product(outputs[i].span()));
+    let products = std::array::from_fn(|i| present[i].then(|| matrices[i].product(outputs[i].span())));
     let (position_on_card, table) = (gpu.input(&[position]), gpu.input(&blocks));
     let turns = Turns { table: turns.span(), n_rot, halves: pairs == RopePairs::Halves };
     project::qkv(
         &gpu.stream,
-        &products,
+        products,
         x.input(),
         turns,
         position_on_card.span(),
@@ -369,13 +371,17 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
     reference::rope(&mut want_q, head_dim, &rope, position);
     reference::rope(&mut want_k, head_dim, &rope, position);
-    let error = nmse(&want_q, &gpu.read(&q));
-    assert!(error <= 1e-6, "{what}: NMSE {error:.1e}");
-    let block = blocks[position as usize / BLOCK_LEN];
-    cache.holds(gpu, &[(block, position, &want_k, &want_v)], POISON, &what);
-    for output in &unused {
-        assert!(gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX), "{what}: k and v apart");
+    let untouched = |output| gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX);
+    if present[0] {
+        let error = nmse(&want_q, &gpu.read(&q));
+        assert!(error <= 1e-6, "{what}: NMSE {error:.1e}");
+    } else {
+        assert!(untouched(&q), "{what}: q");
     }
+    let block = blocks[position as usize / BLOCK_LEN];
+    let wanted = [present[1].then_some(&want_k[..]), present[2].then_some(&want_v[..])];
+    cache.holds(gpu, &[(block, position, wanted)], POISON, &what);
+    assert!(unused.iter().all(untouched), "{what}: k and v apart");
 }
 
 const QKV: QkvCase = QkvCase {
@@ -388,6 +394,7 @@ const QKV: QkvCase = QkvCase {
     pairs: RopePairs::Halves,
     bias: true,
     position: 145,
+    present: [true; 3],
 };
 
 fn qkv_types(gpu: &Gpu) {
@@ -396,6 +403,10 @@ fn qkv_types(gpu: &Gpu) {
         qkv(gpu, QkvCase { ty, cols: 1280, n_head: 3, n_head_kv: 1, bias: false, ..QKV });
     }
     qkv(gpu, QkvCase { ty: F16, cols: 252, pairs: RopePairs::Consecutive, ..QKV });
+    // as in files of mixed types
+    for bits in 1..7 {
+        qkv(gpu, QkvCase { ty: Q6_K, present: [0, 1, 2].map(|i| bits >> i & 1 == 1), ..QKV });
+    }
 }
 
 fn qkv_shapes(gpu: &Gpu) {
@@ -585,7 +596,7 @@ fn prepare_heads(gpu: &Gpu) {
                 .map(|t| {
                     let (sequence, position) = (placed.sequences[t], placed.positions[t]);
                     let [k, v] = [&want_k, &want_v].map(|rows| &rows[t * width..][..width]);
-                    (placed.block(sequence, position), position, k, v)
+                    (placed.block(sequence, position), position, [Some(k), Some(v)])
                 })
                 .collect();
             cache.holds(gpu, &cells, 0, &what);
@@ -816,9 +827,9 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     // one block of 64 positions, one kv head of 64: 8192 bytes each of k and v
     let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, head_pad: 64, n_blocks: 1 };
     let turns = Turns { table: all, n_rot: 64, halves: true };
-    let three = [0; 3].map(|_| product(&q8.weight, all));
+    let three = [0; 3].map(|_| Some(product(&q8.weight, all)));
     let qkv = |turns, position, table, cache| {
-        project::qkv(s, &three, Input::Rounded(x), turns, position, table, cache)
+        project::qkv(s, three, Input::Rounded(x), turns, position, table, cache)
     };
     refused.extend([
         qkv(Turns { table: part(64 * 32 * 8 - 1), ..turns }, all, all, cache),
