@@ -8,10 +8,11 @@ use super::code_object;
 use super::driver::Driver;
 use super::limits::Limits;
 use super::memory::{HALF_BYTES, Pool, Staging};
+use super::needs;
 use super::ops;
 use super::stream::Stream;
 use crate::device::plan::Plan;
-use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Program, Progress};
+use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Needs, Program, Progress, SessionLimits};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -25,6 +26,13 @@ impl HipDevice {
     /// Errors: those of [`Card::open`].
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
         Ok(HipDevice { card: Card::open(choice)? })
+    }
+
+    /// Every GPU of the choice, in its order; at least one. Errors: as of [`open`](Self::open).
+    pub fn open_all(choice: &DeviceChoice) -> Result<Vec<Self>> {
+        let driver = Driver::get()?;
+        let indices = card::find_all(driver, choice)?;
+        indices.into_iter().map(|index| Ok(HipDevice { card: Card::new(driver, index)? })).collect()
     }
 
     pub fn card(&self) -> &Arc<Card> {
@@ -43,6 +51,17 @@ pub fn list() -> Result<Vec<Result<DeviceInfo>>> {
         Ok(describe(driver, index, &limits, free, has_kernels))
     };
     Ok(card::all(driver).into_iter().enumerate().map(describe_one).collect())
+}
+
+/// The one of [`list`] that `DeviceChoice::Best` means.
+pub fn best(listed: Vec<Result<DeviceInfo>>) -> Option<DeviceInfo> {
+    let usable = |info: &DeviceInfo| info.gpu.as_ref().is_some_and(|gpu| gpu.has_kernels);
+    let rank = |info: &DeviceInfo| {
+        let integrated = info.gpu.as_ref().is_some_and(|gpu| gpu.integrated);
+        (!integrated, info.memory_total)
+    };
+    // max_by_key takes the last of equals; here the first shall win
+    listed.into_iter().rev().flatten().filter(usable).max_by_key(rank)
 }
 
 fn describe(driver: &Driver, index: c_int, limits: &Limits, free: u64, has_kernels: bool) -> DeviceInfo {
@@ -70,6 +89,10 @@ impl Device for HipDevice {
     fn info(&self) -> DeviceInfo {
         let free = self.card.memory().map_or(0, |(free, _)| free);
         describe(self.card.driver(), self.card.index(), self.card.limits(), free, true)
+    }
+
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
+        needs::needs(plan, limits)
     }
 
     fn load(&self, _: Arc<Plan>, _: Arc<Gguf>, _: &mut Progress<'_>) -> Result<Arc<dyn Program>> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
+//!   needs   what a plan takes of its memory
 //!   loader  from the file's blocks to a weight
 //!     ops     one function per operation: shapes -> grid, arguments, launch
 //!       weight    a matrix in planes; planes: how it lies in memory
@@ -28,6 +29,7 @@ mod launch_log;
 pub mod limits;
 pub mod loader;
 pub mod memory;
+pub mod needs;
 pub mod ops;
 pub mod planes;
 pub mod stream;
