@@ -58,11 +58,11 @@ impl Device for Card {
 }
 
 fn cpu() -> Arc<dyn Device> {
-    Arc::new(CpuDevice::new(2).unwrap())
+    Arc::new(CpuDevice::new(1).unwrap())
 }
 
 fn reference() -> Arc<dyn Device> {
-    Arc::new(ReferenceDevice::new(2))
+    Arc::new(ReferenceDevice::new(1))
 }
 
 /// Every architecture, with types of both of the CPU's kinds, output tied and not.
@@ -70,7 +70,7 @@ fn tiny_models() -> Vec<TinyModel> {
     use TensorType::*;
     let types = [Q8_0, F16, Q4_K];
     let llama = TinyModel { n_layer: 4, tied: true, rope_freqs: true, ..TinyModel::new("llama") };
-    let qwen2 = TinyModel { n_layer: 3, n_head: 3, n_head_kv: 1, n_ff: 512, ..TinyModel::new("qwen2") };
+    let qwen2 = TinyModel { n_layer: 3, n_head_kv: 1, n_ff: 512, ..TinyModel::new("qwen2") };
     let qwen3 = TinyModel { n_layer: 2, ..TinyModel::new("qwen3") };
     [llama, qwen2, qwen3].map(|tiny| tiny.types(&types)).into()
 }
@@ -207,7 +207,7 @@ fn needs_are_what_is_allocated() {
     for tiny in tiny_models() {
         let file = tiny.gguf();
         let plan = Arc::new(arch::plan(&file).unwrap().1);
-        for device in [cpu(), reference(), Arc::new(CpuDevice::new(1).unwrap())] {
+        for device in [cpu(), reference(), Arc::new(CpuDevice::new(3).unwrap())] {
             for part in [
                 Part::whole(&plan),
                 Part { embed: true, layers: 0..0, head: false },
@@ -274,12 +274,14 @@ fn layers_on_two_devices_and_the_host() {
 fn auto_puts_on_a_device_what_it_has_room_for() {
     let tiny = TinyModel { n_layer: 6, ..TinyModel::new("llama").types(&[TensorType::Q8_0]) };
     let (file, tokens) = (tiny.gguf(), tokens(90, tiny.n_vocab));
-    let one = bits(&evaluate(&whole(file.clone()), &tokens));
+    let whole = whole(file.clone());
+    let one = bits(&evaluate(&whole, &tokens));
+    let Needs { weights, cache, scratch } = whole.placement().needs(Target::Gpu(0));
     let card = Card::new(cpu(), 0);
     let backend = Backend::with_gpus(vec![card.clone()], 2).unwrap();
     let mut before = 0;
     let mut seen = std::collections::BTreeSet::new();
-    for free in (0..12).map(|i| i * 500_000) {
+    for free in (0..=20).map(|i| scratch * 9 / 10 + (weights + cache) * i / 16) {
         card.free.store(free, Ordering::Relaxed);
         let model = model(&backend, file.clone(), GpuLayers::Auto).unwrap();
         let placement = model.placement();
@@ -431,8 +433,6 @@ fn a_context_beyond_the_plan_may_be_made() {
     assert_eq!((model.placement().n_ctx, model.placement().n_batch), (512, 512));
     let context = Context::new(&model, &ContextParams { n_ctx: 2048, ..ContextParams::default() }).unwrap();
     assert_eq!(context.info().n_ctx, 2048);
-    let huge = Context::new(&model, &ContextParams { n_ctx: 1 << 28, ..ContextParams::default() });
-    assert!(matches!(huge.err(), None | Some(Error::OutOfMemory { .. })));
     let params = ModelParams { n_ctx: usize::MAX, ..ModelParams::default() };
     assert!(matches!(Model::from_gguf(&backend, tiny.gguf(), params).err(), Some(Error::Param(_))));
 }
