@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(middle.weights.len(), 1);
         assert_eq!(middle.weights[0].name, "norm 2");
         assert_eq!((middle.ropes.len(), middle.cache.n_layers), (1, 1));
-        assert_eq!(middle.layers, [0..5]);
+        assert_eq!((middle.layers.len(), &middle.layers[0]), (1, &(0..5)));
         assert!(matches!(middle.ops[1].op, Op::Rope { rope: RopeId(0), .. }));
         assert!(matches!(middle.ops[2].op, Op::KvAppend { layer: 0, .. }));
         assert_eq!(middle.input, Some(middle.output));

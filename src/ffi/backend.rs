@@ -77,12 +77,13 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
 
 /// Takes a device into use. On RF_OK *backend is a new handle, to be given to rf_backend_release. Any thread.
 ///
-/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index or mask where there is one device, or ROCMFORGE_CPU_ISA names
-/// instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index or mask where there is one device, both of them, or
+/// ROCMFORGE_CPU_ISA names instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
 ///
-/// RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD, RF_ERROR_KERNELS (this
-/// library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built without GPUs). After each
-/// of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs such a failure and takes the CPU.
+/// RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
+/// RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
+/// without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+/// such a failure and takes the CPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_create(
     params: *const rf_backend_params,
@@ -115,8 +116,8 @@ fn choice(index: i32, mask: u64) -> Outcome<DeviceChoice> {
     }
 }
 
-/// Describes the backend's device, of several GPUs the first; `compute_units` is the number of threads that the CPU computes with, or the GPU's
-/// compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+/// Describes the backend's device, of several GPUs the first; `compute_units` is the number of threads that the CPU
+/// computes with, or the GPU's compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_info(
     backend: *const rf_backend,

@@ -170,7 +170,7 @@ pub struct rf_model_details {
     pub n_params: u64,
     /// Bytes of the file, all parts.
     pub file_bytes: u64,
-    /// Bytes of weights held beside the mapped file, on all devices.
+    /// Bytes of weights held in memory beside the mapped file, on all devices.
     pub weight_bytes: u64,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub n_vocab: u32,
