@@ -83,7 +83,14 @@ pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 /// Called after an op with its name, the row count and the op's output buffer (`rows x width`).
 pub type Observer = Box<dyn FnMut(&str, usize, &[f32]) + Send>;
 
-/// Bytes of a device's memory; u64::MAX where a size is beyond that.
+/// Bytes of a device's memory; total 0: unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub free: u64,
+    pub total: u64,
+}
+
+/// What something takes of a device's memory, in bytes; u64::MAX where a size is beyond that.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Needs {
     /// Of weights, outside the file's map.
@@ -119,6 +126,12 @@ impl std::iter::Sum for Needs {
 
 pub trait Device: Send + Sync {
     fn info(&self) -> DeviceInfo;
+
+    /// Its memory now; a device that cannot be asked any more is an error.
+    fn memory(&self) -> Result<Memory> {
+        let DeviceInfo { memory_free, memory_total, .. } = self.info();
+        Ok(Memory { free: memory_free, total: memory_total })
+    }
 
     /// What the plan's weights and one session of these limits would take, before anything is allocated.
     ///

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::Backend;
 use super::context::session_limits;
-use super::placement::{self, GpuLayers, Memory, PlacedPart, Placement, Question, Target};
+use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
 use crate::device::pipeline::{self, Stage};
 use crate::device::plan::Plan;
 use crate::device::split::{self, Part};
@@ -124,14 +124,14 @@ impl Model {
         let n_ctx = session_limits(&config, params.n_ctx, params.n_batch)?.n_blocks * BLOCK_LEN;
         let mut placement = placement::place(&Question {
             n_layers: plan.layers.len(),
-            gpus: &backend.gpus().iter().map(memory).collect::<Vec<_>>(),
+            gpus: &backend.gpus().iter().map(|gpu| gpu.memory()).collect::<Result<Vec<_>>>()?,
             gpu_layers: params.gpu_layers,
             n_ctx,
             limits: &|n_ctx| session_limits(&config, n_ctx, params.n_batch),
             needs: &|target, part, limits| device(backend, target)?.needs(&*part_of(&plan, part)?, limits),
         })?;
         if placement.targets().contains(&Target::Host) {
-            placement.host = memory(backend.host()?);
+            placement.host = backend.host()?.memory()?;
         }
         let stage = |placed: &PlacedPart| -> Result<Stage> {
             let device = device(backend, placed.target)?.clone();
@@ -221,11 +221,6 @@ fn device(backend: &Backend, target: Target) -> Result<&Arc<dyn Device>> {
         }
         Target::Host => backend.host(),
     }
-}
-
-fn memory(device: &Arc<dyn Device>) -> Memory {
-    let info = device.info();
-    Memory { free: info.memory_free, total: info.memory_total }
 }
 
 fn part_of(plan: &Arc<Plan>, part: &Part) -> Result<Arc<Plan>> {

@@ -7,7 +7,7 @@
 use std::ops::Range;
 
 use crate::device::split::Part;
-use crate::device::{BLOCK_LEN, Needs, SessionLimits};
+use crate::device::{BLOCK_LEN, Memory, Needs, SessionLimits};
 use crate::{Error, Result};
 
 /// How much of a model goes on the backend's GPUs; means nothing to a backend without.
@@ -64,24 +64,16 @@ pub struct Placement {
     pub smaller: Vec<Alternative>,
 }
 
-/// Bytes of a device's memory; total 0: unknown, taken as enough.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
-    pub free: u64,
-    pub total: u64,
-}
+/// What Auto leaves free of a GPU's memory: a twentieth, at most this much. The runtime's own needs (graphs, printf
+/// buffers, code), and what other programs take meanwhile.
+const MARGIN: u64 = 512 << 20;
 
-impl Memory {
-    /// What Auto leaves free: a twentieth, at most this much. The runtime's own needs (graphs, printf buffers, code),
-    /// and what other programs take meanwhile.
-    const MARGIN: u64 = 512 << 20;
-
-    fn usable(self, margin: bool) -> u64 {
-        match self {
-            Memory { total: 0, .. } => u64::MAX - 1,
-            Memory { free, .. } if margin => free - (free / 20).min(Self::MARGIN),
-            Memory { free, .. } => free,
-        }
+/// Bytes of a GPU that may be planned with; as much as it takes where its memory is not known.
+fn usable(memory: Memory, margin: bool) -> u64 {
+    match memory {
+        Memory { total: 0, .. } => u64::MAX - 1,
+        Memory { free, .. } if margin => free - (free / 20).min(MARGIN),
+        Memory { free, .. } => free,
     }
 }
 
@@ -217,7 +209,7 @@ impl<'a> Search<'a> {
 
     /// Bytes that each GPU has to give.
     fn room(&self, margin: bool) -> Vec<u64> {
-        self.question.gpus.iter().map(|memory| memory.usable(margin)).collect()
+        self.question.gpus.iter().map(|memory| usable(*memory, margin)).collect()
     }
 
     fn layers(&self, from: usize) -> Range<usize> {
@@ -615,7 +607,7 @@ mod tests {
     fn free(mb: u64, gpu_layers: GpuLayers) -> Memory {
         let usable = mb * MB;
         let free = match gpu_layers {
-            GpuLayers::Auto => usable + (usable / 19 + 1).min(Memory::MARGIN),
+            GpuLayers::Auto => usable + (usable / 19 + 1).min(MARGIN),
             _ => usable,
         };
         Memory { free, total: 1 << 40 }
@@ -679,8 +671,9 @@ mod tests {
         let exact = Memory { free: 1180 * MB, total: 1 << 40 };
         assert_eq!(text(&sizes.place_in(&[exact], GpuLayers::All).unwrap()), "gpu0:in+0-10+out");
         assert_eq!(text(&sizes.place_in(&[exact], GpuLayers::Auto).unwrap()), "host:in+0-0 gpu0:0-10+out");
-        assert_eq!(Memory { free: 100, total: 200 }.usable(true), 95);
-        assert_eq!(Memory { free: 100 << 30, total: 1 << 40 }.usable(true), (100 << 30) - Memory::MARGIN);
+        assert_eq!(usable(Memory { free: 100, total: 200 }, true), 95);
+        let large = Memory { free: 100 << 30, total: 1 << 40 };
+        assert_eq!(usable(large, true), large.free - MARGIN);
     }
 
     #[test]
@@ -805,7 +798,7 @@ mod tests {
             let placement = sizes.place(&gpus, GpuLayers::Auto).unwrap();
             // what auto found, a request finds; one more layer is refused or was worth less than the output
             let n = placement.gpu_layers();
-            let usable: Vec<_> = placement.gpus.iter().map(|m| Memory { free: m.usable(true), ..*m }).collect();
+            let usable: Vec<_> = placement.gpus.iter().map(|m| Memory { free: usable(*m, true), ..*m }).collect();
             let same = sizes.place_in(&usable, GpuLayers::Last(n)).unwrap();
             proptest::prop_assert_eq!(same.gpu_layers(), n);
             if !placement.head_on_gpu() && n < sizes.layers.len() && !gpus.is_empty() {

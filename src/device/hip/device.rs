@@ -12,7 +12,9 @@ use super::needs;
 use super::ops;
 use super::stream::Stream;
 use crate::device::plan::Plan;
-use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Needs, Program, Progress, SessionLimits};
+use crate::device::{
+    Device, DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, Program, Progress, SessionLimits,
+};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -89,6 +91,11 @@ impl Device for HipDevice {
     fn info(&self) -> DeviceInfo {
         let free = self.card.memory().map_or(0, |(free, _)| free);
         describe(self.card.driver(), self.card.index(), self.card.limits(), free, true)
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        let (free, total) = self.card.memory()?;
+        Ok(Memory { free, total })
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
