@@ -3,6 +3,8 @@
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
 //!   loader  from the file's blocks to a weight
+//!   sampler from logits to a token
+//!     sample_ops  the operations of that
 //!     ops     one function per operation: shapes -> grid, arguments, launch
 //!       weight    a matrix in planes; planes: how it lies in memory
 //!       memory (pool, staging), graph, event, stream
@@ -30,5 +32,7 @@ pub mod loader;
 pub mod memory;
 pub mod ops;
 pub mod planes;
+pub mod sample_ops;
+pub mod sampler;
 pub mod stream;
 pub mod weight;

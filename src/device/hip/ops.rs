@@ -429,7 +429,7 @@ fn tiles(rows: u32, n: u32) -> [u64; 3] {
 }
 
 /// Launches a kernel of which a group takes `share` of `n`.
-fn over<A: Args>(stream: &Stream, kernel: Kernel<A>, n: u64, share: u64, args: &A) -> Result<()> {
+pub(super) fn over<A: Args>(stream: &Stream, kernel: Kernel<A>, n: u64, share: u64, args: &A) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
@@ -437,7 +437,7 @@ fn over<A: Args>(stream: &Stream, kernel: Kernel<A>, n: u64, share: u64, args: &
 }
 
 /// `span` holds shape's product of elements of `size` bytes, aligned to them.
-fn holds(name: &str, span: Span<'_>, shape: &[usize], size: u64) -> Result<()> {
+pub(super) fn holds(name: &str, span: Span<'_>, shape: &[usize], size: u64) -> Result<()> {
     let bytes = shape.iter().try_fold(size, |bytes, n| bytes.checked_mul(*n as u64));
     if bytes.is_none_or(|bytes| bytes > span.bytes()) {
         return Err(Error::param(format!(
@@ -449,20 +449,20 @@ fn holds(name: &str, span: Span<'_>, shape: &[usize], size: u64) -> Result<()> {
 }
 
 /// `Card::launch` for arguments that the functions above have checked.
-fn launch<A: Args>(stream: &Stream, kernel: Kernel<A>, grid: [u64; 3], args: &A) -> Result<()> {
+pub(super) fn launch<A: Args>(stream: &Stream, kernel: Kernel<A>, grid: [u64; 3], args: &A) -> Result<()> {
     // SAFETY: the stream is alive and its card the buffers'; every address is of a span that `holds` found as long as
     // the kernel reaches with these dimensions. That buffers outlive the work is what `Buffer` asks of its owner.
     unsafe { stream.card().launch(stream.raw(), kernel, grid, 0, args) }
 }
 
 /// `span` starts at a multiple of what the kernel loads at a time.
-fn is_aligned(name: &str, span: Span<'_>, bytes: u64) -> Result<()> {
+pub(super) fn is_aligned(name: &str, span: Span<'_>, bytes: u64) -> Result<()> {
     if span.ptr().0.is_multiple_of(bytes) {
         return Ok(());
     }
     Err(Error::param(format!("{name} starts at {:#x}, not at a multiple of {bytes}", span.ptr().0)))
 }
 
-fn dim(name: &str, value: usize) -> Result<u32> {
+pub(super) fn dim(name: &str, value: usize) -> Result<u32> {
     u32::try_from(value).map_err(|_| Error::param(format!("{name} = {value} is beyond 32 bits")))
 }
