@@ -295,7 +295,7 @@ DEVICE Crossing<T> bin_crossing(T first, T second, T limit) {
 DEVICE u32 bound_of(const u32 *segments, u32 n_segments, u32 wanted, u32 *bins) {
     u32 prefix = 0, limit = wanted - 1;
 #pragma unroll 1
-    for (u32 shift = 21; shift >= 10; shift -= 11) {
+    for (i32 shift = 21; shift >= 10; shift -= 11) {
         bins[thread_x()] = bins[thread_x() + PICK] = 0;
         barrier();
         for (u32 i = thread_x(); i < n_segments; i += PICK) {
@@ -456,7 +456,7 @@ void sample_descend(const Params *params, Search *search, u64 *histogram, Outcom
     if (digit == 0) {
         before = prefix = 0;
         if (what == TOP_K) {
-            limit = params->top_k - 1;
+            limit = min((u64)params->top_k, scan.all) - 1; // all of the set, if it is smaller
         } else {
             limit = share(what == TOP_P ? params->top_p : params->uniform, scan.all);
             limit -= what == TOP_P && limit > 0;
