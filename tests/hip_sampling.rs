@@ -220,7 +220,7 @@ fn vocabularies_of_any_size(gpu: &Gpu) {
 /// Those of the command line, over a long generation: decided at once.
 fn usual_parameters(gpu: &Gpu) {
     let mut rng = Rng(4);
-    let n = gpu.pick(151_936, 12_000);
+    let n = 151_936;
     let mut bench = Bench::new(gpu, vec![0.0; n]);
     let presets = [
         SamplerParams { seed: 1, ..SamplerParams::default() },

@@ -67,7 +67,7 @@ pub fn weight(logit: f32, best: f32, inverse_temperature: f32) -> u64 {
 /// e^x = 2^n * e^r with |r| <= ln(2) / 2; the polynomial of e^r is that of Cephes' expf.
 #[inline]
 fn power(x: f32) -> u64 {
-    const LOG2_E: f32 = 1.442_695;
+    use std::f32::consts::LOG2_E;
     // ln(2) in two parts; products of the first with n are exact
     const LN_2: f32 = 0.693_359_4;
     const LN_2_REST: f32 = -2.121_944_4e-4;
