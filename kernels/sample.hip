@@ -24,7 +24,7 @@ struct Penalty {
     float subtract;
 };
 
-// As src/device/hip/sample_ops.rs writes it.
+// As src/device/hip/ops/sample.rs writes it.
 struct Params {
     u64 uniform, top_p; // in 2^-64; top_p OFF: all
     u32 top_k;          // 1 to n

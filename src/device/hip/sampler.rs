@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::memory::{Buffer, Mailbox, Pool, Span};
-use super::sample_ops::{self, DIGITS, OUTCOME_BYTES, Outcome, Target, Workspace};
+use super::ops::sample::{self, DIGITS, OUTCOME_BYTES, Outcome, Target, Workspace};
 use super::stream::Stream;
 use crate::device::sampling::{self, Draw};
 use crate::{Error, Result};
@@ -29,7 +29,7 @@ pub struct DeviceSampler {
 
 impl DeviceSampler {
     /// Tokens of a vocabulary at most.
-    pub const MAX_VOCAB: usize = sample_ops::MAX_LOGITS;
+    pub const MAX_VOCAB: usize = sample::MAX_LOGITS;
 
     /// For rows of `n_vocab` logits, 1 to [`MAX_VOCAB`](Self::MAX_VOCAB).
     pub fn new(pool: &Arc<Pool>, n_vocab: usize) -> Result<Self> {
@@ -40,9 +40,8 @@ impl DeviceSampler {
             )));
         }
         let room = |bytes: usize| pool.alloc(bytes as u64, "sampling");
-        let params_bytes = sample_ops::params_bytes(n_vocab);
-        let [changed, found, segments, totals, search, histogram, outcome] =
-            sample_ops::workspace_bytes(n_vocab);
+        let params_bytes = sample::params_bytes(n_vocab);
+        let [changed, found, segments, totals, search, histogram, outcome] = sample::workspace_bytes(n_vocab);
         Ok(DeviceSampler {
             mailbox: Mailbox::new(pool.card(), params_bytes, OUTCOME_BYTES)?,
             n_vocab,
@@ -60,8 +59,8 @@ impl DeviceSampler {
 
     /// Bytes that a pool gives to one.
     pub fn bytes(n_vocab: usize) -> u64 {
-        let parts = sample_ops::workspace_bytes(n_vocab).into_iter();
-        parts.chain([sample_ops::params_bytes(n_vocab)]).map(|bytes| bytes.next_multiple_of(256) as u64).sum()
+        let parts = sample::workspace_bytes(n_vocab).into_iter();
+        parts.chain([sample::params_bytes(n_vocab)]).map(|bytes| bytes.next_multiple_of(256) as u64).sum()
     }
 
     /// Queues a draw from a row of logits (f32), which stay as they are. Not while the stream is captured.
@@ -73,16 +72,16 @@ impl DeviceSampler {
             return Err(Error::param(format!("{} penalties for {n} tokens", draw.penalties.len())));
         }
         self.targets.clear();
-        self.targets.extend(sample_ops::targets(draw, n));
-        let params = self.params.span().first(sample_ops::params_bytes(draw.penalties.len()) as u64)?;
-        self.mailbox.send(stream, params, |to| sample_ops::write_params(draw, n, to))?;
+        self.targets.extend(sample::targets(draw, n));
+        let params = self.params.span().first(sample::params_bytes(draw.penalties.len()) as u64)?;
+        self.mailbox.send(stream, params, |to| sample::write_params(draw, n, to))?;
         let work = self.workspace();
-        let launched = sample_ops::scan(stream, logits, &work)
-            .and_then(|()| match sample_ops::wants_total(draw, n) {
-                true => sample_ops::total(stream, logits, &work),
+        let launched = sample::scan(stream, logits, &work)
+            .and_then(|()| match sample::wants_total(draw, n) {
+                true => sample::total(stream, logits, &work),
                 false => Ok(()),
             })
-            .and_then(|()| sample_ops::pick(stream, logits, &work));
+            .and_then(|()| sample::pick(stream, logits, &work));
         self.receive(stream, launched)
     }
 
@@ -92,16 +91,16 @@ impl DeviceSampler {
     /// # Errors
     /// As [`Session::sample`](crate::device::Session::sample), and those of whatever the stream did.
     pub fn finish(&mut self, stream: &Stream, logits: Span<'_>) -> Result<u32> {
-        let mut outcome = sample_ops::read_outcome(self.mailbox.wait(stream)?)?;
+        let mut outcome = sample::read_outcome(self.mailbox.wait(stream)?)?;
         if outcome == Outcome::Undecided {
             let work = self.workspace();
             let steps = self.targets.iter().flat_map(|target| (0..DIGITS).map(move |digit| (*target, digit)));
             let launched = steps.into_iter().try_for_each(|(target, digit)| {
-                sample_ops::count(stream, logits, &work, target, digit)?;
-                sample_ops::descend(stream, logits, &work, target, digit)
+                sample::count(stream, logits, &work, target, digit)?;
+                sample::descend(stream, logits, &work, target, digit)
             });
             self.receive(stream, launched)?;
-            outcome = sample_ops::read_outcome(self.mailbox.wait(stream)?)?;
+            outcome = sample::read_outcome(self.mailbox.wait(stream)?)?;
         }
         match outcome {
             Outcome::Drawn(token) if (token as usize) < self.n_vocab => Ok(token),

@@ -1,10 +1,10 @@
-//! The operations of which a draw is made (kernels/sample.hip), checked and launched as those of [`super::ops`]; what
-//! they compute is defined in [`crate::device::sampling`].
+//! The operations of which a draw is made (kernels/sample.hip); what they compute is defined in
+//! [`crate::device::sampling`].
 
-use super::kernels::*;
-use super::memory::Span;
-use super::ops::{dim, holds, is_aligned, launch, over};
-use super::stream::Stream;
+use super::{dim, holds, is_aligned, launch, over};
+use crate::device::hip::kernels::*;
+use crate::device::hip::memory::Span;
+use crate::device::hip::stream::Stream;
 use crate::device::sampling::{Draw, Penalty, WHOLE};
 use crate::{Error, Result};
 
