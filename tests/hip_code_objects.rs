@@ -49,6 +49,13 @@ const LDS: &[(&str, u64)] = &[
     // tiles of 64 rows and 64 tokens, 32 deep and padded by 8
     ("matmul_f16", 2 * 64 * 40 * 2),
     ("matmul_q8_0", 2 * 64 * 48 + 2 * 64 * 4),
+    // a chunk, and of each of 8 waves a rank and an id
+    ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
+    ("sample_total", 8 * 8),
+    // ranks, segments, two counts; of each of 32 waves a rank, an id and sums of both kinds; what was found of both
+    ("sample_pick", 2048 * (8 + 4) + 2 * 4 + 32 * (8 + 4 + 8 + 4) + 16 + 8),
+    ("sample_count", 2048 * 8),
+    ("sample_descend", 32 * 8 + 16),
     ("", 0),
 ];
 

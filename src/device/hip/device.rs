@@ -118,7 +118,7 @@ impl Device for HipDevice {
         Ok(Needs {
             weights: program::weight_bytes(plan)?,
             cache: 2 * layout.cache_bytes,
-            scratch: layout.scratch_bytes,
+            scratch: layout.scratch_bytes.saturating_add(layout.sampler_bytes),
         })
     }
 

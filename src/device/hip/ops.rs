@@ -6,6 +6,7 @@
 
 pub mod attend;
 pub mod project;
+pub mod sample;
 
 use super::kernels::*;
 use super::memory::Span;
