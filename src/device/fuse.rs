@@ -147,7 +147,7 @@ fn op(plan: &Plan, at: usize) -> Option<&Op> {
 }
 
 /// Whether nobody reads what `buffer` holds before op `from`.
-fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
+pub fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
     for named in &plan.ops[from..] {
         if named.op.inputs().contains(&Some(buffer)) {
             return false;

@@ -7,9 +7,10 @@ use super::card::{self, Card};
 use super::code_object;
 use super::driver::Driver;
 use super::limits::Limits;
-use super::memory::{HALF_BYTES, Pool, Staging};
-use super::needs;
+use super::memory::{HALF_BYTES, Pool, Staging, bytes_of, bytes_of_mut};
 use super::ops;
+use super::program::{self, HipProgram};
+use super::scratch::Layout;
 use super::stream::Stream;
 use crate::device::plan::Plan;
 use crate::device::{
@@ -22,19 +23,25 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct HipDevice {
     card: Arc<Card>,
+    pool: Arc<Pool>,
 }
 
 impl HipDevice {
     /// Errors: those of [`Card::open`].
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
-        Ok(HipDevice { card: Card::open(choice)? })
+        let card = Card::open(choice)?;
+        Ok(Self::of(card))
+    }
+
+    fn of(card: Arc<Card>) -> Self {
+        HipDevice { pool: Pool::new(Arc::clone(&card)), card }
     }
 
     /// Every GPU of the choice, in its order; at least one. Errors: as of [`open`](Self::open).
     pub fn open_all(choice: &DeviceChoice) -> Result<Vec<Self>> {
         let driver = Driver::get()?;
         let indices = card::find_all(driver, choice)?;
-        indices.into_iter().map(|index| Ok(HipDevice { card: Card::new(driver, index)? })).collect()
+        indices.into_iter().map(|index| Ok(Self::of(Card::new(driver, index)?))).collect()
     }
 
     pub fn card(&self) -> &Arc<Card> {
@@ -99,18 +106,26 @@ impl Device for HipDevice {
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
-        needs::needs(plan, limits)
+        let weights = program::weight_bytes(plan)?;
+        match Layout::new(plan, limits, self.card.limits()) {
+            Ok(layout) => Ok(Needs {
+                weights,
+                cache: layout.cache_bytes.saturating_mul(2),
+                scratch: layout.scratch_bytes,
+            }),
+            // beyond what can be counted
+            Err(Error::OutOfMemory { .. }) => Ok(Needs { weights, cache: u64::MAX, scratch: u64::MAX }),
+            Err(error) => Err(error),
+        }
     }
 
-    fn load(&self, _: Arc<Plan>, _: Arc<Gguf>, _: &mut Progress<'_>) -> Result<Arc<dyn Program>> {
-        Err(Error::Unsupported {
-            what: "device for models",
-            name: format!(
-                "{} (kernels for a part of a model's operations are there, so far)",
-                self.info().name
-            ),
-            supported: "CPU".into(),
-        })
+    fn load(
+        &self,
+        plan: Arc<Plan>,
+        file: Arc<Gguf>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Program>> {
+        Ok(Arc::new(HipProgram::load(&self.pool, plan, &file, progress)?))
     }
 
     fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
@@ -134,14 +149,4 @@ impl Device for HipDevice {
         ops::transpose(&stream, from.span(), to.span(), rows, cols)?;
         staging.download(&stream, to.span(), bytes_of_mut(dst))
     }
-}
-
-fn bytes_of(values: &[f32]) -> &[u8] {
-    // SAFETY: f32 has no padding, and bytes no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-fn bytes_of_mut(values: &mut [f32]) -> &mut [u8] {
-    // SAFETY: as above, and any bits are an f32.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }
