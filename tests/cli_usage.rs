@@ -274,8 +274,8 @@ fn load_verify_transposes_the_embedding_on_the_gpu() {
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("transpose of token_embd.weight ("), "{text}");
     assert!(last.contains("AMD Radeon RX 7900 XTX (gfx1100): equal bit for bit to "), "{text}");
-    let launch =
-        log.lines().find(|line| line.contains("launch ")).unwrap_or_else(|| panic!("no launch in:\n{log}"));
+    let launch = log.lines().find(|line| line.contains("launch ") && line.contains("\"transpose_f32\""));
+    let launch = launch.unwrap_or_else(|| panic!("no launch in:\n{log}"));
     for part in
         ["DEBUG", "kernel=\"transpose_f32\"", "block=[32, 32, 1]", "grid=[", "shared_bytes=", "device=0"]
     {
