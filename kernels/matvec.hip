@@ -128,6 +128,9 @@ DEVICE void products(const Planes *const (&weights)[WEIGHTS], const u32 (&rows)[
                 const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
                 input = W::Input::load(row.q, row.ds, unit);
             }
+#if defined(NO_DOT4)
+            __builtin_amdgcn_sched_barrier(0); // a token after the other: all their bytes at once fill 256 registers
+#endif
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
         }
