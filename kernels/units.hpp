@@ -22,6 +22,11 @@ struct Input32 {
     }
 };
 
+// Scale and minimum of each half of a unit of 32 columns: a weight is scale * q - min.
+struct Affine {
+    float low_scale, low_min, high_scale, high_min;
+};
+
 // A type's part, for one unit of a row. The first plane is that of the unit's 16 bytes.
 //   COLS       columns of a unit
 //   Loaded     what a lane loads: unit `unit` of the row that begins at unit `first` of the plane
@@ -89,6 +94,8 @@ struct Q4_0 {
     DEVICE float dot(const Quants &w, const Input &x) {
         return w.d * fma(x.ds.x, (float)dot32(w, x), -8.0f * x.ds.y);
     }
+
+    DEVICE Affine affine(const Quants &w) { return {w.d, 8.0f * w.d, w.d, 8.0f * w.d}; }
 };
 
 // d * scale * q - dmin * min: a unit is one of a superblock's 8 groups.
@@ -123,6 +130,8 @@ struct Q4_K {
     DEVICE float dot(const Quants &w, const Input &x) {
         return fma(w.scale, x.ds.x * (float)dot32(w, x), -(w.min * x.ds.y));
     }
+
+    DEVICE Affine affine(const Quants &w) { return {w.scale, w.min, w.scale, w.min}; }
 };
 
 // d * scale * (q - 32): a unit is two of a superblock's 16 groups. The high 2 bits of columns i, i + 8, i + 16 and
@@ -166,6 +175,10 @@ struct Q6_K {
             high = dot4(w.high[k], x.high[k], high);
         }
         return w.d * (x.ds.x * (float)(w.low_scale * low + w.high_scale * high));
+    }
+
+    DEVICE Affine affine(const Quants &w) {
+        return {w.d * (float)w.low_scale, 0.0f, w.d * (float)w.high_scale, 0.0f};
     }
 };
 

@@ -264,15 +264,42 @@ kernels! {
         MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
     }
 
-    /// `dst[t][r] = dot(w[r], x[t]) + bias[r]` by matrix tiles; w f16 rows x cols, x f16 n x cols; bias f32 or none.
-    /// Grid: x over rows / 64, y over n / 64.
-    MatMulF16Args(w: Ptr, x: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
-        MATMUL_F16 = "matmul_f16",
+    /// Rows of `width` f32 as f16, the input of matrix products: h `[row][width up to a multiple of 32]`, zeros behind
+    /// the row; scale f32 a row, a power of two. A value is h * scale; scale is NaN for a row with a value that is not
+    /// finite. x is aligned to 16 bytes. Grid: x over rows.
+    HalfRowsArgs(x: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
+        HALF_ROWS = "half_rows",
     }
 
-    /// The same with 8-bit integer tiles; x as quantize_q8 leaves it.
-    MatMulArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
-        MATMUL_Q8_0 = "matmul_q8_0",
+    /// The same of `x[r] / sqrt(mean(x[r]^2) + eps) * weight`.
+    HalfRowsNormArgs(x: Ptr, weight: Ptr, h: Ptr, scale: Ptr, width: u32, eps: f32) [256, 1, 1] waves 4 {
+        HALF_ROWS_RMS_NORM = "half_rows_rms_norm",
+    }
+
+    /// The same of `activation(gate) * up`.
+    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
+        HALF_ROWS_SILU = "half_rows_silu",
+        HALF_ROWS_GELU = "half_rows_gelu",
+    }
+
+    /// `dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r]`, and `+ dst[t][r]` if `add` is not 0, by f16 matrix tiles;
+    /// weights are rounded to f16; x and scale as half_rows leaves them; bias f32 or none. Grid: x over n, y over rows,
+    /// by the number at the end of the name.
+    MatMulArgs(w: Planes, x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, add: u32)
+        [256, 1, 1] waves 2 {
+        MATMUL_F32_64 = "matmul_f32_64",
+        MATMUL_F16_64 = "matmul_f16_64",
+        MATMUL_BF16_64 = "matmul_bf16_64",
+        MATMUL_Q4_0_64 = "matmul_q4_0_64",
+        MATMUL_Q8_0_64 = "matmul_q8_0_64",
+        MATMUL_Q4_K_64 = "matmul_q4_k_64",
+        MATMUL_Q6_K_64 = "matmul_q6_k_64",
+        MATMUL_F16_128 = "matmul_f16_128",
+        MATMUL_BF16_128 = "matmul_bf16_128",
+        MATMUL_Q4_0_128 = "matmul_q4_0_128",
+        MATMUL_Q8_0_128 = "matmul_q8_0_128",
+        MATMUL_Q4_K_128 = "matmul_q4_k_128",
+        MATMUL_Q6_K_128 = "matmul_q6_k_128",
     }
 }
 

@@ -12,6 +12,10 @@ use crate::device::plan::{Activation, RopePairs};
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 
+mod matmul;
+
+pub use matmul::*;
+
 /// Most tokens a matrix-vector kernel takes.
 pub const MATVEC_MAX_N: usize = 8;
 /// Elements that share a scale in quantized activations.
@@ -361,53 +365,6 @@ pub fn matvec(
     over(stream, kernel, u64::from(rows), u64::from(shape.rows), &args)
 }
 
-/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by matrix tiles; w and x f16.
-pub fn matmul_f16(
-    stream: &Stream,
-    w: &Weight,
-    x: Span<'_>,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    if w.ty() != TensorType::F16 {
-        return Err(Error::Internal(format!("f16 tiles of a {} weight", w.ty())));
-    }
-    holds("x", x, &[n, w.cols()], 2)?;
-    is_aligned("x", x, 16)?;
-    if !w.cols().is_multiple_of(8) {
-        return Err(Error::param(format!("{} columns are not whole 16 bytes", w.cols())));
-    }
-    if n == 0 {
-        return Ok(());
-    }
-    let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args = MatMulF16Args { w: w.planes().0[0], x: x.ptr(), bias, dst: dst.ptr(), rows, cols, n };
-    launch(stream, MATMUL_F16, tiles(rows, n), &args)
-}
-
-/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by 8-bit integer tiles; w Q8_0.
-pub fn matmul_q8_0(
-    stream: &Stream,
-    w: &Weight,
-    x: Quantized<'_>,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    if w.ty() != TensorType::Q8_0 {
-        return Err(Error::Internal(format!("Q8_0 tiles of a {} weight", w.ty())));
-    }
-    x.holds(n, w.cols())?;
-    if n == 0 {
-        return Ok(());
-    }
-    let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args =
-        MatMulArgs { w: w.planes(), q: x.q.ptr(), ds: x.ds.ptr(), bias, dst: dst.ptr(), rows, cols, n };
-    launch(stream, MATMUL_Q8_0, tiles(rows, n), &args)
-}
-
 /// Checks bias and dst; gives bias's address, rows, cols and n as the kernels take them.
 fn product_shape(
     w: &Weight,
@@ -421,11 +378,6 @@ fn product_shape(
     holds("dst", dst, &[n, w.rows()], 4)?;
     let bias = bias.map_or(Ptr::default(), Span::ptr);
     Ok((bias, dim("rows", w.rows())?, dim("cols", w.cols())?, dim("n", n)?))
-}
-
-/// Grid of the matrix-tile kernels.
-fn tiles(rows: u32, n: u32) -> [u64; 3] {
-    [u64::from(rows).div_ceil(64), u64::from(n).div_ceil(64), 1]
 }
 
 /// Launches a kernel of which a group takes `share` of `n`.

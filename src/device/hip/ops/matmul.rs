@@ -1,0 +1,224 @@
+//! Matrix products of many tokens: activations as f16 rows, and weights of every type times them.
+
+use super::*;
+
+/// Columns that f16 rows are padded to a multiple of: what a product takes at a time.
+pub const HALF_PAD: usize = 32;
+
+/// n rows of f16 activations with a factor each: `h` f16 n x [`half_stride`], `scale` f32 n. A value is h * scale.
+#[derive(Clone, Copy, Debug)]
+pub struct HalfRows<'a> {
+    pub h: Span<'a>,
+    pub scale: Span<'a>,
+}
+
+/// Elements from one f16 row to the next.
+pub const fn half_stride(cols: usize) -> Option<usize> {
+    cols.checked_next_multiple_of(HALF_PAD)
+}
+
+impl HalfRows<'_> {
+    fn holds(&self, n: usize, cols: usize) -> Result<()> {
+        let stride = half_stride(cols).ok_or_else(|| Error::param(format!("rows of {cols} columns")))?;
+        holds("h", self.h, &[n, stride], 2)?;
+        holds("scale", self.scale, &[n], 4)?;
+        is_aligned("h", self.h, 16)
+    }
+}
+
+/// Rounds x (f32, n x cols) to f16 rows.
+pub fn half_rows(stream: &Stream, x: Span<'_>, dst: HalfRows<'_>, n: usize, cols: usize) -> Result<()> {
+    holds("x", x, &[n, cols], 4)?;
+    is_aligned("x", x, 16)?;
+    dst.holds(n, cols)?;
+    let width = dim("cols", cols)?;
+    let args = HalfRowsArgs { x: x.ptr(), h: dst.h.ptr(), scale: dst.scale.ptr(), width };
+    each_row(stream, HALF_ROWS, n, cols, &args)
+}
+
+/// [`rms_norm`] of x (f32, n x cols), to f16 rows.
+pub fn rms_norm_half(
+    stream: &Stream,
+    x: Span<'_>,
+    weight: Span<'_>,
+    dst: HalfRows<'_>,
+    n: usize,
+    cols: usize,
+    eps: f32,
+) -> Result<()> {
+    holds("x", x, &[n, cols], 4)?;
+    holds("weight", weight, &[cols], 4)?;
+    is_aligned("x", x, 16)?;
+    is_aligned("weight", weight, 16)?;
+    dst.holds(n, cols)?;
+    let args = HalfRowsNormArgs {
+        x: x.ptr(),
+        weight: weight.ptr(),
+        h: dst.h.ptr(),
+        scale: dst.scale.ptr(),
+        width: dim("cols", cols)?,
+        eps,
+    };
+    each_row(stream, HALF_ROWS_RMS_NORM, n, cols, &args)
+}
+
+/// [`glu`] of gate and up (f32, n x cols), to f16 rows.
+pub fn glu_half(
+    stream: &Stream,
+    activation: Activation,
+    gate: Span<'_>,
+    up: Span<'_>,
+    dst: HalfRows<'_>,
+    n: usize,
+    cols: usize,
+) -> Result<()> {
+    let kernel = match activation {
+        Activation::Silu => HALF_ROWS_SILU,
+        Activation::Gelu => HALF_ROWS_GELU,
+    };
+    for (name, span) in [("gate", gate), ("up", up)] {
+        holds(name, span, &[n, cols], 4)?;
+        is_aligned(name, span, 16)?;
+    }
+    dst.holds(n, cols)?;
+    let (h, scale) = (dst.h.ptr(), dst.scale.ptr());
+    let args = HalfRowsGluArgs { gate: gate.ptr(), up: up.ptr(), h, scale, width: dim("cols", cols)? };
+    each_row(stream, kernel, n, cols, &args)
+}
+
+fn each_row<A: Args>(stream: &Stream, kernel: Kernel<A>, n: usize, cols: usize, args: &A) -> Result<()> {
+    if n == 0 || cols == 0 {
+        return Ok(());
+    }
+    launch(stream, kernel, [n as u64, 1, 1], args)
+}
+
+/// Tokens and rows that a group of a matrix product makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MatMulTile {
+    /// 64 x 64.
+    Small,
+    /// 128 x 128: less to read for each product, where there are enough of them for the GPU.
+    Large,
+}
+
+impl MatMulTile {
+    pub const ALL: [MatMulTile; 2] = [MatMulTile::Small, MatMulTile::Large];
+
+    pub const fn side(self) -> u64 {
+        match self {
+            MatMulTile::Small => 64,
+            MatMulTile::Large => 128,
+        }
+    }
+
+    /// The better one for a product of n tokens on a GPU of so many compute units.
+    pub fn best(ty: TensorType, rows: u64, n: u64, compute_units: u32) -> MatMulTile {
+        let side = MatMulTile::Large.side();
+        let tiles = rows.div_ceil(side).saturating_mul(n.div_ceil(side));
+        // 3/4: half as many groups in two rounds would be no faster
+        let fills = tiles.saturating_mul(4) >= u64::from(compute_units) * 3;
+        if fills && n > side / 2 && matmul_kernel(ty, MatMulTile::Large).is_ok() {
+            MatMulTile::Large
+        } else {
+            MatMulTile::Small
+        }
+    }
+}
+
+/// The matrix-matrix kernel of a type. There is no large one of F32, whose values would take too many registers.
+pub fn matmul_kernel(ty: TensorType, tile: MatMulTile) -> Result<Kernel<MatMulArgs>> {
+    use MatMulTile::*;
+    use TensorType::*;
+    Ok(match (ty, tile) {
+        (F32, Small) => MATMUL_F32_64,
+        (F16, Small) => MATMUL_F16_64,
+        (BF16, Small) => MATMUL_BF16_64,
+        (Q4_0, Small) => MATMUL_Q4_0_64,
+        (Q8_0, Small) => MATMUL_Q8_0_64,
+        (Q4_K, Small) => MATMUL_Q4_K_64,
+        (Q6_K, Small) => MATMUL_Q6_K_64,
+        (F16, Large) => MATMUL_F16_128,
+        (BF16, Large) => MATMUL_BF16_128,
+        (Q4_0, Large) => MATMUL_Q4_0_128,
+        (Q8_0, Large) => MATMUL_Q8_0_128,
+        (Q4_K, Large) => MATMUL_Q4_K_128,
+        (Q6_K, Large) => MATMUL_Q6_K_128,
+        (ty, tile) => return Err(Error::Internal(format!("no {tile:?} matrix-matrix kernel for {ty}"))),
+    })
+}
+
+/// What is added to a product.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Addends<'a> {
+    /// f32, one a row of the weight.
+    pub bias: Option<Span<'a>>,
+    /// What dst holds before: the residual.
+    pub dst: bool,
+}
+
+/// `dst[t][r]` (f32) = `dot(w[r], x[t])` + what is to be added, for any number of tokens. Weights are rounded to f16:
+/// those beyond its range become infinite.
+pub fn matmul(
+    stream: &Stream,
+    w: &Weight,
+    x: HalfRows<'_>,
+    add: Addends<'_>,
+    dst: Span<'_>,
+    n: usize,
+) -> Result<()> {
+    let compute_units = stream.card().limits().compute_units;
+    let tile = MatMulTile::best(w.ty(), w.rows() as u64, n as u64, compute_units);
+    matmul_by(stream, tile, w, x, add, dst, n)
+}
+
+/// [`matmul`] by tiles of one's own choice.
+pub fn matmul_by(
+    stream: &Stream,
+    tile: MatMulTile,
+    w: &Weight,
+    x: HalfRows<'_>,
+    add: Addends<'_>,
+    dst: Span<'_>,
+    n: usize,
+) -> Result<()> {
+    let kernel = matmul_kernel(w.ty(), tile)?;
+    x.holds(n, w.cols())?;
+    let (bias, rows, cols, n) = product_shape(w, add.bias, dst, n)?;
+    if n == 0 {
+        return Ok(());
+    }
+    let args = MatMulArgs {
+        w: w.planes(),
+        x: x.h.ptr(),
+        scale: x.scale.ptr(),
+        bias,
+        dst: dst.ptr(),
+        rows,
+        cols,
+        n,
+        add: add.dst.into(),
+    };
+    let groups = |lines: u32| u64::from(lines).div_ceil(tile.side());
+    launch(stream, kernel, [groups(n), groups(rows), 1], &args)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_tiles_are_for_products_that_fill_the_gpu() {
+        use MatMulTile::*;
+        for (ty, rows, n, best) in [
+            (TensorType::Q4_K, 14_336, 512, Large),
+            (TensorType::Q4_K, 4096, 512, Large),
+            (TensorType::Q4_K, 14_336, 64, Small),
+            (TensorType::Q8_0, 896, 512, Small),
+            (TensorType::Q8_0, 128, 512, Small),
+            (TensorType::F32, 14_336, 512, Small),
+        ] {
+            assert_eq!(MatMulTile::best(ty, rows, n, 132), best, "{ty}, {rows} rows, {n} tokens");
+        }
+    }
+}

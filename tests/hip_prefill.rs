@@ -1,0 +1,405 @@
+//! What the GPU engine does with many tokens at once, against its definition: f16 activations, matrix products,
+//! attention. On every emulated card, or on a real GPU with ROCMFORGE_TEST_GPU=1 (and there at larger shapes too).
+//!
+//! Bounds are on NMSE, the sum of squared differences over the sum of squares. Rounding to f16 errs by at most 2^-11
+//! of a value, evenly spread: by 2^-22 / 3 = 8e-8 of its square at most, in the mean over a binade by 4e-8. So does a
+//! sum of products of which one factor was rounded, errors and products being of random sign alike; twice that if both
+//! were. What is left when the oracle rounds alike is the order of f32 sums: 1e-10.
+
+mod common;
+
+use std::process::ExitCode;
+
+use common::gpu::{EMULATED, Gpu, Input, Output, Test, nmse};
+use common::tiny_model::{Rng, random_tensor};
+use half::f16;
+use rocmforge::Error;
+use rocmforge::device::hip::loader::Loader;
+use rocmforge::device::hip::memory::{Buffer, Staging};
+use rocmforge::device::hip::ops::{self, Addends, HalfRows, MatMulTile};
+use rocmforge::device::hip::weight::Weight;
+use rocmforge::device::plan::Activation;
+use rocmforge::device::reference::ops as reference;
+use rocmforge::gguf::{TensorType, dequant};
+
+use TensorType::*;
+
+const TESTS: &[Test] = &[
+    Test::new("half_rows", half_rows),
+    Test::new("half_rows_at_the_ends", half_rows_at_the_ends),
+    Test::new("rms_norm_half", rms_norm_half),
+    Test::new("glu_half", glu_half),
+    Test::new("matmul_f32", |gpu| matmul(gpu, F32)),
+    Test::new("matmul_f16", |gpu| matmul(gpu, F16)),
+    Test::new("matmul_bf16", |gpu| matmul(gpu, BF16)),
+    Test::new("matmul_q4_0", |gpu| matmul(gpu, Q4_0)),
+    Test::new("matmul_q8_0", |gpu| matmul(gpu, Q8_0)),
+    Test::new("matmul_q4_k", |gpu| matmul(gpu, Q4_K)),
+    Test::new("matmul_q6_k", |gpu| matmul(gpu, Q6_K)),
+    Test::new("matmul_adds", matmul_adds),
+    Test::new("matmul_extremes", matmul_extremes),
+    Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
+];
+
+fn main() -> ExitCode {
+    common::gpu::main(TESTS, &EMULATED)
+}
+
+/// One value rounded to f16.
+const ONE_ROUNDED: f64 = 1e-7;
+/// Both factors of a product.
+const BOTH_ROUNDED: f64 = 2e-7;
+/// Rounded alike: f32 sums in another order.
+const SAME_ROUNDING: f64 = 1e-10;
+
+fn floats(rng: &mut Rng, n: usize, size: f32) -> Vec<f32> {
+    (0..n).map(|_| size * rng.signed()).collect()
+}
+
+fn load(gpu: &Gpu, ty: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> Weight {
+    let staging = Staging::with_halves(&gpu.card, gpu.pick(1 << 20, 1 << 16)).unwrap();
+    let mut loader = Loader::with_staging(&gpu.pool, staging).unwrap();
+    let weight = loader.load(ty, rows, cols, bytes, "a test's weight").unwrap();
+    loader.finish().unwrap();
+    weight
+}
+
+/// Room for f16 rows, and what a kernel has left in it.
+struct Half {
+    h: Output,
+    scale: Output,
+    n: usize,
+    cols: usize,
+}
+
+impl Half {
+    fn uninit(gpu: &Gpu, n: usize, cols: usize) -> Self {
+        let stride = ops::half_stride(cols).unwrap();
+        Half { h: gpu.output::<u16>(n * stride), scale: gpu.output::<f32>(n), n, cols }
+    }
+
+    fn of(gpu: &Gpu, x: &[f32], n: usize, cols: usize) -> Self {
+        let (input, half) = (gpu.input(x), Half::uninit(gpu, n, cols));
+        ops::half_rows(&gpu.stream, input.span(), half.rows(), n, cols).unwrap();
+        gpu.stream.synchronize().unwrap();
+        half
+    }
+
+    fn rows(&self) -> HalfRows<'_> {
+        HalfRows { h: self.h.span(), scale: self.scale.span() }
+    }
+
+    fn scales(&self, gpu: &Gpu) -> Vec<f32> {
+        gpu.read(&self.scale)
+    }
+
+    /// n x cols values; what is behind a row is zero.
+    fn values(&self, gpu: &Gpu) -> Vec<f32> {
+        let (h, scales) = (gpu.read::<u16>(&self.h), self.scales(gpu));
+        let mut values = Vec::with_capacity(self.n * self.cols);
+        for (row, scale) in h.chunks_exact(h.len() / self.n).zip(scales) {
+            let (row, pad) = row.split_at(self.cols);
+            assert!(pad.iter().all(|bits| *bits == 0), "{} columns: {pad:?} behind them", self.cols);
+            values.extend(row.iter().map(|bits| f16::from_bits(*bits).to_f32() * scale));
+        }
+        values
+    }
+}
+
+/// The power of two that leaves a row's largest magnitude in [2^14, 2^15).
+fn power_of_two(row: &[f32]) -> f32 {
+    let most = row.iter().fold(0f32, |most, x| most.max(x.abs()));
+    (-126 + 1..=127 - 14).map(|e| 2f32.powi(e)).find(|scale| most / scale < 32768.0).expect("finite values")
+}
+
+fn half_rows(gpu: &Gpu) {
+    for (n, cols) in [(1, 1), (3, 5), (2, 33), (9, 576), (2, 896), (2, 4864), (2, 8193), (gpu.pick(512, 2), 14_336)] {
+        for size in [1.0, 1e-6, 3e9] {
+            let x = floats(&mut Rng(1), n * cols, size);
+            let half = Half::of(gpu, &x, n, cols);
+            let (scales, values) = (half.scales(gpu), half.values(gpu));
+            for ((x, scale), values) in x.chunks_exact(cols).zip(scales).zip(values.chunks_exact(cols)) {
+                assert_eq!(scale, power_of_two(x), "{n} x {cols} to {size}");
+                let want: Vec<f32> = x.iter().map(|x| f16::from_f32(x / scale).to_f32() * scale).collect();
+                assert_eq!(values, want, "{n} x {cols} to {size}");
+            }
+        }
+    }
+}
+
+/// Rows of zeros, at the ends of f32, and not finite; each by itself.
+fn half_rows_at_the_ends(gpu: &Gpu) {
+    for cols in [5, 64, 9000] {
+        let ordinary = floats(&mut Rng(2), cols, 1.0);
+        let with = |value: f32| {
+            let mut row = ordinary.clone();
+            row[cols - 1] = value;
+            row
+        };
+        let rows = [
+            vec![0.0; cols],
+            with(f32::MAX),
+            with(-1e30),
+            vec![f32::MIN_POSITIVE; cols],
+            vec![1e-42; cols],
+            with(f32::INFINITY),
+            with(f32::NAN),
+            with(f32::NEG_INFINITY),
+            ordinary.clone(),
+        ];
+        let half = Half::of(gpu, &rows.concat(), rows.len(), cols);
+        let (scales, values) = (half.scales(gpu), half.values(gpu));
+        for ((i, row), values) in rows.iter().enumerate().zip(values.chunks_exact(cols)) {
+            if (5..8).contains(&i) {
+                assert!(scales[i].is_nan() && values.iter().all(|x| x.is_nan()), "row {i} of {cols}");
+                continue;
+            }
+            assert!(scales[i].is_normal(), "row {i} of {cols}: {}", scales[i]);
+            let most = row.iter().fold(0f32, |most, x| most.max(x.abs()));
+            for (x, value) in row.iter().zip(values) {
+                // half a unit in the last place, of the smallest normal f16 at least
+                let bound = (x.abs() / 2048.0).max(most * 2f32.powi(-39)).max(scales[i] * 2f32.powi(-25));
+                assert!((x - value).abs() <= bound, "row {i} of {cols}: {x:e}, {value:e}");
+            }
+        }
+    }
+}
+
+fn rms_norm_half(gpu: &Gpu) {
+    for (n, cols) in [(1, 1), (3, 5), (9, 576), (2, 896), (2, 8200), (gpu.pick(512, 2), 4096)] {
+        for (size, eps) in [(3.0, 1e-5), (1e-3, 1e-6), (1e4, 1e-5)] {
+            let mut rng = Rng(3);
+            let (mut x, weight) = (floats(&mut rng, n * cols, size), floats(&mut rng, cols, 2.0));
+            let mut want = vec![0.0; n * cols];
+            reference::rms_norm(&x, &weight, eps, &mut want);
+            if n > 2 {
+                x[cols + cols / 2] = f32::NAN;
+            }
+            let (input, factors) = (gpu.input(&x), gpu.input(&weight));
+            let half = Half::uninit(gpu, n, cols);
+            ops::rms_norm_half(&gpu.stream, input.span(), factors.span(), half.rows(), n, cols, eps).unwrap();
+            let mut got = half.values(gpu);
+            if n > 2 {
+                let row = cols..2 * cols;
+                assert!(got[row.clone()].iter().all(|x| x.is_nan()), "{n} x {cols}: a NaN is lost");
+                got[row.clone()].copy_from_slice(&want[row]);
+            }
+            let error = nmse(&want, &got);
+            assert!(error <= ONE_ROUNDED, "{n} x {cols}: NMSE {error:.1e}");
+        }
+    }
+}
+
+fn glu_half(gpu: &Gpu) {
+    for activation in [Activation::Silu, Activation::Gelu] {
+        for (n, cols, size) in
+            [(1, 1, 1.0), (3, 13, 1.0), (2, 4864, 10.0), (2, 8300, 90.0), (gpu.pick(512, 1), 14_336, 3.0)]
+        {
+            let mut rng = Rng(4);
+            let (gate, up) = (floats(&mut rng, n * cols, size), floats(&mut rng, n * cols, 1.0));
+            let mut want = vec![0.0; n * cols];
+            reference::glu(&gate, &up, activation, &mut want);
+            let (gate, up, half) = (gpu.input(&gate), gpu.input(&up), Half::uninit(gpu, n, cols));
+            ops::glu_half(&gpu.stream, activation, gate.span(), up.span(), half.rows(), n, cols).unwrap();
+            let error = nmse(&want, &half.values(gpu));
+            assert!(error <= ONE_ROUNDED, "{activation:?} of {n} x {cols}: NMSE {error:.1e}");
+        }
+    }
+}
+
+/// What a product is made of, on the host.
+struct Product {
+    rows: usize,
+    cols: usize,
+    weight: Vec<f32>,
+    x: Vec<f32>,
+}
+
+impl Product {
+    /// n x rows sums in f64, by several threads.
+    fn compute(&self) -> Vec<f32> {
+        let n = self.x.len() / self.cols;
+        let mut out = vec![0.0; n * self.rows];
+        let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
+        reference::each_row(&mut out, n, threads, |t, out| {
+            let x = &self.x[t * self.cols..][..self.cols];
+            for (out, w) in out.iter_mut().zip(self.weight.chunks_exact(self.cols)) {
+                *out = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
+            }
+        });
+        out
+    }
+}
+
+fn rounded(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| f16::from_f32(*x).to_f32()).collect()
+}
+
+fn tiles(ty: TensorType) -> impl Iterator<Item = MatMulTile> {
+    MatMulTile::ALL.into_iter().filter(move |tile| ops::matmul_kernel(ty, *tile).is_ok())
+}
+
+/// Products that make a mean.
+const ENOUGH: usize = 64;
+
+fn matmul(gpu: &Gpu, ty: TensorType) {
+    // rows, cols, tokens: odd ones, around a tile's sides, an odd number of steps
+    let mut shapes = match ty.block_len() {
+        1 => vec![(1, 1, 9), (17, 7, 9), (65, 40, 33), (20, 100, 70), (17, 33, 9), (130, 64, 9), (9, 8, 129)],
+        32 => vec![(1, 32, 9), (17, 96, 33), (65, 64, 70), (130, 160, 9), (9, 32, 129)],
+        _ => vec![(1, 256, 9), (17, 512, 33), (65, 256, 70), (130, 256, 9), (9, 256, 129)],
+    };
+    if gpu.is_fast() {
+        shapes.extend([(896, 4864, 512), (4096, 4096, 512), (14_336, 4096, 77), (128, 14_336, 1000)]);
+    }
+    for (rows, cols, n) in shapes {
+        let mut rng = Rng(5);
+        let bytes = random_tensor(&mut rng, ty, rows * cols, 1.0 / (cols as f32).sqrt());
+        let weight = load(gpu, ty, rows, cols, &bytes);
+        let mut values = vec![0.0; rows * cols];
+        dequant::row(ty, &bytes, &mut values).unwrap();
+        let x = floats(&mut rng, n * cols, 1.0);
+        let half = Half::of(gpu, &x, n, cols);
+        let rounded_x = half.values(gpu);
+        let oracle = |weight: &[f32], x: &[f32]| {
+            Product { rows, cols, weight: weight.to_vec(), x: x.to_vec() }.compute()
+        };
+        let want = [
+            ("both rounded", SAME_ROUNDING, oracle(&rounded(&values), &rounded_x)),
+            ("rounded x", ONE_ROUNDED, oracle(&values, &rounded_x)),
+            ("exact", BOTH_ROUNDED, oracle(&values, &x)),
+        ];
+        for tile in tiles(ty) {
+            let output = gpu.output::<f32>(n * rows);
+            let add = Addends::default();
+            ops::matmul_by(&gpu.stream, tile, &weight, half.rows(), add, output.span(), n).unwrap();
+            let got = gpu.read::<f32>(&output);
+            for (what, bound, want) in &want {
+                // a few products alone may have cancelled, and then rounding is all there is
+                if *bound > SAME_ROUNDING && n * rows < ENOUGH {
+                    continue;
+                }
+                let error = nmse(want, &got);
+                assert!(error <= *bound, "{ty} {rows} x {cols}, {n} tokens, {tile:?}, {what}: NMSE {error:.1e}");
+            }
+        }
+    }
+}
+
+fn matmul_adds(gpu: &Gpu) {
+    for (rows, cols, n) in [(65, 64, 70), (17, 96, 9)] {
+        let mut rng = Rng(6);
+        let bytes = random_tensor(&mut rng, Q8_0, rows * cols, 0.1);
+        let weight = load(gpu, Q8_0, rows, cols, &bytes);
+        let mut values = vec![0.0; rows * cols];
+        dequant::row(Q8_0, &bytes, &mut values).unwrap();
+        let half = Half::of(gpu, &floats(&mut rng, n * cols, 1.0), n, cols);
+        let product = Product { rows, cols, weight: rounded(&values), x: half.values(gpu) }.compute();
+        let (bias, residual) = (floats(&mut rng, rows, 1.0), floats(&mut rng, n * rows, 1.0));
+        let on_card: Input = gpu.input(&bias);
+        for tile in MatMulTile::ALL {
+            for (with_bias, with_dst) in [(false, true), (true, false), (true, true)] {
+                let output = gpu.output::<f32>(n * rows);
+                let before: Vec<u8> = residual.iter().flat_map(|x| x.to_le_bytes()).collect();
+                gpu.write(output.span(), &before);
+                let add = Addends { bias: with_bias.then(|| on_card.span()), dst: with_dst };
+                ops::matmul_by(&gpu.stream, tile, &weight, half.rows(), add, output.span(), n).unwrap();
+                let want: Vec<f32> = product
+                    .iter()
+                    .enumerate()
+                    .map(|(i, product)| {
+                        let bias = if with_bias { bias[i % rows] } else { 0.0 };
+                        product + bias + if with_dst { residual[i] } else { 0.0 }
+                    })
+                    .collect();
+                let error = nmse(&want, &gpu.read(&output));
+                assert!(error <= SAME_ROUNDING, "{tile:?}, bias {with_bias}, dst {with_dst}: NMSE {error:.1e}");
+            }
+        }
+    }
+}
+
+/// Blocks at the ends of every field's range; activations and weights that are not finite spoil their own token or row
+/// alone.
+fn matmul_extremes(gpu: &Gpu) {
+    let (rows, cols, n) = (5, 512, 10);
+    for (ty, scales_at) in [(Q8_0, &[0][..]), (Q4_0, &[0]), (Q4_K, &[0, 2]), (Q6_K, &[208])] {
+        for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
+            for scale in [0.015, -0.5, 0.0] {
+                let mut bytes = vec![fill; ty.row_bytes(rows * cols).unwrap()];
+                let row_bytes = ty.row_bytes(cols).unwrap();
+                for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
+                    // row 3 is not finite
+                    let scale = if row == 3 { f32::INFINITY } else { scale };
+                    for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+                        // a minimum is subtracted: with the other sign the terms do not cancel
+                        for (at, scale) in scales_at.iter().zip([scale, -scale]) {
+                            block[*at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+                        }
+                    }
+                }
+                let weight = load(gpu, ty, rows, cols, &bytes);
+                let mut values = vec![0.0; rows * cols];
+                dequant::row(ty, &bytes, &mut values).unwrap();
+                // one sign in each half, so that every partial sum is at its largest
+                let mut x: Vec<f32> =
+                    (0..n * cols).map(|i| if i % cols < 256 { 127.0 } else { -127.0 / 3.0 }).collect();
+                x[2 * cols + 77] = f32::INFINITY;
+                let half = Half::of(gpu, &x, n, cols);
+                let mut finite = half.values(gpu);
+                finite[2 * cols..3 * cols].fill(0.0);
+                let want = Product { rows, cols, weight: rounded(&values), x: finite }.compute();
+                for tile in MatMulTile::ALL {
+                    let output = gpu.output::<f32>(n * rows);
+                    let add = Addends::default();
+                    ops::matmul_by(&gpu.stream, tile, &weight, half.rows(), add, output.span(), n).unwrap();
+                    let mut got = gpu.read::<f32>(&output);
+                    let mut want = want.clone();
+                    for (i, (got, want)) in got.iter_mut().zip(&mut want).enumerate() {
+                        if i / rows == 2 {
+                            assert!(got.is_nan(), "{ty} of {fill:#04x}: {got}, from infinity");
+                        } else if i % rows == 3 {
+                            assert!(!got.is_finite(), "{ty} of {fill:#04x}: {got}, by infinity");
+                        } else {
+                            continue;
+                        }
+                        (*got, *want) = (0.0, 0.0);
+                    }
+                    let error = nmse(&want, &got);
+                    assert!(error <= SAME_ROUNDING, "{ty} of {fill:#04x}, scale {scale}, {tile:?}: NMSE {error:.1e}");
+                }
+            }
+        }
+    }
+}
+
+fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
+    let buffer: Buffer = gpu.pool.alloc(4096, "a test's buffer").unwrap();
+    let (all, s) = (buffer.span(), &gpu.stream);
+    let part = all.part(0..1024).unwrap();
+    let odd = all.part(4..4096).unwrap();
+    let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(7), Q8_0, 128, 1.0));
+    let rows = HalfRows { h: all, scale: all };
+    let (plain, bias) = (Addends::default(), Addends { bias: Some(all.part(0..4).unwrap()), dst: false });
+    let refused = [
+        ops::half_rows(s, part, rows, 2, 200),
+        ops::half_rows(s, odd, rows, 1, 64),
+        ops::half_rows(s, all, HalfRows { h: part, scale: all }, 1, 520),
+        ops::half_rows(s, all, HalfRows { h: odd, scale: all }, 1, 64),
+        ops::half_rows(s, all, HalfRows { h: all, scale: all.part(0..8).unwrap() }, 3, 64),
+        ops::half_rows(s, all, rows, 1, usize::MAX),
+        ops::rms_norm_half(s, all, part, rows, 1, 512, 1e-5),
+        ops::rms_norm_half(s, part, all, rows, 1, 512, 1e-5),
+        ops::glu_half(s, Activation::Silu, all, part, rows, 1, 512),
+        ops::glu_half(s, Activation::Silu, part, all, rows, 1, 512),
+        ops::matmul(s, &weight, rows, plain, part, 129),
+        ops::matmul(s, &weight, HalfRows { h: part, scale: all }, plain, all, 9),
+        ops::matmul(s, &weight, HalfRows { h: all, scale: all.part(0..32).unwrap() }, plain, all, 9),
+        ops::matmul(s, &weight, rows, bias, all, 9),
+        ops::matmul(s, &weight, rows, plain, all, usize::MAX),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");
+    }
+    s.synchronize().unwrap();
+}
