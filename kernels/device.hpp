@@ -29,14 +29,15 @@ struct Planes {
 };
 
 // A kernel for blocks of `threads` threads, whose registers let at least `waves` waves share an AMD SIMD. ptxas is
-// told how many warps share an SM's quarter, 8 (4 or 2 of kernels with many registers): it then uses the registers
-// that leaves, and issues a kernel's loads together.
+// told how many warps share an SM's quarter, 8 (4 or 2 of kernels with many registers): it then uses the registers that
+// leaves, and issues a kernel's loads together.
 #if defined(__AMDGCN__)
 #define KERNEL(threads, waves)                                                                                        \
     extern "C" __attribute__((global, amdgpu_flat_work_group_size(threads, threads), amdgpu_waves_per_eu(waves)))
 #else
 #define KERNEL(threads, waves)                                                                                        \
-    extern "C" __attribute__((global, launch_bounds(threads, ((waves) > 2 ? 1024 : (waves) > 1 ? 512 : 256) / (threads))))
+    extern "C" __attribute__((                                                                                        \
+        global, launch_bounds(threads, ((waves) > 2 ? 1024 : (waves) > 1 ? 512 : 256) / (threads))))
 #endif
 #define DEVICE static inline __attribute__((device, always_inline))
 #define SHARED static __attribute__((shared))
@@ -178,6 +179,28 @@ DEVICE float group_reduce(float value, Op op) {
     for (u32 wave = 1; wave < WAVES; wave++) value = op(value, parts[wave]);
     barrier();
     return value;
+}
+
+// Whether the group is the last of `n` to come here; it then sees what all of them have written. `ticket`, one for
+// the n, is 0 before and after. All of the group's threads take part.
+DEVICE bool last_of(u32 *ticket, u32 n) {
+    SHARED u32 before;
+#if defined(__NVPTX__)
+    __nvvm_membar_gl();
+    barrier();
+    if (thread_x() == 0) before = (u32)__nvvm_atom_add_gen_i((int *)ticket, 1);
+    barrier();
+    __nvvm_membar_gl();
+#else
+    __builtin_amdgcn_fence(__ATOMIC_RELEASE, "agent");
+    barrier();
+    if (thread_x() == 0) before = __hip_atomic_fetch_add(ticket, 1, __ATOMIC_RELAXED, __HIP_MEMORY_SCOPE_AGENT);
+    barrier();
+    __builtin_amdgcn_fence(__ATOMIC_ACQUIRE, "agent");
+#endif
+    const bool last = uniform(before) == n - 1;
+    if (last && thread_x() == 0) *ticket = 0;
+    return last;
 }
 
 // ---- Memory ----

@@ -1,5 +1,5 @@
 // Sums and gates. A group takes 1,024 elements; dst may be an input.
-#include "device.hpp"
+#include "activations.hpp"
 
 namespace elementwise {
 
@@ -43,18 +43,12 @@ KERNEL(256, 8) void add_f32(const float *a, const float *b, float *dst, u64 n, u
     }
 }
 
-// x * sigmoid(x)
 KERNEL(256, 8) void glu_silu_f32(const float *gate, const float *up, float *dst, u64 n) {
-    glu(gate, up, dst, n, [](float x) { return x / (1.0f + exp(-x)); });
+    glu(gate, up, dst, n, [](float x) { return silu(x); });
 }
 
-// The tanh approximation: Hendrycks & Gimpel 2016, section 2.
 KERNEL(256, 8) void glu_gelu_f32(const float *gate, const float *up, float *dst, u64 n) {
-    constexpr float ROOT_2_PI = 0.797884561f; // sqrt(2 / pi)
-    glu(gate, up, dst, n, [](float x) {
-        const float inner = ROOT_2_PI * (x + 0.044715f * x * x * x);
-        return 0.5f * x * (1.0f + tanh(inner));
-    });
+    glu(gate, up, dst, n, [](float x) { return gelu(x); });
 }
 
 } // namespace elementwise

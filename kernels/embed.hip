@@ -35,9 +35,12 @@ struct Q4_1 {
     }
 };
 
-// Five bits of element j of a block of 32.
+// Fifth bit of element j of 32.
+DEVICE u32 fifth(const Planes &w, u64 unit, u32 j) { return w.as<u32>(1)[unit] >> (j % 4 * 8 + j / 4) & 1; }
+
+// Five bits of it.
 DEVICE u32 five_bits(const Planes &w, u64 block, u32 j) {
-    return nibble(w.as<u8>(0), block, j) | (w.as<u32>(1)[block] >> j & 1) << 4;
+    return nibble(w.as<u8>(0), block, j) | fifth(w, block, j) << 4;
 }
 
 struct Q5_0 {
@@ -61,10 +64,8 @@ struct Q8_0 {
     }
 };
 
-// Two low bits of element j of a superblock: byte b of each 32 holds elements b, b + 32, b + 64, b + 96 of 128.
-DEVICE u32 two_bits(const u8 *qs, u64 block, u32 j) {
-    return qs[block * 64 + j / 128 * 32 + j % 32] >> (j % 128 / 32 * 2) & 3;
-}
+// Two bits of element j of 32.
+DEVICE u32 two_bits(const u8 *pairs, u64 unit, u32 j) { return pairs[unit * 8 + j % 8] >> (j / 8 * 2) & 3; }
 
 struct Q2_K {
     DEVICE float value(const Planes &w, u64 i) {
@@ -73,7 +74,7 @@ struct Q2_K {
         const u8 scales = w.as<u8>(1)[block * 16 + j / 16];
         const u16 *dm = w.as<u16>(2) + block * 2;
         const float scale = f16_value(dm[0]) * (float)(scales & 15), low = f16_value(dm[1]) * (float)(scales >> 4);
-        return scale * (float)two_bits(w.as<u8>(0), block, j) - low;
+        return scale * (float)two_bits(w.as<u8>(0), i / 32, i % 32) - low;
     }
 };
 
@@ -84,8 +85,7 @@ struct Q3_K {
         const u8 *scales = w.as<u8>(2) + block * 12;
         const u32 low = scales[group % 8] >> (group / 8 * 4) & 15, high = scales[8 + group % 4] >> (group / 4 * 2) & 3;
         const float scale = f16_value(w.as<u16>(3)[block]) * ((float)(low | high << 4) - 32.0f);
-        const u32 third = w.as<u8>(1)[block * 32 + j % 32] >> (j / 32) & 1;
-        return scale * ((float)two_bits(w.as<u8>(0), block, j) - (third ? 0.0f : 4.0f));
+        return scale * ((float)two_bits(w.as<u8>(0), i / 32, i % 32) - (fifth(w, i / 32, i % 32) ? 0.0f : 4.0f));
     }
 };
 
@@ -111,18 +111,10 @@ struct Q4_K {
     }
 };
 
-// Nibble of element j of a superblock: of each 32 bytes the low nibbles are 32 elements, the high ones the next.
-DEVICE u32 nibble_k(const u8 *qs, u64 block, u32 j) {
-    return qs[block * 128 + j / 64 * 32 + j % 32] >> (j / 32 % 2 * 4) & 15;
-}
-
 struct Q5_K {
     DEVICE float value(const Planes &w, u64 i) {
-        const u64 block = i / 256;
-        const u32 j = i % 256;
-        const ScaleAndMin group(w.as<u8>(2) + block * 16, j / 32);
-        const u32 fifth = w.as<u8>(1)[block * 32 + j % 32] >> (j / 32) & 1;
-        return group.scale * (float)(nibble_k(w.as<u8>(0), block, j) | fifth << 4) - group.min;
+        const ScaleAndMin group(w.as<u8>(2) + i / 256 * 16, i % 256 / 32);
+        return group.scale * (float)five_bits(w, i / 32, i % 32) - group.min;
     }
 };
 
@@ -130,7 +122,7 @@ struct Q6_K {
     DEVICE float value(const Planes &w, u64 i) {
         const u32 j = i % 32;
         const float scale = f16_value(w.as<u16>(3)[i / 256]) * (float)w.as<i8>(2)[i / 16];
-        const u32 low = nibble(w.as<u8>(0), i / 32, j), high = w.as<u8>(1)[i / 32 * 8 + j % 8] >> (j / 8 * 2) & 3;
+        const u32 low = nibble(w.as<u8>(0), i / 32, j), high = two_bits(w.as<u8>(1), i / 32, j);
         return scale * ((float)(low | high << 4) - 32.0f);
     }
 };

@@ -1,6 +1,6 @@
-// Activations to f16, a factor a row: what the matrix products take. Rows of h are padded with zeros to a multiple of
-// 32 columns. A group a row; of a row the first 8,192 columns are read once.
-#include "device.hpp"
+// Activations to f16, a factor a row: what the matrix products take. Rows of h are padded with zeros (if the factor is
+// not NaN) to a multiple of 32 columns. A group a row; of a row the first 8,192 columns are read once.
+#include "activations.hpp"
 
 namespace half_rows {
 
@@ -109,13 +109,13 @@ DEVICE void gated(const float *gate, const float *up, f16 *h, float *scale, u32 
         [] { return 1.0f; }, h, scale, width);
 }
 
-#define HALF_ROWS_GLU(name, activation)                                                                               \
-    KERNEL(256, 4) void half_rows_##name(const float *gate, const float *up, f16 *h, float *scale, u32 width) {       \
-        const auto f = [](float x) { return activation; };                                                            \
+#define HALF_ROWS_GLU(activation)                                                                                     \
+    KERNEL(256, 4) void half_rows_##activation(const float *gate, const float *up, f16 *h, float *scale, u32 width) { \
+        const auto f = [](float x) { return activation(x); };                                                         \
         width % 4 ? gated<false>(gate, up, h, scale, width, f) : gated<true>(gate, up, h, scale, width, f);           \
     }
 
-HALF_ROWS_GLU(silu, x / (1.0f + exp(-x)))
-HALF_ROWS_GLU(gelu, 0.5f * x * (1.0f + tanh(0.797884561f * (x + 0.044715f * x * x * x))))
+HALF_ROWS_GLU(silu)
+HALF_ROWS_GLU(gelu)
 
 } // namespace half_rows

@@ -64,52 +64,56 @@ struct Quantized {
     }
 };
 
-// 16 values of T, zeros beyond the last column; runs of 8 if rows begin at multiples of their size.
+// 16 values of T, zeros beyond the last column, as words; loaded by 16 bytes if rows begin at multiples of 8 values.
 template <class T>
 struct Values {
-    T v[16];
+    static constexpr u32 WORDS = 4 * sizeof(T), PER_WORD = 4 / sizeof(T);
+    u32 words[WORDS];
+
+    DEVICE Values load(const T *row, u32 cols, u32 col) {
+        Values values;
+        if (cols % 8 == 0) {
+#pragma unroll
+            for (u32 i = 0; i < WORDS; i += 4) {
+                const u32 first = col + i * PER_WORD;
+                const u32x4 run = first < cols ? load_near(row + first) : u32x4(0);
+#pragma unroll
+                for (u32 k = 0; k < 4; k++) values.words[i + k] = run[k];
+            }
+        } else {
+#pragma unroll
+            for (u32 i = 0; i < WORDS; i++) {
+                values.words[i] = 0;
+#pragma unroll
+                for (u32 k = 0; k < PER_WORD; k++) {
+                    const u32 at = col + i * PER_WORD + k;
+                    if (at < cols) values.words[i] |= (u32)row[at] << (k * 8 * sizeof(T));
+                }
+            }
+        }
+        return values;
+    }
+
+    // pair(k): values 2k and 2k + 1 as f16
+    template <class Pair>
+    DEVICE void store(f16 *to, Pair pair) {
+#pragma unroll
+        for (u32 i = 0; i < 16; i += 8) {
+            *(u32x4 *)(to + i) = u32x4{pair(i / 2), pair(i / 2 + 1), pair(i / 2 + 2), pair(i / 2 + 3)};
+        }
+    }
 };
 
-template <class T>
-DEVICE Values<T> load_values(const T *row, u32 cols, u32 col) {
-    Values<T> values;
-    if (cols % 8 == 0) {
-        constexpr u32 PER_LOAD = 16 / sizeof(T);
-#pragma unroll
-        for (u32 i = 0; i < 16; i += PER_LOAD) {
-            const auto run = col + i < cols ? load_near(row + col + i) : u32x4(0);
-            const auto parts = bits<Vector<T, PER_LOAD>>(run);
-#pragma unroll
-            for (u32 k = 0; k < PER_LOAD; k++) values.v[i + k] = parts[k];
-        }
-    } else {
-#pragma unroll
-        for (u32 i = 0; i < 16; i++) values.v[i] = col + i < cols ? row[col + i] : T(0);
-    }
-    return values;
-}
-
-template <class T, class ToF32>
-DEVICE void store_values(const Values<T> &values, f16 *to, ToF32 to_f32) {
-#pragma unroll
-    for (u32 i = 0; i < 16; i += 8) {
-        u32x4 out;
-#pragma unroll
-        for (u32 k = 0; k < 4; k++) {
-            out[k] = f16_pair(to_f32(values.v[i + 2 * k]), to_f32(values.v[i + 2 * k + 1]));
-        }
-        *(u32x4 *)(to + i) = out;
-    }
-}
-
 struct F32 {
-    using Loaded = Values<float>;
+    using Loaded = Values<u32>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
-        return load_values(w.as<float>(0) + (u64)row * cols, cols, col0 + half * 16);
+        return Loaded::load(w.as<u32>(0) + (u64)row * cols, cols, col0 + half * 16);
     }
-    DEVICE void store(const Loaded &loaded, u32, u32, f16 *to) {
-        store_values(loaded, to, [](float v) { return v; });
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) {
+            return f16_pair(bits<float>(v.words[2 * k]), bits<float>(v.words[2 * k + 1]));
+        });
     }
 };
 
@@ -117,10 +121,12 @@ struct BF16 {
     using Loaded = Values<u16>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
-        return load_values(w.as<u16>(0) + (u64)row * cols, cols, col0 + half * 16);
+        return Loaded::load(w.as<u16>(0) + (u64)row * cols, cols, col0 + half * 16);
     }
-    DEVICE void store(const Loaded &loaded, u32, u32, f16 *to) {
-        store_values(loaded, to, [](u16 v) { return bf16_value(v); });
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) {
+            return f16_pair(bits<float>(v.words[k] << 16), bits<float>(v.words[k] & 0xffff0000));
+        });
     }
 };
 
@@ -130,14 +136,8 @@ struct F16 {
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
         return BF16::load(w, row, cols, col0, half);
     }
-    DEVICE void store(const Loaded &loaded, u32, u32, f16 *to) {
-#pragma unroll
-        for (u32 i = 0; i < 16; i += 8) {
-            Vector<u16, 8> out;
-#pragma unroll
-            for (u32 k = 0; k < 8; k++) out[k] = loaded.v[i + k];
-            *(Vector<u16, 8> *)(to + i) = out;
-        }
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) { return v.words[k]; });
     }
 };
 
@@ -249,10 +249,10 @@ DEVICE void multiply(const Product &p) {
         }
     }
 
-    // f(sum, token, row) for each that there is
-    const auto each = [&](auto f) {
 #pragma unroll
-        for (u32 i = 0; i < S::TOKEN_TILES; i++) {
+    for (u32 i = 0; i < S::TOKEN_TILES; i++) {
+        // f(sum, token, row) for each that there is
+        const auto each = [&](auto f) {
 #pragma unroll
             for (u32 e = 0; e < TileC::SIZE; e++) {
                 const u32 token = group_x() * SIDE + (token_tile0 + i) * 16 + TileC::row(e);
@@ -262,12 +262,12 @@ DEVICE void multiply(const Product &p) {
                     if (token < p.n && r < p.rows) sum[i][j][e] = f(sum[i][j][e], token, r);
                 }
             }
-        }
-    };
-    each([&](float v, u32 token, u32) { return v * p.scale[token]; });
-    if (p.bias) each([&](float v, u32, u32 r) { return v + p.bias[r]; });
-    if (p.add) each([&](float v, u32 token, u32 r) { return v + p.dst[(u64)token * p.rows + r]; });
-    each([&](float v, u32 token, u32 r) { return p.dst[(u64)token * p.rows + r] = v; });
+        };
+        each([&](float v, u32 token, u32) { return v * p.scale[token]; });
+        if (p.bias) each([&](float v, u32, u32 r) { return v + p.bias[r]; });
+        if (p.add) each([&](float v, u32 token, u32 r) { return v + p.dst[(u64)token * p.rows + r]; });
+        each([&](float v, u32 token, u32 r) { return p.dst[(u64)token * p.rows + r] = v; });
+    }
 }
 
 #define MATMUL(name, W, SIDE)                                                                                         \
@@ -281,8 +281,14 @@ MATMUL(f32, F32, 64)
 MATMULS(f16, F16)
 MATMULS(bf16, BF16)
 MATMULS(q4_0, Quantized<units::Q4_0>)
+MATMULS(q4_1, Quantized<units::Q4_1>)
+MATMULS(q5_0, Quantized<units::Q5_0>)
+MATMULS(q5_1, Quantized<units::Q5_1>)
 MATMULS(q8_0, Quantized<units::Q8_0>)
+MATMULS(q2_k, Quantized<units::Q2_K>)
+MATMULS(q3_k, Quantized<units::Q3_K>)
 MATMULS(q4_k, Quantized<units::Q4_K>)
+MATMULS(q5_k, Quantized<units::Q5_K>)
 MATMULS(q6_k, Quantized<units::Q6_K>)
 
 } // namespace matmul

@@ -1,86 +1,356 @@
-// Quantized matrix times up to 8 vectors: dst[t][r] = dot(w[r], x[t]) + bias[r].
+// Weights times up to 8 vectors, and what follows the product in a step of few tokens.
 //
 // A team of 32 lanes walks a row in units of 16 bytes of quants a lane, so that it reads 512 bytes at a time. It
 // takes ROWS rows at once: their loads are under way together, and the vector's quants, which come from the near
 // caches, are read once for all. Where rows are too few to fill the GPU, 2 or 4 teams share a row.
+#include "activations.hpp"
 #include "units.hpp"
 
 namespace matvec {
 
 using namespace units;
 
-constexpr u32 THREADS = 128, TEAM = 32, TEAMS = THREADS / TEAM;
+constexpr u32 TEAM = 32;
+
+// Float weights: 8 columns a unit, f32 inputs.
+
+struct InputF32 {
+    f32x4 low, high;
+
+    DEVICE InputF32 load(const u8 *x, const f32x2 *, u32 unit) {
+        const f32x4 *values = (const f32x4 *)x;
+        return {values[2 * unit], values[2 * unit + 1]};
+    }
+};
+
+struct Floats {
+    static constexpr u32 COLS = 8;
+    using Input = InputF32;
+
+    struct Quants {
+        f32x4 low, high;
+    };
+
+    DEVICE float dot(const Quants &w, const Input &x) {
+        float sum = 0.0f;
+#pragma unroll
+        for (int k = 0; k < 4; k++) sum = fma(w.high[k], x.high[k], fma(w.low[k], x.low[k], sum));
+        return sum;
+    }
+};
+
+struct F32 : Floats {
+    using Loaded = Quants;
+
+    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) {
+        const u32x4 *p = w.as<u32x4>(0) + (first + unit) * 2;
+        return {bits<f32x4>(load_streaming(p)), bits<f32x4>(load_streaming(p + 1))};
+    }
+    DEVICE Quants unpack(const Loaded &l, u32) { return l; }
+    DEVICE float element(const Planes &w, u64 i) { return w.as<float>(0)[i]; }
+};
+
+struct F16 : Floats {
+    using Loaded = u32x4;
+
+    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) { return load_streaming(w.as<u32x4>(0) + first + unit); }
+    DEVICE Quants unpack(const Loaded &l, u32) {
+        Quants q;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const u32 low = l[k / 2], high = l[2 + k / 2];
+            q.low[k] = f16_value((u16)(low >> (k % 2 * 16)));
+            q.high[k] = f16_value((u16)(high >> (k % 2 * 16)));
+        }
+        return q;
+    }
+    DEVICE float element(const Planes &w, u64 i) { return f16_value(w.as<u16>(0)[i]); }
+};
+
+struct BF16 : Floats {
+    using Loaded = u32x4;
+
+    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) { return F16::load(w, first, unit); }
+    DEVICE Quants unpack(const Loaded &l, u32) {
+        Quants q;
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+            const u32 low = l[k / 2], high = l[2 + k / 2];
+            q.low[k] = bits<float>(k % 2 ? low & 0xffff0000 : low << 16);
+            q.high[k] = bits<float>(k % 2 ? high & 0xffff0000 : high << 16);
+        }
+        return q;
+    }
+    DEVICE float element(const Planes &w, u64 i) { return bf16_value(w.as<u16>(0)[i]); }
+};
+
+template <class W>
+constexpr bool IS_FLOAT = W::COLS == Floats::COLS;
+
+// Tokens' rows: quants and factors, or f32 in `q` for float weights.
+struct Rows {
+    const u8 *q;
+    const f32x2 *ds;
+
+    // Of token `t`; quantized rows take a byte a column.
+    template <class W>
+    DEVICE Rows row(const Rows &x, u32 t, u32 cols) {
+        return {x.q + (u64)t * cols * (IS_FLOAT<W> ? 4 : 1), x.ds + (u64)t * (cols / 32)};
+    }
+};
 
 // A team's number is the same in all lanes of a wave of 32, which spares registers.
 DEVICE u32 team_index() { return LANES == TEAM ? uniform(thread_x() / TEAM) : thread_x() / TEAM; }
 
-// ROWS rows a team, N tokens; `sharing`, 1, 2 or 4: teams that share a row.
-template <class W, u32 ROWS, u32 N>
-DEVICE void multiply(const Planes &w, const u8 *q, const f32x2 *ds, const float *bias, float *dst, u32 rows, u32 cols,
-                     u32 n, u32 sharing) {
-    constexpr u32 SUMS = ROWS * N;
-    const u32 units = cols / W::COLS, log2 = sharing / 2;
-    const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
-    const u32 row0 = ((group_x() * TEAMS + team) >> log2) * ROWS;
-
-    // Rows and tokens past the last repeat it; they are not stored.
+// This lane's part of the products of ROWS rows with N tokens; of every `sharing` units of the team's 32 it takes the
+// `share`th. Row r is row `rows[r]` of `weights[r % WEIGHTS]`. Tokens past the last repeat it.
+template <class W, u32 ROWS, u32 N, u32 WEIGHTS>
+DEVICE void products(const Planes *const (&weights)[WEIGHTS], const u32 (&rows)[ROWS], const Rows &x, u32 cols, u32 n,
+                     u32 share, u32 sharing, float (&sums)[ROWS * N]) {
+    const u32 lane = thread_x() % TEAM;
+    const bool whole = !IS_FLOAT<W> || cols % W::COLS == 0;
+    const u32 units = whole ? cols / W::COLS : 0;
     u64 first_unit[ROWS];
 #pragma unroll
-    for (u32 r = 0; r < ROWS; r++) first_unit[r] = (u64)min(row0 + r, rows - 1) * units;
+    for (u32 r = 0; r < ROWS; r++) first_unit[r] = (u64)rows[r] * units;
 
-    float sums[SUMS] = {};
     for (u32 unit = share * TEAM + lane; unit < units; unit += sharing * TEAM) {
         typename W::Loaded loaded[ROWS];
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++) loaded[r] = W::load(w, first_unit[r], unit);
-        auto input = W::Input::load(q, ds, unit);
+        for (u32 r = 0; r < ROWS; r++) loaded[r] = W::load(*weights[r % WEIGHTS], first_unit[r], unit);
+        auto input = W::Input::load(x.q, x.ds, unit);
         typename W::Quants quants[ROWS];
 #pragma unroll
         for (u32 r = 0; r < ROWS; r++) quants[r] = W::unpack(loaded[r], unit);
 #pragma unroll
         for (u32 t = 0; t < N; t++) {
             if (t > 0) {
-                const u32 token = min(t, n - 1);
-                input = W::Input::load(q + (u64)token * cols, ds + (u64)token * (cols / 32), unit);
+                const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
+                input = W::Input::load(row.q, row.ds, unit);
             }
 #pragma unroll
             for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
         }
     }
+    if constexpr (IS_FLOAT<W>) {
+        // rows that are not whole units, whose starts are not aligned either
+        for (u32 col = units * W::COLS + share * TEAM + lane; col < cols; col += sharing * TEAM) {
+#pragma unroll
+            for (u32 r = 0; r < ROWS; r++) {
+                const float w = W::element(*weights[r % WEIGHTS], (u64)rows[r] * cols + col);
+#pragma unroll
+                for (u32 t = 0; t < N; t++) {
+                    const float v = ((const float *)x.q)[(u64)min(t, n - 1) * cols + col];
+                    sums[r * N + t] = fma(w, v, sums[r * N + t]);
+                }
+            }
+        }
+    }
+}
+
+// One of up to three matrices of a type that share their input; groups before `first_group` are the others'.
+struct Part {
+    Planes w;
+    const float *bias;
+    float *dst;
+    u32 rows, first_group;
+};
+
+struct Parts {
+    Part part[3];
+};
+
+// The part that the group works for.
+DEVICE Part own_part(const Parts &parts) {
+    Part own = parts.part[0];
+    if (group_x() >= parts.part[1].first_group) own = parts.part[1];
+    if (group_x() >= parts.part[2].first_group) own = parts.part[2];
+    return own;
+}
+
+constexpr u32 THREADS = 128, TEAMS = THREADS / TEAM;
+
+// dst[t][r] = dot(w[r], x[t]) + bias[r], added to what is there if `add`. ROWS rows a team, N tokens; `sharing`, 1, 2
+// or 4: teams that share a row.
+template <class W, u32 ROWS, u32 N>
+DEVICE void multiply(const Parts &parts, const Rows &x, u32 cols, u32 n, u32 sharing, u32 add) {
+    constexpr u32 SUMS = ROWS * N;
+    const Part own = own_part(parts);
+    const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
+    const u32 row0 = (((group_x() - own.first_group) * TEAMS + team) >> (sharing / 2)) * ROWS;
+
+    // Rows past the last repeat it; they are not stored.
+    u32 rows[ROWS];
+#pragma unroll
+    for (u32 r = 0; r < ROWS; r++) rows[r] = min(row0 + r, own.rows - 1);
+    float sums[SUMS] = {};
+    const Planes *const weights[1] = {&own.w};
+    products<W, ROWS, N>(weights, rows, x, cols, n, share, sharing, sums);
 
     // Of each run of TEAM / SUMS lanes the first gets sum number `part`.
     const u32 part = lane / (TEAM / SUMS);
     float sum = lanes_sum_each<TEAM, SUMS>(sums);
     if (sharing > 1) {
-        SHARED float parts[TEAMS][SUMS];
-        if (lane % (TEAM / SUMS) == 0) parts[team][part] = sum;
+        SHARED float shares[TEAMS][SUMS];
+        if (lane % (TEAM / SUMS) == 0) shares[team][part] = sum;
         barrier();
         if (share > 0) return;
 #pragma unroll 1
-        for (u32 other = 1; other < sharing; other++) sum += parts[team + other][part];
+        for (u32 other = 1; other < sharing; other++) sum += shares[team + other][part];
     }
     const u32 row = row0 + part / N, token = part % N;
-    if (lane % (TEAM / SUMS) == 0 && row < rows && token < n) {
-        dst[(u64)token * rows + row] = bias ? sum + bias[row] : sum;
+    if (lane % (TEAM / SUMS) == 0 && row < own.rows && token < n) {
+        if (own.bias) sum += own.bias[row];
+        float *to = own.dst + (u64)token * own.rows + row;
+        *to = add ? *to + sum : sum;
     }
 }
 
+// What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` holds the token's
+// blocks; k and v are a layer's cache, [block][kv head][64 positions][head_pad] of f16.
+struct Append {
+    const f32x2 *turns;
+    const u32 *positions, *table;
+    f16 *k, *v;
+    u32 head_dim, head_pad, n_head_kv, n_rot, halves;
+};
+
+// Queries (part 0, f32), keys (1) and values (2, both to the cache) of one token. A team makes two rows that rotate
+// together.
+template <class W>
+DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharing, const Append &to) {
+    const u32 which = (group_x() >= parts.part[1].first_group) + (group_x() >= parts.part[2].first_group);
+    const Part own = own_part(parts);
+    const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
+    const u32 pair = ((group_x() - own.first_group) * TEAMS + team) >> (sharing / 2);
+
+    const u32 pairs = to.head_dim / 2, turned = to.n_rot / 2;
+    const u32 head = pair / pairs, in_head = pair % pairs;
+    const bool split = to.halves && in_head < turned;
+    const u32 a = split ? in_head : 2 * in_head, b = split ? in_head + turned : 2 * in_head + 1;
+    const u32 last = own.rows - 1;
+    const u32 rows[2] = {min(head * to.head_dim + a, last), min(head * to.head_dim + b, last)};
+    float sums[2] = {};
+    const Planes *const weights[1] = {&own.w};
+    products<W, 2, 1>(weights, rows, x, cols, 1, share, sharing, sums);
+
+    float first = lanes_sum<TEAM>(sums[0]), second = lanes_sum<TEAM>(sums[1]);
+    if (sharing > 1) {
+        SHARED f32x2 shares[TEAMS];
+        if (lane == 0) shares[team] = f32x2{first, second};
+        barrier();
+        if (share > 0) return;
+#pragma unroll 1
+        for (u32 other = 1; other < sharing; other++) {
+            first += shares[team + other].x;
+            second += shares[team + other].y;
+        }
+    }
+    if (lane > 0 || head * to.head_dim >= own.rows) return;
+    if (own.bias) {
+        first += own.bias[rows[0]];
+        second += own.bias[rows[1]];
+    }
+    const u32 position = to.positions[0];
+    if (which < 2 && in_head < turned) {
+        const f32x2 turn = to.turns[(u64)position * turned + in_head];
+        const float p = first, q = second;
+        first = p * turn.x - q * turn.y;
+        second = p * turn.y + q * turn.x;
+    }
+    if (which == 0) {
+        own.dst[rows[0]] = first;
+        own.dst[rows[1]] = second;
+    } else {
+        f16 *cell = (which == 1 ? to.k : to.v) +
+                    (((u64)to.table[position / 64] * to.n_head_kv + head) * 64 + position % 64) * to.head_pad;
+        cell[a] = (f16)first;
+        cell[b] = (f16)second;
+    }
+}
+
+// Products of the gate and of what it lets through: dst[r] = activation(dot(gate[r], x) + bias) * (dot(up[r], x) +
+// bias) of one token, as f32 or rounded to 8 bits as quantize_q8 does, or both. A group makes 32 rows, a block of the
+// rounding.
+struct Gated {
+    Planes gate, up;
+    const float *gate_bias, *up_bias;
+    float *dst;
+    u8 *q;
+    f32x2 *ds;
+    u32 rows, gelu;
+};
+
+constexpr u32 GLU_THREADS = 512, GLU_TEAMS = GLU_THREADS / TEAM, GLU_ROWS = 32 / GLU_TEAMS;
+
+template <class W>
+DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols) {
+    SHARED float made[32];
+    const u32 team = team_index(), lane = thread_x() % TEAM;
+    const Planes *const weights[2] = {&to.gate, &to.up};
+#pragma unroll 1
+    for (u32 i = 0; i < GLU_ROWS; i++) {
+        const u32 slot = team * GLU_ROWS + i, row = group_x() * 32 + slot, own = min(row, to.rows - 1);
+        const u32 rows[2] = {own, own};
+        float sums[2] = {};
+        products<W, 2, 1>(weights, rows, x, cols, 1, 0, 1, sums);
+        float gate = lanes_sum<TEAM>(sums[0]), up = lanes_sum<TEAM>(sums[1]);
+        if (lane == 0) {
+            if (to.gate_bias) gate += to.gate_bias[own];
+            if (to.up_bias) up += to.up_bias[own];
+            const float value = row < to.rows ? (to.gelu ? gelu(gate) : silu(gate)) * up : 0.0f;
+            made[slot] = value;
+            if (to.dst && row < to.rows) to.dst[row] = value;
+        }
+    }
+    barrier();
+    if (!to.q || thread_x() >= 8) return;
+    const u32 at = thread_x() * 4;
+    const f32x4 v = {made[at], made[at + 1], made[at + 2], made[at + 3]};
+    const Rounded8 rounded(v);
+    ((u32 *)to.q)[group_x() * 8 + thread_x()] = rounded.packed;
+    if (thread_x() == 0) to.ds[group_x()] = rounded.ds;
+}
+
 #define MATVEC(name, Type, ROWS, N, WAVES)                                                                            \
-    KERNEL(128, WAVES) void matvec_##name##_n##N(Planes w, const u8 *q, const f32x2 *ds, const float *bias,           \
-                                                 float *dst, u32 rows, u32 cols, u32 n, u32 sharing) {                \
-        multiply<Type, ROWS, N>(w, q, ds, bias, dst, rows, cols, n, sharing);                                         \
+    KERNEL(128, WAVES) void matvec_##name##_n##N(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 n,          \
+                                                 u32 sharing, u32 add) {                                              \
+        multiply<Type, ROWS, N>(parts, Rows{q, ds}, cols, n, sharing, add);                                           \
     }
 
-// The rows of a team as in `matvec_teams`, kernels.rs.
-#define MATVECS(name, Type)                                                                                           \
-    MATVEC(name, Type, 2, 1, 3)                                                                                       \
-    MATVEC(name, Type, 4, 2, 2)                                                                                       \
-    MATVEC(name, Type, 4, 4, 2)                                                                                       \
-    MATVEC(name, Type, 2, 8, 2)
+// Where a product of bytes takes many instructions, it takes registers too.
+#if defined(__gfx900__) || defined(__gfx9_generic__)
+#define ONE_TOKEN_WAVES 2
+#else
+#define ONE_TOKEN_WAVES 3
+#endif
 
-MATVECS(q8_0, Q8_0)
-MATVECS(q4_0, Q4_0)
-MATVECS(q4_k, Q4_K)
-MATVECS(q6_k, Q6_K)
+// The rows of a team as in `matvec_shape`, kernels.rs; FEW: with 2 to 4 tokens.
+#define MATVECS(name, Type, FEW)                                                                                      \
+    MATVEC(name, Type, 2, 1, ONE_TOKEN_WAVES)                                                                         \
+    MATVEC(name, Type, FEW, 2, 2)                                                                                     \
+    MATVEC(name, Type, FEW, 4, 2)                                                                                     \
+    MATVEC(name, Type, 2, 8, 2)                                                                                       \
+    KERNEL(128, ONE_TOKEN_WAVES)                                                                                      \
+    void qkv_##name(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Append to) {                    \
+        multiply_qkv<Type>(parts, Rows{q, ds}, cols, sharing, to);                                                    \
+    }                                                                                                                 \
+    KERNEL(512, ONE_TOKEN_WAVES) void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols) {                  \
+        multiply_glu<Type>(to, Rows{q, ds}, cols);                                                                    \
+    }
+
+MATVECS(f32, F32, 4)
+MATVECS(f16, F16, 4)
+MATVECS(bf16, BF16, 4)
+MATVECS(q4_0, Q4_0, 4)
+MATVECS(q4_1, Q4_1, 4)
+MATVECS(q5_0, Q5_0, 4)
+MATVECS(q5_1, Q5_1, 4)
+MATVECS(q8_0, Q8_0, 4)
+MATVECS(q2_k, Q2_K, 2)
+MATVECS(q3_k, Q3_K, 4)
+MATVECS(q4_k, Q4_K, 4)
+MATVECS(q5_k, Q5_K, 4)
+MATVECS(q6_k, Q6_K, 4)
 
 } // namespace matvec

@@ -1,5 +1,5 @@
 // Root-mean-square norm.
-#include "device.hpp"
+#include "activations.hpp"
 
 // dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight; a group a row. dst may be x. The first 4,096 columns are read
 // once.
@@ -35,4 +35,47 @@ KERNEL(256, 6) void rms_norm_f32(const float *x, const float *__restrict__ weigh
     }
 #pragma unroll 4
     for (u32 i = KEPT * THREADS + thread_x(); i < width; i += THREADS) dst[row + i] = x[row + i] * scale * weight[i];
+}
+
+// Of rows whose width is a multiple of 32: the norm of row `rows[r]` of x (r where `rows` is none) to dst[r] (f32), to
+// q[r] and ds[r] as quantize_q8 leaves them, or to both. A group a row; the first 8,192 columns are read once.
+KERNEL(512, 3) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, f32x4 *dst, u32 *q,
+                                f32x2 *ds, u32 width, float eps) {
+    constexpr u32 THREADS = 512, KEPT = 4;
+    const u32 r = group_x(), fours = width / 4;
+    const f32x4 *row = (const f32x4 *)(x + (u64)(rows ? rows[r] : r) * width);
+    const auto squares = [](f32x4 v) { return fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, v.w * v.w))); };
+    f32x4 kept[KEPT];
+    float sum = 0.0f;
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) {
+        const u32 i = k * THREADS + thread_x();
+        kept[k] = i < fours ? row[i] : f32x4(0.0f);
+    }
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) sum += squares(kept[k]);
+    for (u32 i = KEPT * THREADS + thread_x(); i < fours; i += THREADS) sum += squares(row[i]);
+    sum = group_reduce<THREADS>(sum, [](float a, float b) { return a + b; });
+    const float scale = 1.0f / square_root(sum / (float)width + eps);
+
+    const u64 first = (u64)r * fours;
+    const auto finish = [&](u32 i, f32x4 v) {
+        const bool inside = i < fours;
+        if (inside) v = v * scale * weight[i];
+        if (dst && inside) dst[first + i] = v;
+        if (!q) return;
+        const Rounded8 rounded(v);
+        if (!inside) return;
+        q[first + i] = rounded.packed;
+        if (thread_x() % 8 == 0) ds[(first + i) / 8] = rounded.ds;
+    };
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) {
+        if (k * THREADS < fours) finish(k * THREADS + thread_x(), kept[k]);
+    }
+    // the same number of rounds for all lanes of a block
+    for (u32 start = KEPT * THREADS; start < fours; start += THREADS) {
+        const u32 i = start + thread_x();
+        finish(i, i < fours ? row[i] : f32x4(0.0f));
+    }
 }

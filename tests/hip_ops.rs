@@ -9,12 +9,13 @@ mod common;
 
 use std::process::ExitCode;
 
-use common::gpu::{EMULATED, Gpu, Test, nmse};
+use common::gpu::{EMULATED, Gpu, Output, Test, nmse};
 use common::tiny_model::{Rng, random_tensor};
 use half::{bf16, f16};
 use rocmforge::Error;
 use rocmforge::device::hip::loader::Loader;
-use rocmforge::device::hip::memory::{Buffer, Staging};
+use rocmforge::device::hip::memory::{Buffer, Span, Staging};
+use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
 use rocmforge::device::hip::ops::{self, Conversion, Heads, Quantized};
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::plan::{Activation, Rope, RopePairs};
@@ -38,9 +39,18 @@ const TESTS: &[Test] = &[
     Test::new("softmax", softmax),
     Test::new("arg_max", arg_max),
     Test::new("quantize", quantize),
-    Test::new("matvec_q8_0", |gpu| matvec(gpu, Q8_0)),
+    Test::new("matvec_f32", |gpu| matvec(gpu, F32)),
+    Test::new("matvec_f16", |gpu| matvec(gpu, F16)),
+    Test::new("matvec_bf16", |gpu| matvec(gpu, BF16)),
     Test::new("matvec_q4_0", |gpu| matvec(gpu, Q4_0)),
+    Test::new("matvec_q4_1", |gpu| matvec(gpu, Q4_1)),
+    Test::new("matvec_q5_0", |gpu| matvec(gpu, Q5_0)),
+    Test::new("matvec_q5_1", |gpu| matvec(gpu, Q5_1)),
+    Test::new("matvec_q8_0", |gpu| matvec(gpu, Q8_0)),
+    Test::new("matvec_q2_k", |gpu| matvec(gpu, Q2_K)),
+    Test::new("matvec_q3_k", |gpu| matvec(gpu, Q3_K)),
     Test::new("matvec_q4_k", |gpu| matvec(gpu, Q4_K)),
+    Test::new("matvec_q5_k", |gpu| matvec(gpu, Q5_K)),
     Test::new("matvec_q6_k", |gpu| matvec(gpu, Q6_K)),
     Test::new("matvec_extremes", matvec_extremes),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
@@ -184,27 +194,44 @@ fn read(gpu: &Gpu) {
     }
 }
 
-/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`): byte i of each 16 has elements i
-/// and i + 16.
-fn nibbles(element: impl Fn(usize) -> u8) -> Vec<u8> {
-    (0..128).map(|at| at / 16 * 32 + at % 16).map(|e| element(e) | element(e + 16) << 4).collect()
+/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`), from each element's bits: byte i of
+/// each 16 has elements i and i + 16.
+fn nibbles(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..len / 2).map(|at| at / 16 * 32 + at % 16);
+    firsts.map(|e| element(e) & 15 | (element(e + 16) & 15) << 4).collect()
 }
 
-fn q4_k_nibbles(block: &[u8]) -> Vec<u8> {
-    nibbles(|e| block[16 + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4) & 15)
+/// Byte i of each 8 has elements i, i + 8, i + 16, i + 24.
+fn pairs(element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..64).map(|at| at / 8 * 32 + at % 8);
+    firsts.map(|e| (0..4).fold(0, |byte, k| byte | (element(e + 8 * k) & 3) << (2 * k))).collect()
 }
 
-fn q6_k_nibbles(block: &[u8]) -> Vec<u8> {
-    nibbles(|e| block[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4) & 15)
+/// Bit k of byte b of each 4 is element 4 * k + b.
+fn single_bits(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..len / 8).map(|at| at / 4 * 32 + at % 4);
+    firsts.map(|e| (0..8).fold(0, |byte, k| byte | (element(e + 4 * k) & 1) << k)).collect()
 }
 
-/// Byte i of each 8 has the high bits of elements i, i + 8, i + 16, i + 24.
-fn q6_k_pairs(block: &[u8]) -> Vec<u8> {
-    let element = |e: usize| block[128 + e / 128 * 32 + e % 32] >> (e / 32 % 4 * 2) & 3;
-    (0..64)
-        .map(|at| at / 8 * 32 + at % 8)
-        .map(|e| (0..4).fold(0, |byte, k| byte | element(e + 8 * k) << (2 * k)))
-        .collect()
+/// A plane of a block whose bits are brought together; None where it is as in the file. Where element e has its bits:
+/// ggml-quants.c, dequantize_row_*.
+fn rearranged(ty: TensorType, plane: usize, b: &[u8]) -> Option<Vec<u8>> {
+    let q4_k = |at: usize| move |e: usize| b[at + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4);
+    let two = |at: usize| move |e: usize| b[at + e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2);
+    let one = |at: usize| move |e: usize| b[at + e % 32] >> (e / 32);
+    Some(match (ty, plane) {
+        (Q5_0, 1) => single_bits(32, |e| b[2 + e / 8] >> (e % 8)),
+        (Q5_1, 1) => single_bits(32, |e| b[4 + e / 8] >> (e % 8)),
+        (Q2_K, 0) => pairs(two(16)),
+        (Q3_K, 0) => pairs(two(32)),
+        (Q3_K, 1) => single_bits(256, one(0)),
+        (Q4_K, 0) => nibbles(256, q4_k(16)),
+        (Q5_K, 0) => nibbles(256, q4_k(48)),
+        (Q5_K, 1) => single_bits(256, one(16)),
+        (Q6_K, 0) => nibbles(256, |e| b[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4)),
+        (Q6_K, 1) => pairs(two(128)),
+        _ => return None,
+    })
 }
 
 fn split(gpu: &Gpu) {
@@ -216,12 +243,9 @@ fn split(gpu: &Gpu) {
             let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
             let on_device = gpu.bytes(weight.span());
             for (plane, (at, field)) in fields.iter().enumerate() {
-                let want: Vec<u8> = match (ty, plane) {
-                    (Q4_K, 0) => bytes.chunks_exact(size).flat_map(q4_k_nibbles).collect(),
-                    (Q6_K, 0) => bytes.chunks_exact(size).flat_map(q6_k_nibbles).collect(),
-                    (Q6_K, 1) => bytes.chunks_exact(size).flat_map(q6_k_pairs).collect(),
-                    _ => bytes.chunks_exact(size).flat_map(|b| &b[*at..at + field]).copied().collect(),
-                };
+                let plain = |b: &[u8]| b[*at..at + field].to_vec();
+                let plane_of = |b: &[u8]| rearranged(ty, plane, b).unwrap_or_else(|| plain(b));
+                let want: Vec<u8> = bytes.chunks_exact(size).flat_map(plane_of).collect();
                 let first = weight.layout().offsets[plane] as usize;
                 let got = &on_device[first..first + want.len()];
                 assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
@@ -450,6 +474,10 @@ impl Rounded {
         Quantized { q: self.q.span(), ds: self.ds.span() }
     }
 
+    fn input(&self) -> Input<'_> {
+        Input::Rounded(self.planes())
+    }
+
     /// The rounded values.
     fn values(&self, gpu: &Gpu) -> Vec<f32> {
         let (q, ds) = (gpu.read::<i8>(&self.q), gpu.read::<f32>(&self.ds));
@@ -511,6 +539,8 @@ const ENOUGH: usize = 64;
 
 fn matvec(gpu: &Gpu, ty: TensorType) {
     let mut shapes: Vec<(usize, usize)> = match ty.block_len() {
+        // rows that are not whole 16 bytes too
+        1 => vec![(1, 1), (5, 97), (67, 576), (3, 2084)],
         32 => vec![(1, 32), (5, 96), (67, 576), (64, 896), (7, 2080), (3, 4864)],
         _ => vec![(1, 256), (67, 512), (5, 2304), (3, 4864)],
     };
@@ -524,17 +554,19 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
         let sigma = 1.0 / (cols as f32).sqrt();
         let bytes = random_tensor(&mut rng, ty, rows * cols, sigma);
         let weight = load(gpu, ty, rows, cols, &bytes);
-        let x = floats(&mut rng, ops::MATVEC_MAX_N * cols, 1.0);
+        let x = floats(&mut rng, project::MATVEC_MAX_N * cols, 1.0);
         let bias = floats(&mut rng, rows, 0.1);
         let on_card = gpu.input(&bias);
-        let rounded = Rounded::new(gpu, &x, ops::MATVEC_MAX_N, cols);
-        let values = rounded.values(gpu);
-        for n in 1..=ops::MATVEC_MAX_N {
+        let plain = gpu.input(&x);
+        let rounded = wants_rounded(ty).then(|| Rounded::new(gpu, &x, project::MATVEC_MAX_N, cols));
+        let values = rounded.as_ref().map_or_else(|| x.clone(), |rounded| rounded.values(gpu));
+        let x_on_card = rounded.as_ref().map_or(Input::Plain(plain.span()), Rounded::input);
+        for n in 1..=project::MATVEC_MAX_N {
             let with_bias = n % 2 == 1;
             let host_bias = with_bias.then_some(&bias[..]);
             let output = gpu.output::<f32>(n * rows);
             let device_bias = with_bias.then(|| on_card.span());
-            ops::matvec(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
+            one_matvec(gpu, &weight, x_on_card, device_bias, &output, n, false);
             let got = gpu.read::<f32>(&output);
             for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
                 // a few products alone may have cancelled, and then rounding is all there is
@@ -549,11 +581,36 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
     }
 }
 
+fn one_matvec(
+    gpu: &Gpu,
+    weight: &Weight,
+    x: Input<'_>,
+    bias: Option<Span<'_>>,
+    output: &Output,
+    n: usize,
+    add: bool,
+) {
+    let product = Product { weight, bias, dst: output.span() };
+    project::matvec(&gpu.stream, &[product], x, n, add).unwrap();
+}
+
+/// Where each type has its scales; a second one, of what is subtracted, gets the other sign. (Q4_1 and Q5_1 add theirs.)
+const EXTREMES: [(TensorType, &[usize]); 8] = [
+    (Q4_0, &[0]),
+    (Q5_0, &[0]),
+    (Q8_0, &[0]),
+    (Q2_K, &[80, 82]),
+    (Q3_K, &[108]),
+    (Q4_K, &[0, 2]),
+    (Q5_K, &[0, 2]),
+    (Q6_K, &[208]),
+];
+
 /// Blocks at the ends of every field's range: all quants, sub-scales and signs at once; activations that are not
 /// finite spoil their own token alone.
 fn matvec_extremes(gpu: &Gpu) {
     let (rows, cols, n) = (3, 512, 3);
-    for (ty, scales_at) in [(Q8_0, &[0][..]), (Q4_0, &[0]), (Q4_K, &[0, 2]), (Q6_K, &[208])] {
+    for (ty, scales_at) in EXTREMES {
         for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
             for scale in [1.0, -65504.0, 6e-8, 0.0] {
                 let mut bytes = vec![fill; ty.row_bytes(rows * cols).unwrap()];
@@ -570,7 +627,7 @@ fn matvec_extremes(gpu: &Gpu) {
                 let weight = load(gpu, ty, rows, cols, &bytes);
                 let rounded = Rounded::new(gpu, &x, n, cols);
                 let output = gpu.output::<f32>(n * rows);
-                ops::matvec(&gpu.stream, &weight, rounded.planes(), None, output.span(), n).unwrap();
+                one_matvec(gpu, &weight, rounded.input(), None, &output, n, false);
                 let got = gpu.read::<f32>(&output);
                 let values = rounded.values(gpu);
                 for t in [0, 2] {
@@ -591,6 +648,9 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(16), Q8_0, 128, 1.0));
     let x = Quantized { q: all, ds: all };
     let heads = Heads { n_heads: 1, head_dim: 8, n_rot: 8 };
+    let matvec = |x, bias, dst, n| {
+        project::matvec(s, &[Product { weight: &weight, bias, dst }], Input::Rounded(x), n, false)
+    };
     let refused = [
         ops::transpose(s, all, part, 32, 32),
         ops::transpose(s, part, all, 32, 32),
@@ -612,9 +672,10 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::arg_max(s, all, part, 1, 0),
         ops::quantize(s, all, x, 1, 33),
         ops::quantize(s, part, x, 1, 512),
-        ops::matvec(s, &weight, x, None, all, 9),
-        ops::matvec(s, &weight, x, Some(all.part(0..4).unwrap()), all, 1),
-        ops::matvec(s, &weight, Quantized { q: all.part(0..32).unwrap(), ds: all }, None, all, 1),
+        matvec(x, None, all, 9),
+        matvec(x, Some(all.part(0..4).unwrap()), all, 1),
+        matvec(x, None, all.part(0..4).unwrap(), 1),
+        matvec(Quantized { q: all.part(0..32).unwrap(), ds: all }, None, all, 1),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");

@@ -12,6 +12,7 @@ use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::Graph;
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{Buffer, Pool, Staging};
+use rocmforge::device::hip::ops::project::{self, Input, Product};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::device::hip::weight::Weight;
@@ -216,10 +217,13 @@ impl GpuBench {
         ops::quantize(&self.stream, x.span(), rounded, n, cols)?;
         self.stream.synchronize()?;
         let seconds = self.time(|| {
-            weights.iter().try_for_each(|w| ops::matvec(&self.stream, w, rounded, None, dst.span(), n))
+            weights.iter().try_for_each(|weight| {
+                let product = Product { weight, bias: None, dst: dst.span() };
+                project::matvec(&self.stream, &[product], Input::Rounded(rounded), n, false)
+            })
         })?;
         Ok(Figure {
-            kernel: ops::matvec_kernel(ty, n)?.signature().name,
+            kernel: project::matvec_kernel(ty, n)?.signature().name,
             ty,
             shape: Shape { rows, cols },
             n,

@@ -3,6 +3,8 @@
 
 use std::marker::PhantomData;
 
+use crate::gguf::TensorType;
+
 /// Address in device memory; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
@@ -10,8 +12,9 @@ pub struct Ptr(pub u64);
 
 /// A weight's planes: each field of the GGUF block in a plane of its own, `[row][block][field bytes]`, 256-byte
 /// aligned, the widest field first. Unused entries are none. Fields are as in the file but for
-/// - Q4_K qs, Q6_K ql: byte i of each 16 has the low 4 bits of elements i and i + 16 of 32, as in Q4_0;
-/// - Q6_K qh: byte i of each 8 has the high 2 bits of elements i, i + 8, i + 16, i + 24 of 32.
+/// - Q4_K qs, Q5_K qs, Q6_K ql: byte i of each 16 has the low 4 bits of elements i and i + 16 of 32, as in Q4_0;
+/// - Q2_K qs, Q3_K qs, Q6_K qh: byte i of each 8 has 2 bits of elements i, i + 8, i + 16, i + 24 of 32;
+/// - Q5_0, Q5_1, Q5_K qh, Q3_K hmask: bit 8 * b + k of each 32-bit word is that of element 4 * k + b of 32.
 ///
 /// | type | planes: bytes of a block |
 /// |---|---|
@@ -29,6 +32,117 @@ pub struct Ptr(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Planes(pub [Ptr; 4]);
+
+/// A matrix that shares its input with others of its type: `dst` (f32) gets its products, `bias` f32 or none. Groups
+/// from `first_group` on make it, up to the next one's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Part {
+    pub w: Planes,
+    pub bias: Ptr,
+    pub dst: Ptr,
+    pub rows: u32,
+    pub first_group: u32,
+}
+
+/// One to three of them; those that are none start beyond the grid.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Parts(pub [Part; 3]);
+
+impl Parts {
+    pub const NONE: Part =
+        Part { w: Planes([Ptr(0); 4]), bias: Ptr(0), dst: Ptr(0), rows: 0, first_group: u32::MAX };
+}
+
+/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, [position][n_rot / 2]; `position` u32;
+/// `table` u32, the blocks of its sequence; k and v a layer's cache, f16 [block][kv head][64 positions][head_pad].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Append {
+    pub turns: Ptr,
+    pub position: Ptr,
+    pub table: Ptr,
+    pub k: Ptr,
+    pub v: Ptr,
+    pub head_dim: u32,
+    pub head_pad: u32,
+    pub n_head_kv: u32,
+    pub n_rot: u32,
+    /// Pairs are (i, i + n_rot / 2) rather than (2i, 2i + 1).
+    pub halves: u32,
+    pub padding: u32,
+}
+
+/// A gate and what it lets through, and where the result goes: `dst` f32, `q` and `ds` as quantize_q8 leaves them;
+/// any of them none. Biases f32 or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Gated {
+    pub gate: Planes,
+    pub up: Planes,
+    pub gate_bias: Ptr,
+    pub up_bias: Ptr,
+    pub dst: Ptr,
+    pub q: Ptr,
+    pub ds: Ptr,
+    pub rows: u32,
+    /// Gelu, not silu.
+    pub gelu: u32,
+}
+
+/// Queries, keys and values of a step's tokens, f32 [token][head][head_dim], and where they go: q in place, k and v to a
+/// layer's cache, f16 [block][kv head][64 positions][head_pad]. Norms: f32 [head_dim] or none. `table`: u32, a row of
+/// `table_stride` blocks a sequence; positions, sequences: u32 a token; turns as in [`Append`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Heads {
+    pub q: Ptr,
+    pub k: Ptr,
+    pub v: Ptr,
+    pub q_norm: Ptr,
+    pub k_norm: Ptr,
+    pub turns: Ptr,
+    pub positions: Ptr,
+    pub sequences: Ptr,
+    pub table: Ptr,
+    pub k_cache: Ptr,
+    pub v_cache: Ptr,
+    pub n_head: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub head_pad: u32,
+    pub n_rot: u32,
+    pub halves: u32,
+    pub table_stride: u32,
+    pub eps: f32,
+}
+
+/// Attention of few tokens; q, caches and tables as in [`Heads`]. `parts`: f32 [token][head][splits][D + 2]; `tickets`:
+/// u32 [token][y of the grid], zero before and after. The result goes to `out` (f32), to `oq` and `ods` as quantize_q8
+/// leaves them, or to both.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Attend {
+    pub q: Ptr,
+    pub k: Ptr,
+    pub v: Ptr,
+    pub positions: Ptr,
+    pub sequences: Ptr,
+    pub table: Ptr,
+    pub parts: Ptr,
+    pub tickets: Ptr,
+    pub out: Ptr,
+    pub oq: Ptr,
+    pub ods: Ptr,
+    pub n_head: u32,
+    pub n_head_kv: u32,
+    pub head_dim: u32,
+    pub table_stride: u32,
+    /// Positions are split over this many groups at most.
+    pub splits: u32,
+    pub scale: f32,
+}
 
 /// How an argument lies in the kernel's argument block; alignment is natural (Planes: 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +210,7 @@ macro_rules! values {
         const KIND: ArgKind = ArgKind::Value(size_of::<$ty>());
     })* };
 }
-values!(u32, u64, f32, Planes);
+values!(u32, u64, f32, Planes, Parts, Append, Gated, Heads, Attend);
 
 /// Arguments of a kernel: `repr(C)`, so that fields lie as in the kernel's argument block.
 ///
@@ -205,6 +319,12 @@ kernels! {
         RMS_NORM_F32 = "rms_norm_f32",
     }
 
+    /// The same norm of row `rows[r]` (u32; r where none) of x, to dst (f32), to q and ds as quantize_q8 leaves them, or to
+    /// both; width: a multiple of 32. Grid: x over rows.
+    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [512, 1, 1] waves 3 {
+        RMS_NORM_Q8 = "rms_norm_q8",
+    }
+
     /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed. Grid: x over n / 1024.
     AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
         ADD_F32 = "add_f32",
@@ -241,32 +361,126 @@ kernels! {
         QUANTIZE_Q8 = "quantize_q8",
     }
 
-    /// `dst[t][r] = dot(w[r], x[t]) + bias[r]` for n <= N tokens; x as quantize_q8 leaves it; bias f32 or none.
-    /// Grid: x over rows / `rows` of [`matvec_shape`]; `sharing` of the same.
-    MatVecArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, sharing: u32)
-        [128, 1, 1] waves 3 {
-        MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
+    /// Of each part `dst[t][r] = dot(w[r], x[t]) + bias[r]`, added to what is there if `add`, for n <= N tokens; x as
+    /// quantize_q8 leaves it, or f32 in `q` for a float weight. Grid: x over the parts' rows / `rows` of
+    /// [`matvec_shape`]; `sharing` of the same.
+    MatVecArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, n: u32, sharing: u32, add: u32) [128, 1, 1] waves 2 {
+        MATVEC_F32_N1 = "matvec_f32_n1",
+        MATVEC_F32_N2 = "matvec_f32_n2",
+        MATVEC_F32_N4 = "matvec_f32_n4",
+        MATVEC_F32_N8 = "matvec_f32_n8",
+        MATVEC_F16_N1 = "matvec_f16_n1",
+        MATVEC_F16_N2 = "matvec_f16_n2",
+        MATVEC_F16_N4 = "matvec_f16_n4",
+        MATVEC_F16_N8 = "matvec_f16_n8",
+        MATVEC_BF16_N1 = "matvec_bf16_n1",
+        MATVEC_BF16_N2 = "matvec_bf16_n2",
+        MATVEC_BF16_N4 = "matvec_bf16_n4",
+        MATVEC_BF16_N8 = "matvec_bf16_n8",
         MATVEC_Q4_0_N1 = "matvec_q4_0_n1",
-        MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
-        MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
-    }, waves 2 {
-        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
-        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
-        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
         MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
         MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
         MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
+        MATVEC_Q4_1_N1 = "matvec_q4_1_n1",
+        MATVEC_Q4_1_N2 = "matvec_q4_1_n2",
+        MATVEC_Q4_1_N4 = "matvec_q4_1_n4",
+        MATVEC_Q4_1_N8 = "matvec_q4_1_n8",
+        MATVEC_Q5_0_N1 = "matvec_q5_0_n1",
+        MATVEC_Q5_0_N2 = "matvec_q5_0_n2",
+        MATVEC_Q5_0_N4 = "matvec_q5_0_n4",
+        MATVEC_Q5_0_N8 = "matvec_q5_0_n8",
+        MATVEC_Q5_1_N1 = "matvec_q5_1_n1",
+        MATVEC_Q5_1_N2 = "matvec_q5_1_n2",
+        MATVEC_Q5_1_N4 = "matvec_q5_1_n4",
+        MATVEC_Q5_1_N8 = "matvec_q5_1_n8",
+        MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
+        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
+        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
+        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
+        MATVEC_Q2_K_N1 = "matvec_q2_k_n1",
+        MATVEC_Q2_K_N2 = "matvec_q2_k_n2",
+        MATVEC_Q2_K_N4 = "matvec_q2_k_n4",
+        MATVEC_Q2_K_N8 = "matvec_q2_k_n8",
+        MATVEC_Q3_K_N1 = "matvec_q3_k_n1",
+        MATVEC_Q3_K_N2 = "matvec_q3_k_n2",
+        MATVEC_Q3_K_N4 = "matvec_q3_k_n4",
+        MATVEC_Q3_K_N8 = "matvec_q3_k_n8",
+        MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
         MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
         MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
         MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
+        MATVEC_Q5_K_N1 = "matvec_q5_k_n1",
+        MATVEC_Q5_K_N2 = "matvec_q5_k_n2",
+        MATVEC_Q5_K_N4 = "matvec_q5_k_n4",
+        MATVEC_Q5_K_N8 = "matvec_q5_k_n8",
+        MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
         MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
         MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
         MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
     }
 
+    /// q (part 0, to its dst), k and v (parts 1 and 2, to the cache) of one token, rotated as `to` says. A part has whole
+    /// heads. Grid and `sharing` as of a matvec kernel with 2 rows a team.
+    QkvArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, sharing: u32, to: Append) [128, 1, 1] waves 2 {
+        QKV_F32 = "qkv_f32",
+        QKV_F16 = "qkv_f16",
+        QKV_BF16 = "qkv_bf16",
+        QKV_Q4_0 = "qkv_q4_0",
+        QKV_Q4_1 = "qkv_q4_1",
+        QKV_Q5_0 = "qkv_q5_0",
+        QKV_Q5_1 = "qkv_q5_1",
+        QKV_Q8_0 = "qkv_q8_0",
+        QKV_Q2_K = "qkv_q2_k",
+        QKV_Q3_K = "qkv_q3_k",
+        QKV_Q4_K = "qkv_q4_k",
+        QKV_Q5_K = "qkv_q5_k",
+        QKV_Q6_K = "qkv_q6_k",
+    }
+
+    /// Gate and up of one token. Grid: x over rows / 32.
+    GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32) [512, 1, 1] waves 2 {
+        GLU_F32 = "glu_f32",
+        GLU_F16 = "glu_f16",
+        GLU_BF16 = "glu_bf16",
+        GLU_Q4_0 = "glu_q4_0",
+        GLU_Q4_1 = "glu_q4_1",
+        GLU_Q5_0 = "glu_q5_0",
+        GLU_Q5_1 = "glu_q5_1",
+        GLU_Q8_0 = "glu_q8_0",
+        GLU_Q2_K = "glu_q2_k",
+        GLU_Q3_K = "glu_q3_k",
+        GLU_Q4_K = "glu_q4_k",
+        GLU_Q5_K = "glu_q5_k",
+        GLU_Q6_K = "glu_q6_k",
+    }
+
+    /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512. Grid: x over tokens, y over
+    /// n_head + 2 * n_head_kv.
+    HeadsArgs(h: Heads) [64, 1, 1] waves 8 {
+        PREPARE_HEADS = "prepare_heads",
+    }
+
+    /// Attention of few tokens, for heads padded to D, H query heads a group. Grid: x over splits, y over kv heads times
+    /// runs of H of a kv head's query heads, z over tokens.
+    AttendArgs(a: Attend) [128, 1, 1] waves 1 {
+        ATTEND_D32_H1 = "attend_d32_h1",
+        ATTEND_D32_H4 = "attend_d32_h4",
+        ATTEND_D32_H8 = "attend_d32_h8",
+        ATTEND_D64_H1 = "attend_d64_h1",
+        ATTEND_D64_H4 = "attend_d64_h4",
+        ATTEND_D64_H8 = "attend_d64_h8",
+        ATTEND_D128_H1 = "attend_d128_h1",
+        ATTEND_D128_H4 = "attend_d128_h4",
+        ATTEND_D128_H8 = "attend_d128_h8",
+        ATTEND_D256_H1 = "attend_d256_h1",
+        ATTEND_D256_H4 = "attend_d256_h4",
+        ATTEND_D512_H1 = "attend_d512_h1",
+        ATTEND_D512_H2 = "attend_d512_h2",
+    }
+
     /// Rows of `width` f32 as f16, the input of matrix products: h `[row][width up to a multiple of 32]`, zeros behind
-    /// the row; scale f32 a row, a power of two. A value is h * scale; scale is NaN for a row with a value that is not
-    /// finite. x is aligned to 16 bytes. Grid: x over rows.
+    /// the row; scale f32 a row, a power of two. A value is h * scale; scale is NaN, and h anything, for a row with a
+    /// value that is not finite. x is aligned to 16 bytes. Grid: x over rows.
     HalfRowsArgs(x: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
         HALF_ROWS = "half_rows",
     }
@@ -291,14 +505,26 @@ kernels! {
         MATMUL_F16_64 = "matmul_f16_64",
         MATMUL_BF16_64 = "matmul_bf16_64",
         MATMUL_Q4_0_64 = "matmul_q4_0_64",
+        MATMUL_Q4_1_64 = "matmul_q4_1_64",
+        MATMUL_Q5_0_64 = "matmul_q5_0_64",
+        MATMUL_Q5_1_64 = "matmul_q5_1_64",
         MATMUL_Q8_0_64 = "matmul_q8_0_64",
+        MATMUL_Q2_K_64 = "matmul_q2_k_64",
+        MATMUL_Q3_K_64 = "matmul_q3_k_64",
         MATMUL_Q4_K_64 = "matmul_q4_k_64",
+        MATMUL_Q5_K_64 = "matmul_q5_k_64",
         MATMUL_Q6_K_64 = "matmul_q6_k_64",
         MATMUL_F16_128 = "matmul_f16_128",
         MATMUL_BF16_128 = "matmul_bf16_128",
         MATMUL_Q4_0_128 = "matmul_q4_0_128",
+        MATMUL_Q4_1_128 = "matmul_q4_1_128",
+        MATMUL_Q5_0_128 = "matmul_q5_0_128",
+        MATMUL_Q5_1_128 = "matmul_q5_1_128",
         MATMUL_Q8_0_128 = "matmul_q8_0_128",
+        MATMUL_Q2_K_128 = "matmul_q2_k_128",
+        MATMUL_Q3_K_128 = "matmul_q3_k_128",
         MATMUL_Q4_K_128 = "matmul_q4_k_128",
+        MATMUL_Q5_K_128 = "matmul_q5_k_128",
         MATMUL_Q6_K_128 = "matmul_q6_k_128",
     }
 }
@@ -321,15 +547,25 @@ pub struct MatVecShape {
     pub sharing: u32,
 }
 
-/// For a weight of `rows` x `cols` and `n` tokens; `unit_cols`: columns in 16 bytes of the weight's quants (16 of Q8_0,
-/// 32 of the other types).
-pub fn matvec_shape(unit_cols: u32, rows: u32, cols: u32, n: u32) -> MatVecShape {
+/// Columns that a lane of a matvec kernel takes at a time: 16 bytes of quants, of 2 and 3 bits 8.
+pub fn unit_cols(ty: TensorType) -> u32 {
+    use TensorType::*;
+    match ty {
+        F32 | F16 | BF16 => 8,
+        Q8_0 => 16,
+        _ => 32,
+    }
+}
+
+/// For weights of `rows` rows in all, `cols` columns, and `n` tokens.
+pub fn matvec_shape(ty: TensorType, rows: u32, cols: u32, n: u32) -> MatVecShape {
     // As in kernels/matvec.hip.
-    let team_rows = if (2..=4).contains(&n) { 4 } else { 2 };
+    let few = if ty == TensorType::Q2_K { 2 } else { 4 };
+    let team_rows = if (2..=4).contains(&n) { few } else { 2 };
     // A lane takes one unit at a time. Sums of several tokens cost more to bring together: then a row is shared only
     // if there are too few to fill a GPU.
     let enough = if n <= 1 { u32::MAX } else { 8192 / n.next_power_of_two() };
-    let (units, teams) = (cols / unit_cols, rows.div_ceil(team_rows));
+    let (units, teams) = (cols / unit_cols(ty), rows.div_ceil(team_rows));
     let mut sharing = 1;
     while sharing < 4 && units > 32 * sharing && teams.saturating_mul(sharing) < enough {
         sharing *= 2;
@@ -344,7 +580,7 @@ mod tests {
     #[test]
     fn arguments_lie_as_c_lays_them_out() {
         let offsets: Vec<_> = MATVEC_Q4_K_N1.signature().args.iter().map(|a| a.offset).collect();
-        assert_eq!(offsets, [0, 32, 40, 48, 56, 64, 68, 72, 76]);
+        assert_eq!(offsets, [0, 168, 176, 184, 188, 192, 196]);
         let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");
     }

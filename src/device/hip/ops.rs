@@ -4,6 +4,10 @@
 //! Every function queues its work on the stream and returns; a buffer too short for the shape, or a dimension beyond
 //! the kernel's 32 bits, is `Error::Param` and nothing is launched.
 
+pub mod attend;
+pub mod matmul;
+pub mod project;
+
 use super::kernels::*;
 use super::memory::Span;
 use super::stream::Stream;
@@ -12,12 +16,6 @@ use crate::device::plan::{Activation, RopePairs};
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 
-mod matmul;
-
-pub use matmul::*;
-
-/// Most tokens a matrix-vector kernel takes.
-pub const MATVEC_MAX_N: usize = 8;
 /// Elements that share a scale in quantized activations.
 pub const Q8_BLOCK: usize = 32;
 
@@ -175,6 +173,39 @@ pub fn rms_norm(
     launch(stream, RMS_NORM_F32, [n as u64, 1, 1], &args)
 }
 
+/// The norm of n rows of `width`, a multiple of 32: of row `rows[r]` of x (u32; r where None), below the rows that x
+/// holds, to row r of the target.
+#[allow(clippy::too_many_arguments)]
+pub fn rms_norm_to(
+    stream: &Stream,
+    x: Span<'_>,
+    rows: Option<Span<'_>>,
+    weight: Span<'_>,
+    to: project::Target<'_>,
+    n: usize,
+    width: usize,
+    eps: f32,
+) -> Result<()> {
+    match rows {
+        Some(rows) => holds("rows", rows, &[n], 4)?,
+        None => holds("x", x, &[n, width], 4)?,
+    }
+    is_aligned("x", x, 16)?;
+    holds("weight", weight, &[width], 4)?;
+    is_aligned("weight", weight, 16)?;
+    if n == 0 || width == 0 {
+        return Ok(());
+    }
+    if !width.is_multiple_of(Q8_BLOCK) {
+        return Err(Error::param(format!("rows of {width} are not whole blocks of {Q8_BLOCK}")));
+    }
+    let (dst, q, ds) = to.pointers(n, width)?;
+    let rows = rows.map_or(Ptr::default(), Span::ptr);
+    let width = dim("width", width)?;
+    let args = NormQ8Args { x: x.ptr(), rows, weight: weight.ptr(), dst, q, ds, width, eps };
+    launch(stream, RMS_NORM_Q8, [n as u64, 1, 1], &args)
+}
+
 /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed.
 pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, period: usize) -> Result<()> {
     holds("a", a, &[n], 4)?;
@@ -312,72 +343,6 @@ pub fn quantize(stream: &Stream, x: Span<'_>, dst: Quantized<'_>, n: usize, cols
     let n_blocks = n as u64 * (cols / Q8_BLOCK) as u64; // below the bytes of x, which fit u64
     let args = QuantizeArgs { x: x.ptr(), q: dst.q.ptr(), ds: dst.ds.ptr(), n_blocks };
     over(stream, QUANTIZE_Q8, n_blocks, 32, &args)
-}
-
-/// The matrix-vector kernel of a type for 1 to [`MATVEC_MAX_N`] tokens.
-pub fn matvec_kernel(ty: TensorType, n: usize) -> Result<Kernel<MatVecArgs>> {
-    use TensorType::*;
-    let by_tokens = match ty {
-        Q8_0 => [MATVEC_Q8_0_N1, MATVEC_Q8_0_N2, MATVEC_Q8_0_N4, MATVEC_Q8_0_N8],
-        Q4_0 => [MATVEC_Q4_0_N1, MATVEC_Q4_0_N2, MATVEC_Q4_0_N4, MATVEC_Q4_0_N8],
-        Q4_K => [MATVEC_Q4_K_N1, MATVEC_Q4_K_N2, MATVEC_Q4_K_N4, MATVEC_Q4_K_N8],
-        Q6_K => [MATVEC_Q6_K_N1, MATVEC_Q6_K_N2, MATVEC_Q6_K_N4, MATVEC_Q6_K_N8],
-        other => return Err(Error::Internal(format!("no matrix-vector kernel for {other}"))),
-    };
-    match n {
-        1 => Ok(by_tokens[0]),
-        2 => Ok(by_tokens[1]),
-        3..=4 => Ok(by_tokens[2]),
-        5..=MATVEC_MAX_N => Ok(by_tokens[3]),
-        _ => Err(Error::param(format!("{n} tokens; a matrix-vector kernel takes 1 to {MATVEC_MAX_N}"))),
-    }
-}
-
-/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]`, for n <= [`MATVEC_MAX_N`] tokens.
-pub fn matvec(
-    stream: &Stream,
-    w: &Weight,
-    x: Quantized<'_>,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    if n == 0 {
-        return Ok(());
-    }
-    let kernel = matvec_kernel(w.ty(), n)?;
-    x.holds(n, w.cols())?;
-    let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    // 16 bytes of quants
-    let unit_cols = if w.ty() == TensorType::Q8_0 { 16 } else { 32 };
-    let shape = matvec_shape(unit_cols, rows, cols, n);
-    let args = MatVecArgs {
-        w: w.planes(),
-        q: x.q.ptr(),
-        ds: x.ds.ptr(),
-        bias,
-        dst: dst.ptr(),
-        rows,
-        cols,
-        n,
-        sharing: shape.sharing,
-    };
-    over(stream, kernel, u64::from(rows), u64::from(shape.rows), &args)
-}
-
-/// Checks bias and dst; gives bias's address, rows, cols and n as the kernels take them.
-fn product_shape(
-    w: &Weight,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<(Ptr, u32, u32, u32)> {
-    if let Some(bias) = bias {
-        holds("bias", bias, &[w.rows()], 4)?;
-    }
-    holds("dst", dst, &[n, w.rows()], 4)?;
-    let bias = bias.map_or(Ptr::default(), Span::ptr);
-    Ok((bias, dim("rows", w.rows())?, dim("cols", w.cols())?, dim("n", n)?))
 }
 
 /// Launches a kernel of which a group takes `share` of `n`.

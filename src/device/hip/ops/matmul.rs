@@ -1,6 +1,13 @@
 //! Matrix products of many tokens: activations as f16 rows, and weights of every type times them.
 
-use super::*;
+use super::super::kernels::*;
+use super::super::memory::Span;
+use super::super::stream::Stream;
+use super::super::weight::Weight;
+use super::{dim, holds, is_aligned, launch};
+use crate::device::plan::Activation;
+use crate::gguf::TensorType;
+use crate::{Error, Result};
 
 /// Columns that f16 rows are padded to a multiple of: what a product takes at a time.
 pub const HALF_PAD: usize = 32;
@@ -36,7 +43,7 @@ pub fn half_rows(stream: &Stream, x: Span<'_>, dst: HalfRows<'_>, n: usize, cols
     each_row(stream, HALF_ROWS, n, cols, &args)
 }
 
-/// [`rms_norm`] of x (f32, n x cols), to f16 rows.
+/// [`rms_norm`](super::rms_norm) of x (f32, n x cols), to f16 rows.
 pub fn rms_norm_half(
     stream: &Stream,
     x: Span<'_>,
@@ -62,7 +69,7 @@ pub fn rms_norm_half(
     each_row(stream, HALF_ROWS_RMS_NORM, n, cols, &args)
 }
 
-/// [`glu`] of gate and up (f32, n x cols), to f16 rows.
+/// [`glu`](super::glu) of gate and up (f32, n x cols), to f16 rows.
 pub fn glu_half(
     stream: &Stream,
     activation: Activation,
@@ -135,14 +142,26 @@ pub fn matmul_kernel(ty: TensorType, tile: MatMulTile) -> Result<Kernel<MatMulAr
         (F16, Small) => MATMUL_F16_64,
         (BF16, Small) => MATMUL_BF16_64,
         (Q4_0, Small) => MATMUL_Q4_0_64,
+        (Q4_1, Small) => MATMUL_Q4_1_64,
+        (Q5_0, Small) => MATMUL_Q5_0_64,
+        (Q5_1, Small) => MATMUL_Q5_1_64,
         (Q8_0, Small) => MATMUL_Q8_0_64,
+        (Q2_K, Small) => MATMUL_Q2_K_64,
+        (Q3_K, Small) => MATMUL_Q3_K_64,
         (Q4_K, Small) => MATMUL_Q4_K_64,
+        (Q5_K, Small) => MATMUL_Q5_K_64,
         (Q6_K, Small) => MATMUL_Q6_K_64,
         (F16, Large) => MATMUL_F16_128,
         (BF16, Large) => MATMUL_BF16_128,
         (Q4_0, Large) => MATMUL_Q4_0_128,
+        (Q4_1, Large) => MATMUL_Q4_1_128,
+        (Q5_0, Large) => MATMUL_Q5_0_128,
+        (Q5_1, Large) => MATMUL_Q5_1_128,
         (Q8_0, Large) => MATMUL_Q8_0_128,
+        (Q2_K, Large) => MATMUL_Q2_K_128,
+        (Q3_K, Large) => MATMUL_Q3_K_128,
         (Q4_K, Large) => MATMUL_Q4_K_128,
+        (Q5_K, Large) => MATMUL_Q5_K_128,
         (Q6_K, Large) => MATMUL_Q6_K_128,
         (ty, tile) => return Err(Error::Internal(format!("no {tile:?} matrix-matrix kernel for {ty}"))),
     })
@@ -184,7 +203,11 @@ pub fn matmul_by(
 ) -> Result<()> {
     let kernel = matmul_kernel(w.ty(), tile)?;
     x.holds(n, w.cols())?;
-    let (bias, rows, cols, n) = product_shape(w, add.bias, dst, n)?;
+    if let Some(bias) = add.bias {
+        holds("bias", bias, &[w.rows()], 4)?;
+    }
+    holds("dst", dst, &[n, w.rows()], 4)?;
+    let (rows, cols, n) = (dim("rows", w.rows())?, dim("cols", w.cols())?, dim("n", n)?);
     if n == 0 {
         return Ok(());
     }
@@ -192,7 +215,7 @@ pub fn matmul_by(
         w: w.planes(),
         x: x.h.ptr(),
         scale: x.scale.ptr(),
-        bias,
+        bias: add.bias.map_or(Ptr::default(), Span::ptr),
         dst: dst.ptr(),
         rows,
         cols,
@@ -209,7 +232,7 @@ mod tests {
 
     #[test]
     fn large_tiles_are_for_products_that_fill_the_gpu() {
-        use MatMulTile::*;
+        use MatMulTile::{Large, Small};
         for (ty, rows, n, best) in [
             (TensorType::Q4_K, 14_336, 512, Large),
             (TensorType::Q4_K, 4096, 512, Large),

@@ -1,0 +1,213 @@
+//! Heads on their way to attention, and attention of few tokens.
+
+use super::super::kernels::{self, *};
+use super::super::memory::Span;
+use super::super::stream::Stream;
+use super::project::{LayerCache, Target, Turns};
+use super::{dim, holds, launch};
+use crate::{Error, Result};
+
+/// Widths that heads are padded to in the cache.
+const HEAD_PADS: [usize; 5] = [32, 64, 128, 256, 512];
+
+/// Elements of a cache cell of heads of `head_dim`; `Error::Unsupported` where no kernel takes them.
+pub fn head_pad(head_dim: usize) -> Result<usize> {
+    HEAD_PADS.into_iter().find(|pad| head_dim <= *pad).ok_or_else(|| Error::Unsupported {
+        what: "size of attention heads on a GPU",
+        name: head_dim.to_string(),
+        supported: "1 to 512".into(),
+    })
+}
+
+/// What a step's kernels read of its tokens; u32, on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    pub n: usize,
+    pub positions: Span<'a>,
+    /// Row of `table`, a token.
+    pub sequences: Span<'a>,
+    /// `table_stride` blocks a sequence.
+    pub table: Span<'a>,
+    pub n_tables: usize,
+    pub table_stride: usize,
+}
+
+impl Tokens<'_> {
+    fn check(&self) -> Result<()> {
+        holds("positions", self.positions, &[self.n], 4)?;
+        holds("sequences", self.sequences, &[self.n], 4)?;
+        holds("table", self.table, &[self.n_tables, self.table_stride], 4)
+    }
+}
+
+/// The norm over each head of q or k, and its f32 weight.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadNorms<'a> {
+    pub q: Option<Span<'a>>,
+    pub k: Option<Span<'a>>,
+    pub eps: f32,
+}
+
+/// Normalizes and rotates q (f32, n x n_head x head_dim) in place; k (n x n_head_kv x head_dim) and v likewise on their
+/// way to the cache, v as it is. What `tokens` says of positions and blocks is within the cache.
+#[allow(clippy::too_many_arguments)]
+pub fn prepare_heads(
+    stream: &Stream,
+    n_head: usize,
+    q: Span<'_>,
+    k: Span<'_>,
+    v: Span<'_>,
+    norms: HeadNorms<'_>,
+    turns: Option<Turns<'_>>,
+    tokens: Tokens<'_>,
+    cache: LayerCache<'_>,
+) -> Result<()> {
+    if tokens.n == 0 {
+        return Ok(());
+    }
+    tokens.check()?;
+    cache.check()?;
+    if let Some(turns) = turns {
+        turns.check(&cache)?;
+    }
+    let LayerCache { n_head_kv, head_dim, head_pad, .. } = cache;
+    holds("q", q, &[tokens.n, n_head, head_dim], 4)?;
+    for (name, span) in [("k", k), ("v", v)] {
+        holds(name, span, &[tokens.n, n_head_kv, head_dim], 4)?;
+    }
+    for norm in [norms.q, norms.k].into_iter().flatten() {
+        holds("norm", norm, &[head_dim], 4)?;
+    }
+    let pointer = |span: Option<Span<'_>>| span.map_or(Ptr::default(), Span::ptr);
+    let h = kernels::Heads {
+        q: q.ptr(),
+        k: k.ptr(),
+        v: v.ptr(),
+        q_norm: pointer(norms.q),
+        k_norm: pointer(norms.k),
+        turns: pointer(turns.map(|turns| turns.table)),
+        positions: tokens.positions.ptr(),
+        sequences: tokens.sequences.ptr(),
+        table: tokens.table.ptr(),
+        k_cache: cache.k.ptr(),
+        v_cache: cache.v.ptr(),
+        n_head: dim("n_head", n_head)?,
+        n_head_kv: dim("n_head_kv", n_head_kv)?,
+        head_dim: dim("head_dim", head_dim)?,
+        head_pad: dim("head_pad", head_pad)?,
+        n_rot: dim("n_rot", turns.map_or(0, |turns| turns.n_rot))?,
+        halves: u32::from(turns.is_some_and(|turns| turns.halves)),
+        table_stride: dim("table_stride", tokens.table_stride)?,
+        eps: norms.eps,
+    };
+    let n_heads = (n_head + 2 * n_head_kv) as u64;
+    launch(stream, PREPARE_HEADS, [tokens.n as u64, n_heads, 1], &HeadsArgs { h })
+}
+
+/// Which kernel takes heads padded to `head_pad` of which `per_kv` share a kv head, and how many of those at once.
+fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<AttendArgs>, usize)> {
+    let choices: &[(usize, Kernel<AttendArgs>)] = match head_pad {
+        32 => &[(1, ATTEND_D32_H1), (4, ATTEND_D32_H4), (8, ATTEND_D32_H8)],
+        64 => &[(1, ATTEND_D64_H1), (4, ATTEND_D64_H4), (8, ATTEND_D64_H8)],
+        128 => &[(1, ATTEND_D128_H1), (4, ATTEND_D128_H4), (8, ATTEND_D128_H8)],
+        256 => &[(1, ATTEND_D256_H1), (4, ATTEND_D256_H4)],
+        512 => &[(1, ATTEND_D512_H1), (2, ATTEND_D512_H2)],
+        _ => return Err(Error::Internal(format!("no attention kernel for heads padded to {head_pad}"))),
+    };
+    let (heads, kernel) =
+        choices[choices.iter().position(|(n, _)| per_kv <= *n).unwrap_or(choices.len() - 1)];
+    Ok((kernel, heads))
+}
+
+/// How attention of few tokens is divided, and the scratch that takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttendShape {
+    pub n_head: usize,
+    pub n_head_kv: usize,
+    /// Groups that share a head's positions, at most.
+    pub splits: usize,
+}
+
+impl AttendShape {
+    /// Enough groups for a GPU of `compute_units` to be busy with one token.
+    pub fn new(n_head: usize, n_head_kv: usize, head_pad: usize, compute_units: usize) -> Result<Self> {
+        let (_, heads) = attend_kernel(head_pad, n_head / n_head_kv.max(1))?;
+        let groups = n_head_kv * (n_head / n_head_kv.max(1)).div_ceil(heads);
+        let splits = (2 * compute_units).div_ceil(groups.max(1)).clamp(1, 64);
+        Ok(AttendShape { n_head, n_head_kv, splits })
+    }
+
+    /// Bytes of partial results of n tokens of heads padded to `head_pad`.
+    pub fn parts_bytes(&self, n: usize, head_pad: usize) -> u64 {
+        (n * self.n_head * self.splits) as u64 * (head_pad as u64 + 2) * 4
+    }
+
+    /// Bytes of tickets of n tokens.
+    pub fn tickets_bytes(&self, n: usize) -> u64 {
+        (n * self.n_head) as u64 * 4
+    }
+}
+
+/// Scratch of [`attend`]; the tickets are zero before and after.
+#[derive(Clone, Copy, Debug)]
+pub struct AttendScratch<'a> {
+    pub parts: Span<'a>,
+    pub tickets: Span<'a>,
+}
+
+/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to positions 0 to its own. For few
+/// tokens; the result is n x n_head * head_dim.
+#[allow(clippy::too_many_arguments)]
+pub fn attend(
+    stream: &Stream,
+    shape: AttendShape,
+    q: Span<'_>,
+    scale: f32,
+    tokens: Tokens<'_>,
+    cache: LayerCache<'_>,
+    scratch: AttendScratch<'_>,
+    to: Target<'_>,
+) -> Result<()> {
+    let n = tokens.n;
+    if n == 0 {
+        return Ok(());
+    }
+    tokens.check()?;
+    cache.check()?;
+    let AttendShape { n_head, n_head_kv, splits } = shape;
+    if n_head_kv == 0 || n_head_kv != cache.n_head_kv || !n_head.is_multiple_of(n_head_kv) {
+        return Err(Error::Internal(format!("{n_head} heads on {} of the cache", cache.n_head_kv)));
+    }
+    holds("q", q, &[n, n_head, cache.head_dim], 4)?;
+    let per_kv = n_head / n_head_kv;
+    let (kernel, heads) = attend_kernel(cache.head_pad, per_kv)?;
+    holds("parts", scratch.parts, &[n, n_head, splits, cache.head_pad + 2], 4)?;
+    let groups = n_head_kv * per_kv.div_ceil(heads);
+    holds("tickets", scratch.tickets, &[n, groups], 4)?;
+    if to.rounded.is_some() && !cache.head_dim.is_multiple_of(super::Q8_BLOCK) {
+        return Err(Error::Internal(format!("heads of {} are not whole blocks", cache.head_dim)));
+    }
+    let (out, oq, ods) = to.pointers(n, n_head * cache.head_dim)?;
+    let a = Attend {
+        q: q.ptr(),
+        k: cache.k.ptr(),
+        v: cache.v.ptr(),
+        positions: tokens.positions.ptr(),
+        sequences: tokens.sequences.ptr(),
+        table: tokens.table.ptr(),
+        parts: scratch.parts.ptr(),
+        tickets: scratch.tickets.ptr(),
+        out,
+        oq,
+        ods,
+        n_head: dim("n_head", n_head)?,
+        n_head_kv: dim("n_head_kv", n_head_kv)?,
+        head_dim: dim("head_dim", cache.head_dim)?,
+        table_stride: dim("table_stride", tokens.table_stride)?,
+        splits: dim("splits", splits)?,
+        scale,
+    };
+    // a group beyond the blocks that a sequence can have would find no work
+    let splits = splits.min(tokens.table_stride.max(1));
+    launch(stream, kernel, [splits as u64, groups as u64, n as u64], &AttendArgs { a })
+}

@@ -1,0 +1,300 @@
+//! Products of weights with few tokens, and what is fused with them.
+
+use super::super::kernels::*;
+use super::super::memory::Span;
+use super::super::stream::Stream;
+use super::super::weight::Weight;
+use super::{Quantized, dim, holds, is_aligned, launch};
+use crate::device::plan::Activation;
+use crate::gguf::TensorType;
+use crate::{Error, Result};
+
+/// Most tokens a matrix-vector kernel takes.
+pub const MATVEC_MAX_N: usize = 8;
+
+/// Tokens as a weight's type wants them: rounded for quantized types, f32 (n x cols) for floats.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    Rounded(Quantized<'a>),
+    Plain(Span<'a>),
+}
+
+/// Whether a weight of this type wants [`Input::Rounded`].
+pub fn wants_rounded(ty: TensorType) -> bool {
+    !matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
+}
+
+/// A product of one of the weights that share an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Product<'a> {
+    pub weight: &'a Weight,
+    pub bias: Option<Span<'a>>,
+    /// f32, n x rows.
+    pub dst: Span<'a>,
+}
+
+impl<'a> Input<'a> {
+    /// (q, ds) as kernels take them, for a weight of this type.
+    fn pointers(self, ty: TensorType, n: usize, cols: usize) -> Result<(Ptr, Ptr)> {
+        match self {
+            Input::Rounded(x) if wants_rounded(ty) => {
+                x.holds(n, cols)?;
+                Ok((x.q.ptr(), x.ds.ptr()))
+            }
+            Input::Plain(x) if !wants_rounded(ty) => {
+                holds("x", x, &[n, cols], 4)?;
+                is_aligned("x", x, 16)?;
+                Ok((x.ptr(), Ptr::default()))
+            }
+            _ => Err(Error::Internal(format!("activations of another kind than {ty} weights take"))),
+        }
+    }
+}
+
+/// The kernels of a type.
+pub struct TypeKernels {
+    /// For at most 1, 2, 4, 8 tokens.
+    pub matvec: [Kernel<MatVecArgs>; 4],
+    pub qkv: Kernel<QkvArgs>,
+    pub glu: Kernel<GluMatVecArgs>,
+}
+
+pub fn type_kernels(ty: TensorType) -> Result<TypeKernels> {
+    use TensorType::*;
+    macro_rules! kernels {
+        ($n1:ident $n2:ident $n4:ident $n8:ident $qkv:ident $glu:ident) => {
+            TypeKernels { matvec: [$n1, $n2, $n4, $n8], qkv: $qkv, glu: $glu }
+        };
+    }
+    Ok(match ty {
+        F32 => kernels!(MATVEC_F32_N1 MATVEC_F32_N2 MATVEC_F32_N4 MATVEC_F32_N8 QKV_F32 GLU_F32),
+        F16 => kernels!(MATVEC_F16_N1 MATVEC_F16_N2 MATVEC_F16_N4 MATVEC_F16_N8 QKV_F16 GLU_F16),
+        BF16 => kernels!(MATVEC_BF16_N1 MATVEC_BF16_N2 MATVEC_BF16_N4 MATVEC_BF16_N8 QKV_BF16 GLU_BF16),
+        Q4_0 => kernels!(MATVEC_Q4_0_N1 MATVEC_Q4_0_N2 MATVEC_Q4_0_N4 MATVEC_Q4_0_N8 QKV_Q4_0 GLU_Q4_0),
+        Q4_1 => kernels!(MATVEC_Q4_1_N1 MATVEC_Q4_1_N2 MATVEC_Q4_1_N4 MATVEC_Q4_1_N8 QKV_Q4_1 GLU_Q4_1),
+        Q5_0 => kernels!(MATVEC_Q5_0_N1 MATVEC_Q5_0_N2 MATVEC_Q5_0_N4 MATVEC_Q5_0_N8 QKV_Q5_0 GLU_Q5_0),
+        Q5_1 => kernels!(MATVEC_Q5_1_N1 MATVEC_Q5_1_N2 MATVEC_Q5_1_N4 MATVEC_Q5_1_N8 QKV_Q5_1 GLU_Q5_1),
+        Q8_0 => kernels!(MATVEC_Q8_0_N1 MATVEC_Q8_0_N2 MATVEC_Q8_0_N4 MATVEC_Q8_0_N8 QKV_Q8_0 GLU_Q8_0),
+        Q2_K => kernels!(MATVEC_Q2_K_N1 MATVEC_Q2_K_N2 MATVEC_Q2_K_N4 MATVEC_Q2_K_N8 QKV_Q2_K GLU_Q2_K),
+        Q3_K => kernels!(MATVEC_Q3_K_N1 MATVEC_Q3_K_N2 MATVEC_Q3_K_N4 MATVEC_Q3_K_N8 QKV_Q3_K GLU_Q3_K),
+        Q4_K => kernels!(MATVEC_Q4_K_N1 MATVEC_Q4_K_N2 MATVEC_Q4_K_N4 MATVEC_Q4_K_N8 QKV_Q4_K GLU_Q4_K),
+        Q5_K => kernels!(MATVEC_Q5_K_N1 MATVEC_Q5_K_N2 MATVEC_Q5_K_N4 MATVEC_Q5_K_N8 QKV_Q5_K GLU_Q5_K),
+        Q6_K => kernels!(MATVEC_Q6_K_N1 MATVEC_Q6_K_N2 MATVEC_Q6_K_N4 MATVEC_Q6_K_N8 QKV_Q6_K GLU_Q6_K),
+        other => return Err(Error::Internal(format!("no matrix-vector kernel for {other}"))),
+    })
+}
+
+/// The matrix-vector kernel of a type for 1 to [`MATVEC_MAX_N`] tokens.
+pub fn matvec_kernel(ty: TensorType, n: usize) -> Result<Kernel<MatVecArgs>> {
+    let by_tokens = type_kernels(ty)?.matvec;
+    match n {
+        1 => Ok(by_tokens[0]),
+        2 => Ok(by_tokens[1]),
+        3..=4 => Ok(by_tokens[2]),
+        5..=MATVEC_MAX_N => Ok(by_tokens[3]),
+        _ => Err(Error::param(format!("{n} tokens; a matrix-vector kernel takes 1 to {MATVEC_MAX_N}"))),
+    }
+}
+
+/// One to three weights of one type and width, checked, with their groups; the shape and the grid for all of them.
+struct Group {
+    parts: Parts,
+    ty: TensorType,
+    cols: usize,
+    sharing: u32,
+    grid: [u64; 3],
+}
+
+impl Group {
+    fn new(products: &[Product<'_>], n: usize) -> Result<Self> {
+        let Some(first) = products.first() else { return Err(Error::param("no weight to multiply with")) };
+        let (ty, cols) = (first.weight.ty(), first.weight.cols());
+        if products.len() > 3 || products.iter().any(|p| (p.weight.ty(), p.weight.cols()) != (ty, cols)) {
+            return Err(Error::Internal("weights that do not share a launch".into()));
+        }
+        let mut rows = 0u32;
+        for product in products {
+            let of_one = dim("rows", product.weight.rows())?;
+            rows = rows.checked_add(of_one).ok_or_else(|| Error::param("rows beyond 32 bits"))?;
+        }
+        let shape = matvec_shape(ty, rows, dim("cols", cols)?, dim("n", n)?);
+        let mut parts = Parts([Parts::NONE; 3]);
+        let mut groups = 0u32;
+        for (part, product) in parts.0.iter_mut().zip(products) {
+            let rows = product.weight.rows();
+            if let Some(bias) = product.bias {
+                holds("bias", bias, &[rows], 4)?;
+            }
+            holds("dst", product.dst, &[n, rows], 4)?;
+            *part = Part {
+                w: product.weight.planes(),
+                bias: product.bias.map_or(Ptr::default(), Span::ptr),
+                dst: product.dst.ptr(),
+                rows: dim("rows", rows)?,
+                first_group: groups,
+            };
+            groups += part.rows.div_ceil(shape.rows);
+        }
+        Ok(Group { parts, ty, cols, sharing: shape.sharing, grid: [u64::from(groups), 1, 1] })
+    }
+}
+
+/// Of each product `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]`, for n <= [`MATVEC_MAX_N`] tokens; `add`: added to
+/// what dst holds. One to three weights of one type that share their input.
+pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize, add: bool) -> Result<()> {
+    if n == 0 {
+        return Ok(());
+    }
+    let group = Group::new(products, n)?;
+    let kernel = matvec_kernel(group.ty, n)?;
+    let (q, ds) = x.pointers(group.ty, n, group.cols)?;
+    let (cols, n) = (dim("cols", group.cols)?, dim("n", n)?);
+    let args = MatVecArgs { parts: group.parts, q, ds, cols, n, sharing: group.sharing, add: u32::from(add) };
+    launch(stream, kernel, group.grid, &args)
+}
+
+/// A layer's cache, as kernels read it: f16 [block][kv head][64 positions][head_pad], keys and values.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerCache<'a> {
+    pub k: Span<'a>,
+    pub v: Span<'a>,
+    pub n_head_kv: usize,
+    pub head_dim: usize,
+    pub head_pad: usize,
+    /// Blocks that each of k and v holds.
+    pub n_blocks: usize,
+}
+
+impl LayerCache<'_> {
+    pub(super) fn check(&self) -> Result<()> {
+        for (name, span) in [("k", self.k), ("v", self.v)] {
+            holds(name, span, &[self.n_blocks, self.n_head_kv, crate::device::BLOCK_LEN, self.head_pad], 2)?;
+            is_aligned(name, span, 16)?;
+        }
+        if self.head_dim > self.head_pad {
+            return Err(Error::Internal(format!("heads of {} in cells of {}", self.head_dim, self.head_pad)));
+        }
+        Ok(())
+    }
+}
+
+/// How heads are rotated: `turns` (cos, sin) f32 pairs, [position][n_rot / 2], for every position of the cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Turns<'a> {
+    pub table: Span<'a>,
+    pub n_rot: usize,
+    pub halves: bool,
+}
+
+impl Turns<'_> {
+    pub(super) fn check(&self, cache: &LayerCache<'_>) -> Result<()> {
+        let positions = cache.n_blocks * crate::device::BLOCK_LEN;
+        holds("turns", self.table, &[positions, self.n_rot / 2], 8)?;
+        if self.n_rot > cache.head_dim || !self.n_rot.is_multiple_of(2) {
+            return Err(Error::param(format!(
+                "{} elements to rotate of heads of {}",
+                self.n_rot, cache.head_dim
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// Queries of one token to `products[0].dst` (f32), rotated; its keys and values to the cache at `position` (u32, on the
+/// device, below the cache's positions), through `table`, whose blocks the cache has. `products`: q, k, v of one type.
+pub fn qkv(
+    stream: &Stream,
+    products: &[Product<'_>; 3],
+    x: Input<'_>,
+    turns: Turns<'_>,
+    position: Span<'_>,
+    table: Span<'_>,
+    cache: LayerCache<'_>,
+) -> Result<()> {
+    cache.check()?;
+    turns.check(&cache)?;
+    holds("position", position, &[1], 4)?;
+    holds("table", table, &[cache.n_blocks], 4)?;
+    let head_dim = cache.head_dim;
+    let whole = products.iter().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
+    let kv = products[1..].iter().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
+    if head_dim == 0 || !head_dim.is_multiple_of(2) || !whole || !kv {
+        return Err(Error::Internal(format!("q, k and v are not whole heads of {head_dim}")));
+    }
+    let group = Group::new(products, 1)?;
+    let (q, ds) = x.pointers(group.ty, 1, group.cols)?;
+    let to = Append {
+        turns: turns.table.ptr(),
+        position: position.ptr(),
+        table: table.ptr(),
+        k: cache.k.ptr(),
+        v: cache.v.ptr(),
+        head_dim: dim("head_dim", head_dim)?,
+        head_pad: dim("head_pad", cache.head_pad)?,
+        n_head_kv: dim("n_head_kv", cache.n_head_kv)?,
+        n_rot: dim("n_rot", turns.n_rot)?,
+        halves: u32::from(turns.halves),
+        padding: 0,
+    };
+    let cols = dim("cols", group.cols)?;
+    let args = QkvArgs { parts: group.parts, q, ds, cols, sharing: group.sharing, to };
+    launch(stream, type_kernels(group.ty)?.qkv, group.grid, &args)
+}
+
+/// Where [`glu`] leaves its result: f32, rounded to 8 bits, or both.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Target<'a> {
+    pub plain: Option<Span<'a>>,
+    pub rounded: Option<Quantized<'a>>,
+}
+
+impl Target<'_> {
+    /// (dst, q, ds) for n rows of `cols`.
+    pub(super) fn pointers(&self, n: usize, cols: usize) -> Result<(Ptr, Ptr, Ptr)> {
+        if let Some(plain) = self.plain {
+            holds("dst", plain, &[n, cols], 4)?;
+            is_aligned("dst", plain, 16)?;
+        }
+        if let Some(rounded) = &self.rounded {
+            rounded.holds(n, cols)?;
+        }
+        let (q, ds) = self.rounded.map_or(Default::default(), |x| (x.q.ptr(), x.ds.ptr()));
+        Ok((self.plain.map_or(Ptr::default(), Span::ptr), q, ds))
+    }
+}
+
+/// `dst[r] = activation(dot(gate[r], x) + bias) * (dot(up[r], x) + bias)` of one token. gate and up are of one type and
+/// shape; their `dst` is not used.
+pub fn glu_matvec(
+    stream: &Stream,
+    activation: Activation,
+    gate: (&Weight, Option<Span<'_>>),
+    up: (&Weight, Option<Span<'_>>),
+    x: Input<'_>,
+    to: Target<'_>,
+) -> Result<()> {
+    let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
+    if shape(gate.0) != shape(up.0) {
+        return Err(Error::Internal("a gate of another shape than what it lets through".into()));
+    }
+    let (ty, rows, cols) = shape(gate.0);
+    for bias in [gate.1, up.1].into_iter().flatten() {
+        holds("bias", bias, &[rows], 4)?;
+    }
+    let (q, ds) = x.pointers(ty, 1, cols)?;
+    let (dst, to_q, to_ds) = to.pointers(1, rows)?;
+    let pointer = |span: Option<Span<'_>>| span.map_or(Ptr::default(), Span::ptr);
+    let to = Gated {
+        gate: gate.0.planes(),
+        up: up.0.planes(),
+        gate_bias: pointer(gate.1),
+        up_bias: pointer(up.1),
+        dst,
+        q: to_q,
+        ds: to_ds,
+        rows: dim("rows", rows)?,
+        gelu: u32::from(activation == Activation::Gelu),
+    };
+    let args = GluMatVecArgs { to, q, ds, cols: dim("cols", cols)? };
+    launch(stream, type_kernels(ty)?.glu, [u64::from(to.rows.div_ceil(32)), 1, 1], &args)
+}
