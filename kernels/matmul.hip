@@ -64,15 +64,16 @@ struct Quantized {
     }
 };
 
-// 16 values of T, zeros beyond the last column, as words; loaded by 16 bytes if rows begin at multiples of 8 values.
-template <class T>
+// 16 values of T, zeros beyond the last column, as words; loaded by 16 bytes if rows are a multiple of 8 values, as they
+// must be unless RAGGED.
+template <class T, bool RAGGED>
 struct Values {
     static constexpr u32 WORDS = 4 * sizeof(T), PER_WORD = 4 / sizeof(T);
     u32 words[WORDS];
 
     DEVICE Values load(const T *row, u32 cols, u32 col) {
         Values values;
-        if (cols % 8 == 0) {
+        if (!RAGGED || cols % 8 == 0) {
 #pragma unroll
             for (u32 i = 0; i < WORDS; i += 4) {
                 const u32 first = col + i * PER_WORD;
@@ -105,7 +106,7 @@ struct Values {
 };
 
 struct F32 {
-    using Loaded = Values<u32>;
+    using Loaded = Values<u32, true>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
         return Loaded::load(w.as<u32>(0) + (u64)row * cols, cols, col0 + half * 16);
@@ -117,8 +118,9 @@ struct F32 {
     }
 };
 
+template <bool RAGGED>
 struct BF16 {
-    using Loaded = Values<u16>;
+    using Loaded = Values<u16, RAGGED>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
         return Loaded::load(w.as<u16>(0) + (u64)row * cols, cols, col0 + half * 16);
@@ -130,11 +132,12 @@ struct BF16 {
     }
 };
 
+template <bool RAGGED>
 struct F16 {
-    using Loaded = Values<u16>;
+    using Loaded = Values<u16, RAGGED>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
-        return BF16::load(w, row, cols, col0, half);
+        return BF16<RAGGED>::load(w, row, cols, col0, half);
     }
     DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
         Loaded::store(to, [&](u32 k) { return v.words[k]; });
@@ -278,8 +281,10 @@ DEVICE void multiply(const Product &p) {
 #define MATMULS(name, ...) MATMUL(name, __VA_ARGS__, 128) MATMUL(name, __VA_ARGS__, 64)
 
 MATMUL(f32, F32, 64)
-MATMULS(f16, F16)
-MATMULS(bf16, BF16)
+MATMUL(f16, F16<true>, 64)
+MATMUL(f16, F16<false>, 128)
+MATMUL(bf16, BF16<true>, 64)
+MATMUL(bf16, BF16<false>, 128)
 MATMULS(q4_0, Quantized<units::Q4_0>)
 MATMULS(q4_1, Quantized<units::Q4_1>)
 MATMULS(q5_0, Quantized<units::Q5_0>)

@@ -251,8 +251,8 @@ fn rounded(gpu: &Gpu, values: &[f32]) -> Vec<f32> {
     values.iter().map(|x| round(*x)).collect()
 }
 
-fn tiles(ty: TensorType) -> impl Iterator<Item = MatMulTile> {
-    MatMulTile::ALL.into_iter().filter(move |tile| ops::matmul_kernel(ty, *tile).is_ok())
+fn tiles(ty: TensorType, cols: usize) -> impl Iterator<Item = MatMulTile> {
+    MatMulTile::ALL.into_iter().filter(move |tile| tile.takes(ty, cols))
 }
 
 /// Products that make a mean.
@@ -285,7 +285,7 @@ fn matmul(gpu: &Gpu, ty: TensorType) {
             ("rounded x", ONE_ROUNDED, oracle(&values, &rounded_x)),
             ("exact", BOTH_ROUNDED, oracle(&values, &x)),
         ];
-        for tile in tiles(ty) {
+        for tile in tiles(ty, cols) {
             let output = gpu.output::<f32>(n * rows);
             let add = Addends::default();
             ops::matmul_by(&gpu.stream, tile, &weight, half.rows(), add, output.span(), n).unwrap();

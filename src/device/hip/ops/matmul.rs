@@ -119,13 +119,25 @@ impl MatMulTile {
         }
     }
 
+    /// Whether there is a kernel for weights of `cols` columns. The large one of F32 would take too many registers;
+    /// those of 2-byte floats load 8 columns at a time.
+    pub fn takes(self, ty: TensorType, cols: usize) -> bool {
+        use TensorType::*;
+        match (self, ty) {
+            (MatMulTile::Large, F32) => false,
+            (MatMulTile::Large, F16 | BF16) => cols.is_multiple_of(8),
+            _ => true,
+        }
+    }
+
     /// The better one for a product of n tokens on a GPU of so many compute units.
-    pub fn best(ty: TensorType, rows: u64, n: u64, compute_units: u32) -> MatMulTile {
+    pub fn best(ty: TensorType, rows: usize, cols: usize, n: usize, compute_units: u32) -> MatMulTile {
         let side = MatMulTile::Large.side();
+        let (rows, n) = (rows as u64, n as u64);
         let tiles = rows.div_ceil(side).saturating_mul(n.div_ceil(side));
         // 3/4: half as many groups in two rounds would be no faster
         let fills = tiles.saturating_mul(4) >= u64::from(compute_units) * 3;
-        if fills && n > side / 2 && matmul_kernel(ty, MatMulTile::Large).is_ok() {
+        if fills && n > side / 2 && MatMulTile::Large.takes(ty, cols) {
             MatMulTile::Large
         } else {
             MatMulTile::Small
@@ -133,7 +145,7 @@ impl MatMulTile {
     }
 }
 
-/// The matrix-matrix kernel of a type. There is no large one of F32, whose values would take too many registers.
+/// The matrix-matrix kernel of a type.
 pub fn matmul_kernel(ty: TensorType, tile: MatMulTile) -> Result<Kernel<MatMulArgs>> {
     use MatMulTile::*;
     use TensorType::*;
@@ -186,8 +198,7 @@ pub fn matmul(
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let compute_units = stream.card().limits().compute_units;
-    let tile = MatMulTile::best(w.ty(), w.rows() as u64, n as u64, compute_units);
+    let tile = MatMulTile::best(w.ty(), w.rows(), w.cols(), n, stream.card().limits().compute_units);
     matmul_by(stream, tile, w, x, add, dst, n)
 }
 
@@ -202,6 +213,13 @@ pub fn matmul_by(
     n: usize,
 ) -> Result<()> {
     let kernel = matmul_kernel(w.ty(), tile)?;
+    if !tile.takes(w.ty(), w.cols()) {
+        return Err(Error::Internal(format!(
+            "{tile:?} tiles of a {} weight of {} columns",
+            w.ty(),
+            w.cols()
+        )));
+    }
     x.holds(n, w.cols())?;
     if let Some(bias) = add.bias {
         holds("bias", bias, &[w.rows()], 4)?;
@@ -233,15 +251,17 @@ mod tests {
     #[test]
     fn large_tiles_are_for_products_that_fill_the_gpu() {
         use MatMulTile::{Large, Small};
-        for (ty, rows, n, best) in [
-            (TensorType::Q4_K, 14_336, 512, Large),
-            (TensorType::Q4_K, 4096, 512, Large),
-            (TensorType::Q4_K, 14_336, 64, Small),
-            (TensorType::Q8_0, 896, 512, Small),
-            (TensorType::Q8_0, 128, 512, Small),
-            (TensorType::F32, 14_336, 512, Small),
+        for (ty, rows, cols, n, best) in [
+            (TensorType::Q4_K, 14_336, 4096, 512, Large),
+            (TensorType::Q4_K, 4096, 4096, 512, Large),
+            (TensorType::Q4_K, 14_336, 4096, 64, Small),
+            (TensorType::Q8_0, 896, 896, 512, Small),
+            (TensorType::Q8_0, 128, 896, 512, Small),
+            (TensorType::F16, 14_336, 4096, 512, Large),
+            (TensorType::F16, 14_336, 4100, 512, Small),
+            (TensorType::F32, 14_336, 4096, 512, Small),
         ] {
-            assert_eq!(MatMulTile::best(ty, rows, n, 132), best, "{ty}, {rows} rows, {n} tokens");
+            assert_eq!(MatMulTile::best(ty, rows, cols, n, 132), best, "{ty}, {rows} x {cols}, {n} tokens");
         }
     }
 }
