@@ -28,6 +28,9 @@ const LDS: &[(&str, u64)] = &[
     ("half_rows", 2 * 2 * 8 * 4),
     // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
     ("matmul_", 2 * 2 * 128 * 40 * 2),
+    // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
+    // instructions the weights too
+    ("prefill_attention_", 54016),
     ("", 0),
 ];
 
@@ -215,7 +218,7 @@ fn kernels_use_the_instructions_that_the_target_has() {
                 }
                 expect(has(load_16_bytes), "loads of 16 bytes");
             }
-            if !signature.name.starts_with("matmul_") {
+            if !["matmul_", "prefill_attention_"].iter().any(|start| signature.name.starts_with(start)) {
                 continue;
             }
             expect(has(load_16_bytes), "loads of 16 bytes");

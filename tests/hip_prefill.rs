@@ -15,11 +15,15 @@ use common::gpu::{EMULATED, Gpu, Input, Output, Test, nmse};
 use common::tiny_model::{Rng, random_tensor};
 use half::f16;
 use rocmforge::Error;
+use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{Buffer, Staging};
+use rocmforge::device::hip::ops::attend::head_pad;
 use rocmforge::device::hip::ops::matmul::{self as ops, Addends, HalfRows, MatMulTile};
+use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_attention};
+use rocmforge::device::hip::ops::project::LayerCache;
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::device::plan::Activation;
+use rocmforge::device::plan::{Activation, CacheShape};
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
 
@@ -45,6 +49,12 @@ const TESTS: &[Test] = &[
     Test::new("matmul_q6_k", |gpu| matmul(gpu, Q6_K)),
     Test::new("matmul_adds", matmul_adds),
     Test::new("matmul_extremes", matmul_extremes),
+    Test::new("attention_of_one_sequence", attention_of_one_sequence),
+    Test::new("attention_of_grouped_heads", attention_of_grouped_heads),
+    Test::new("attention_of_odd_heads", attention_of_odd_heads),
+    Test::new("attention_of_wide_heads", attention_of_wide_heads),
+    Test::new("attention_at_a_depth", attention_at_a_depth),
+    Test::new("attention_of_large_and_odd_values", attention_of_large_and_odd_values),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -56,6 +66,9 @@ fn main() -> ExitCode {
 const ONE_ROUNDED: f64 = 1e-7;
 /// Both factors of a product.
 const BOTH_ROUNDED: f64 = 2e-7;
+/// Queries and weights of attention, both rounded: a score s then errs by some 2^-12 s in the mean, which the softmax
+/// turns into as much of a weight.
+const ATTENTION: f64 = 1e-5;
 /// Rounded alike: f32 sums in another order.
 const SAME_ROUNDING: f64 = 1e-10;
 
@@ -409,6 +422,199 @@ fn matmul_extremes(gpu: &Gpu) {
     }
 }
 
+/// Heads, and tokens of several sequences: (first position, how many) each, in the order of the step.
+struct Attention<'a> {
+    n_head: usize,
+    n_head_kv: usize,
+    head_dim: usize,
+    sequences: &'a [(usize, usize)],
+}
+
+/// What the card is given and what should come of it.
+struct Case {
+    q: Vec<f32>,
+    /// f16 bits, as the cache lies in memory.
+    k: Vec<u16>,
+    v: Vec<u16>,
+    table: Vec<u32>,
+    table_stride: usize,
+    n_blocks: usize,
+    head_pad: usize,
+    tiles: Vec<[u32; 4]>,
+    scale: f32,
+    want: Vec<f32>,
+}
+
+impl Attention<'_> {
+    fn n(&self) -> usize {
+        self.sequences.iter().map(|(_, n)| n).sum()
+    }
+
+    /// Queries, keys and values up to such sizes; blocks in a random order, and NaN in every cell without a position.
+    fn case(&self, rng: &mut Rng, q_size: f32, v_size: f32) -> Case {
+        let Attention { n_head, n_head_kv, head_dim, sequences } = *self;
+        let head_pad = head_pad(head_dim).unwrap();
+        let width = n_head_kv * head_dim;
+        let shape = CacheShape { n_layers: 1, n_head, n_head_kv, head_dim };
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        let q = floats(rng, self.n() * n_head * head_dim, q_size);
+
+        let lengths: Vec<usize> = sequences.iter().map(|(first, n)| first + n).collect();
+        let table_stride = lengths.iter().max().unwrap().div_ceil(BLOCK_LEN) + 1;
+        let n_blocks = lengths.iter().map(|n| n.div_ceil(BLOCK_LEN)).sum::<usize>() + 2;
+        let mut free: Vec<u32> = (0..n_blocks as u32).collect();
+        let cell_len = n_blocks * n_head_kv * BLOCK_LEN * head_pad;
+        let nan = f16::NAN.to_bits();
+        let (mut k_cells, mut v_cells) = (vec![nan; cell_len], vec![nan; cell_len]);
+        // blocks that no sequence has do not exist
+        let mut table = vec![u32::MAX; sequences.len() * table_stride];
+        let mut want = Vec::new();
+        let mut token = 0;
+        for (s, ((first, n), length)) in sequences.iter().zip(&lengths).enumerate() {
+            let [mut k, mut v] = [1.0, v_size].map(|size| rounded_to_f16(&floats(rng, length * width, size)));
+            // two keys alike that outweigh the rest
+            if *length > 40 {
+                let (from, to) = (3 * width, 33 * width);
+                k[from..from + width].iter_mut().for_each(|k| *k = 2.0 * k.signum());
+                k.copy_within(from..from + width, to);
+                v.copy_within(from..from + width, to);
+            }
+            let blocks = &mut table[s * table_stride..][..length.div_ceil(BLOCK_LEN)];
+            blocks.iter_mut().for_each(|block| *block = free.swap_remove(rng.below(free.len())));
+            for position in 0..*length {
+                for head in 0..n_head_kv {
+                    let block = blocks[position / BLOCK_LEN] as usize;
+                    let cell = ((block * n_head_kv + head) * BLOCK_LEN + position % BLOCK_LEN) * head_pad;
+                    let at = position * width + head * head_dim;
+                    for (cells, values) in [(&mut k_cells, &k), (&mut v_cells, &v)] {
+                        cells[cell..cell + head_pad].fill(0);
+                        for (cell, value) in cells[cell..].iter_mut().zip(&values[at..at + head_dim]) {
+                            *cell = f16::from_f32(*value).to_bits();
+                        }
+                    }
+                }
+            }
+            for position in *first..*length {
+                let cells: Vec<usize> = (0..=position).map(|p| p * width).collect();
+                let mut out = vec![0.0; n_head * head_dim];
+                let q = &q[token * n_head * head_dim..][..n_head * head_dim];
+                reference::attention(q, &cells, &k, &v, shape, scale, &mut out);
+                want.extend(out);
+                token += 1;
+            }
+        }
+        let tokens = sequences
+            .iter()
+            .enumerate()
+            .flat_map(|(s, (first, n))| (*first..first + n).map(move |position| (s as u32, position as u32)));
+        let tiles = attention_tiles(tokens, head_pad);
+        let (k, v) = (k_cells, v_cells);
+        Case { q, k, v, table, table_stride, n_blocks, head_pad, tiles, scale, want }
+    }
+
+    fn run(&self, gpu: &Gpu, case: &Case) -> Vec<f32> {
+        let Attention { n_head, n_head_kv, head_dim, .. } = *self;
+        let inputs = [gpu.input(&case.k), gpu.input(&case.v)];
+        let (q, table) = (gpu.input(&case.q), gpu.input(&case.table));
+        let on_card = gpu.input(&case.tiles.concat());
+        let out = gpu.output::<f32>(case.q.len());
+        let cache = LayerCache {
+            k: inputs[0].span(),
+            v: inputs[1].span(),
+            n_head_kv,
+            head_dim,
+            head_pad: case.head_pad,
+            n_blocks: case.n_blocks,
+        };
+        let tiles = Tiles {
+            tiles: on_card.span(),
+            n_tiles: case.tiles.len(),
+            table: table.span(),
+            n_tables: self.sequences.len(),
+            table_stride: case.table_stride,
+        };
+        prefill_attention(&gpu.stream, self.n(), n_head, q.span(), tiles, cache, case.scale, out.span())
+            .unwrap();
+        gpu.read(&out)
+    }
+
+    fn check(&self, gpu: &Gpu, q_size: f32, v_size: f32) {
+        let case = self.case(&mut Rng(8), q_size, v_size);
+        let error = nmse(&case.want, &self.run(gpu, &case));
+        let Attention { n_head, n_head_kv, head_dim, sequences } = self;
+        assert!(
+            error <= ATTENTION,
+            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}: NMSE {error:.1e}"
+        );
+    }
+}
+
+fn rounded_to_f16(values: &[f32]) -> Vec<f32> {
+    values.iter().map(|x| f16::from_f32(*x).to_f32()).collect()
+}
+
+fn attention_of_one_sequence(gpu: &Gpu) {
+    for (first, n) in [(0, 1), (0, 9), (0, 64), (0, 65), (63, 2), (5, 130)] {
+        Attention { n_head: 2, n_head_kv: 2, head_dim: 16, sequences: &[(first, n)] }.check(gpu, 3.0, 1.0);
+        Attention { n_head: 1, n_head_kv: 1, head_dim: 64, sequences: &[(first, n)] }.check(gpu, 3.0, 1.0);
+    }
+    if gpu.is_fast() {
+        for head_dim in [64, 128] {
+            Attention { n_head: 8, n_head_kv: 2, head_dim, sequences: &[(0, 512), (300, 200)] }
+                .check(gpu, 3.0, 1.0);
+        }
+    }
+}
+
+fn attention_of_grouped_heads(gpu: &Gpu) {
+    for (n_head, n_head_kv) in [(3, 1), (14, 2), (8, 1), (4, 4)] {
+        let sequences = &[(0, 33), (100, 9), (62, 5)];
+        Attention { n_head, n_head_kv, head_dim: 64, sequences }.check(gpu, 3.0, 1.0);
+    }
+}
+
+fn attention_of_odd_heads(gpu: &Gpu) {
+    for head_dim in [1, 33, 80, 126, 128] {
+        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (90, 9)] }.check(gpu, 3.0, 1.0);
+    }
+}
+
+fn attention_of_wide_heads(gpu: &Gpu) {
+    for head_dim in [200, 256, 300, 512] {
+        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (70, 9)] }.check(gpu, 3.0, 1.0);
+    }
+}
+
+fn attention_at_a_depth(gpu: &Gpu) {
+    let depth = gpu.pick(32_000, 1000);
+    for head_dim in [64, 128] {
+        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(depth, 20), (0, 9)] }
+            .check(gpu, 3.0, 1.0);
+    }
+}
+
+/// Scores that leave one key alone, queries and values far from 1, a query that is not finite.
+fn attention_of_large_and_odd_values(gpu: &Gpu) {
+    for head_dim in [64, 128] {
+        let attention = Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(20, 70)] };
+        for (q_size, v_size) in [(60.0, 1.0), (1e-6, 1.0), (3.0, 6e4), (0.0, 1.0)] {
+            attention.check(gpu, q_size, v_size);
+        }
+        let mut case = attention.case(&mut Rng(9), 3.0, 1.0);
+        let row = 2 * head_dim;
+        // the second head of token 37
+        case.q[37 * row + head_dim + 5] = f32::INFINITY;
+        let got = attention.run(gpu, &case);
+        let (before, rest) = got.split_at(37 * row + head_dim);
+        let (spoilt, behind) = rest.split_at(head_dim);
+        assert!(spoilt.iter().all(|x| x.is_nan()), "{spoilt:?}");
+        let rest = [before, behind].concat();
+        let want = [&case.want[..before.len()], &case.want[before.len() + head_dim..]].concat();
+        let error = nmse(&want, &rest);
+        assert!(error <= ATTENTION, "beside a query that is not finite: NMSE {error:.1e}");
+    }
+}
+
 fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let buffer: Buffer = gpu.pool.alloc(4096, "a test's buffer").unwrap();
     let (all, s) = (buffer.span(), &gpu.stream);
@@ -434,7 +640,20 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::matmul(s, &weight, rows, bias, all, 9),
         ops::matmul(s, &weight, rows, plain, all, usize::MAX),
     ];
-    for (i, result) in refused.into_iter().enumerate() {
+    let tiles = Tiles { tiles: all, n_tiles: 1, table: all, n_tables: 1, table_stride: 1 };
+    let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, head_pad: 32, n_blocks: 1 };
+    let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, 1.0, out);
+    let refused = refused.into_iter().chain([
+        attend(65, all, tiles, cache, all),
+        attend(9, odd, tiles, cache, all),
+        attend(17, all, tiles, cache, part),
+        attend(9, all, Tiles { n_tiles: 257, ..tiles }, cache, all),
+        attend(9, all, Tiles { tiles: odd, ..tiles }, cache, all),
+        attend(9, all, Tiles { table_stride: 1025, ..tiles }, cache, all),
+        attend(9, all, tiles, LayerCache { n_blocks: 2, ..cache }, all),
+        attend(9, all, tiles, LayerCache { n_head_kv: 2, ..cache }, all),
+    ]);
+    for (i, result) in refused.enumerate() {
         assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");
     }
     s.synchronize().unwrap();

@@ -527,6 +527,19 @@ kernels! {
         MATMUL_Q5_K_128 = "matmul_q5_k_128",
         MATMUL_Q6_K_128 = "matmul_q6_k_128",
     }
+
+    /// Causal attention of many tokens, for heads padded to D. q, out: f32 [token][head][head_dim], q rotated and
+    /// aligned to 16 bytes; k, v: a layer's cache, f16 [block][kv head][64 positions][D]; tiles: u32 (first token,
+    /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
+    /// blocks a sequence. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
+    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,
+        head_dim: u32, table_stride: u32, scale: f32) [128, 1, 1] waves 1 {
+        PREFILL_ATTENTION_D32 = "prefill_attention_d32",
+        PREFILL_ATTENTION_D64 = "prefill_attention_d64",
+        PREFILL_ATTENTION_D128 = "prefill_attention_d128",
+        PREFILL_ATTENTION_D256 = "prefill_attention_d256",
+        PREFILL_ATTENTION_D512 = "prefill_attention_d512",
+    }
 }
 
 /// Grid of `transpose_f32`: x over tiles of columns, y (at most 32768) and z over tiles of rows.

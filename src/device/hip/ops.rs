@@ -6,6 +6,7 @@
 
 pub mod attend;
 pub mod matmul;
+pub mod prefill;
 pub mod project;
 
 use super::kernels::*;
