@@ -18,13 +18,19 @@ using f32x4 = Vector<float, 4>;
 using u32x2 = Vector<u32, 2>;
 using u32x4 = Vector<u32, 4>;
 
+// A pointer, known to be to device memory: a load through it needs no look at where the address lies.
+template <class T>
+static inline __attribute__((device, always_inline)) T *in_global(T *p) {
+    return (T *)(__attribute__((address_space(1))) T *)p;
+}
+
 // A weight's planes, as src/device/hip/kernels.rs lists them.
 struct Planes {
     const void *plane[4];
 
     template <class T>
     __attribute__((device)) const T *as(int i) const {
-        return static_cast<const T *>(plane[i]);
+        return in_global(static_cast<const T *>(plane[i]));
     }
 };
 
@@ -117,7 +123,9 @@ DEVICE u32 lane_xor(u32 value) {
 #if defined(__GFX9__)
         return __builtin_amdgcn_ds_swizzle(value, 16 << 10 | 31); // and 31, or 0, xor 16
 #else
-        return __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        value = __builtin_amdgcn_permlanex16(value, value, 0x76543210, 0xfedcba98, false, false);
+        asm volatile("" : "+v"(value)); // clang 19 else moves it into a branch that not all lanes take
+        return value;
 #endif
     } else {
         const u32 lane = __builtin_amdgcn_mbcnt_hi(~0u, __builtin_amdgcn_mbcnt_lo(~0u, 0));

@@ -160,11 +160,18 @@ struct Parts {
     Part part[3];
 };
 
-// The part that the group works for.
+// The part that the group works for. Field by field, so that it stays in registers.
 DEVICE Part own_part(const Parts &parts) {
-    Part own = parts.part[0];
-    if (group_x() >= parts.part[1].first_group) own = parts.part[1];
-    if (group_x() >= parts.part[2].first_group) own = parts.part[2];
+    const Part &a = parts.part[0], &b = parts.part[1], &c = parts.part[2];
+    const bool is_c = group_x() >= c.first_group, is_b = group_x() >= b.first_group;
+    const auto choose = [=](auto of_a, auto of_b, auto of_c) { return is_c ? of_c : is_b ? of_b : of_a; };
+    Part own;
+#pragma unroll
+    for (int i = 0; i < 4; i++) own.w.plane[i] = choose(a.w.plane[i], b.w.plane[i], c.w.plane[i]);
+    own.bias = in_global(choose(a.bias, b.bias, c.bias));
+    own.dst = in_global(choose(a.dst, b.dst, c.dst));
+    own.rows = choose(a.rows, b.rows, c.rows);
+    own.first_group = choose(a.first_group, b.first_group, c.first_group);
     return own;
 }
 

@@ -160,7 +160,7 @@ fn reads(op: &Op) -> [Option<BufferId>; 2] {
 }
 
 /// Whether nobody reads what `buffer` holds before op `from`.
-fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
+pub fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
     for named in &plan.ops[from..] {
         if reads(&named.op).contains(&Some(buffer)) {
             return false;

@@ -9,12 +9,13 @@ pub mod fuse;
 pub mod hip;
 pub mod plan;
 pub mod reference;
+pub mod weights;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use crate::Result;
 use crate::gguf::Gguf;
+use crate::{Error, Result};
 use plan::Plan;
 
 /// Positions per cache block, on every device.
@@ -131,6 +132,43 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
+    /// What the engine guarantees and what a session was made for: cheap enough to check in each step.
+    pub fn check(&self, plan: &Plan, limits: SessionLimits) -> Result<()> {
+        let n = self.tokens.len();
+        if n == 0 || n > limits.max_tokens || self.outputs.len() > limits.max_outputs {
+            return Err(Error::param(format!(
+                "a step of {n} tokens and {} outputs; the session takes 1 to {} and up to {}",
+                self.outputs.len(),
+                limits.max_tokens,
+                limits.max_outputs
+            )));
+        }
+        let bad = |what: &str| Err(Error::param(format!("a step's {what}")));
+        if self.positions.len() != n || self.sequences.len() != n {
+            return bad("positions or sequences are not one per token");
+        }
+        if self.input.len() != plan.input.map_or(0, |input| n * plan.buffer(input).width) {
+            return bad("input is not a row per token");
+        }
+        if self.outputs.iter().any(|&t| t as usize >= n) {
+            return bad("outputs name a token it does not have");
+        }
+        for t in 0..n {
+            let table = self.tables.get(self.sequences[t] as usize);
+            let at = self.positions[t] as usize / BLOCK_LEN;
+            let follows = t == 0
+                || self.sequences[t] != self.sequences[t - 1]
+                || self.positions[t] > self.positions[t - 1];
+            if table.is_none_or(|table| at >= table.len().min(limits.n_blocks)) || !follows {
+                return bad("positions do not rise or lie outside the block table");
+            }
+        }
+        if self.tables.iter().any(|table| table.iter().any(|&b| b as usize >= limits.n_blocks)) {
+            return bad("block tables name a block the cache does not have");
+        }
+        Ok(())
+    }
+
     /// Slot of the cell of position `pos` of token `t`'s sequence.
     pub fn slot(&self, t: usize, pos: usize) -> usize {
         let table = self.tables[self.sequences[t] as usize];

@@ -8,7 +8,8 @@ use super::matmul::PackedMatrix;
 use super::session::CpuSession;
 use super::team::Team;
 use crate::device::fuse::{self, Placed};
-use crate::device::plan::{Op, Plan, WeightId};
+use crate::device::plan::{Plan, WeightId};
+use crate::device::weights;
 use crate::device::{Program, Progress, Session, SessionLimits};
 use crate::gguf::{Gguf, TensorInfo, dequant};
 use crate::{Error, Result};
@@ -32,14 +33,6 @@ struct Loaded {
     vector: Option<Vec<f32>>,
 }
 
-/// How the plan's ops use a weight.
-#[derive(Clone, Copy, Default)]
-struct Roles {
-    rows: bool,
-    matrix: bool,
-    vector: bool,
-}
-
 impl CpuProgram {
     pub fn load(
         plan: Arc<Plan>,
@@ -48,8 +41,8 @@ impl CpuProgram {
         isa: Isa,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
-        let roles = roles(&plan);
-        let infos = plan.weights.iter().map(|w| tensor(&file, w)).collect::<Result<Vec<_>>>()?;
+        let roles = weights::roles(&plan);
+        let infos = plan.weights.iter().map(|w| weights::tensor(&file, w)).collect::<Result<Vec<_>>>()?;
         let total = infos.iter().map(|info| info.bytes).sum();
         let (mut done, mut weight_bytes) = (0, 0);
         let packed = plan.weights.iter().zip(&roles).filter(|(_, roles)| roles.matrix);
@@ -119,43 +112,6 @@ impl Program for CpuProgram {
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         Ok(Box::new(CpuSession::new(self, limits)?))
     }
-}
-
-fn roles(plan: &Plan) -> Vec<Roles> {
-    let mut roles = vec![Roles::default(); plan.weights.len()];
-    for named in &plan.ops {
-        match named.op {
-            Op::Embed { weight, .. } => roles[weight.0 as usize].rows = true,
-            Op::RmsNorm { weight, .. } => roles[weight.0 as usize].vector = true,
-            Op::MatMul { weight, bias, .. } => {
-                roles[weight.0 as usize].matrix = true;
-                if let Some(bias) = bias {
-                    roles[bias.0 as usize].vector = true;
-                }
-            }
-            _ => {}
-        }
-    }
-    roles
-}
-
-/// The weight's tensor, of the type and shape that the plan states.
-fn tensor(file: &Gguf, weight: &crate::device::plan::Weight) -> Result<TensorInfo> {
-    let info = file.tensor(&weight.name);
-    let info = info.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
-    if info.ty != weight.ty || info.row_len() != weight.cols || info.rows() != weight.rows {
-        return Err(Error::model(format!(
-            "the tensor {} is {} {} x {}; the plan wants {} {} x {}",
-            weight.name,
-            info.ty,
-            info.row_len(),
-            info.rows(),
-            weight.ty,
-            weight.cols,
-            weight.rows
-        )));
-    }
-    Ok(info.clone())
 }
 
 /// Packs on all of the team's threads.

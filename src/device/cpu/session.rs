@@ -12,7 +12,7 @@ use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
 use crate::device::fuse::{FusedOp, Placed, Project};
 use crate::device::plan::{BufferId, Rows};
-use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
+use crate::device::{Observer, Session, SessionLimits, Step};
 use crate::{Error, Result};
 
 pub struct CpuSession {
@@ -141,49 +141,11 @@ impl CpuSession {
         let width = 2 * self.program.plan.ropes[index].inv_freq.len();
         Matrix::new(self.ropes[index].ptr(), self.limits.max_tokens, width)
     }
-
-    /// What the engine guarantees and what this session was made for: cheap enough to check in each step.
-    fn check(&self, step: &Step<'_>) -> Result<()> {
-        let n = step.tokens.len();
-        if n == 0 || n > self.limits.max_tokens || step.outputs.len() > self.limits.max_outputs {
-            return Err(Error::param(format!(
-                "a step of {n} tokens and {} outputs; the session takes 1 to {} and up to {}",
-                step.outputs.len(),
-                self.limits.max_tokens,
-                self.limits.max_outputs
-            )));
-        }
-        let bad = |what: &str| Err(Error::param(format!("a step's {what}")));
-        if step.positions.len() != n || step.sequences.len() != n {
-            return bad("positions or sequences are not one per token");
-        }
-        let plan = &self.program.plan;
-        if step.input.len() != plan.input.map_or(0, |input| n * plan.buffer(input).width) {
-            return bad("input is not a row per token");
-        }
-        if step.outputs.iter().any(|&t| t as usize >= n) {
-            return bad("outputs name a token it does not have");
-        }
-        for t in 0..n {
-            let table = step.tables.get(step.sequences[t] as usize);
-            let at = step.positions[t] as usize / BLOCK_LEN;
-            let follows = t == 0
-                || step.sequences[t] != step.sequences[t - 1]
-                || step.positions[t] > step.positions[t - 1];
-            if table.is_none_or(|table| at >= table.len().min(self.limits.n_blocks)) || !follows {
-                return bad("positions do not rise or lie outside the block table");
-            }
-        }
-        if step.tables.iter().any(|table| table.iter().any(|&b| b as usize >= self.limits.n_blocks)) {
-            return bad("block tables name a block the cache does not have");
-        }
-        Ok(())
-    }
 }
 
 impl Session for CpuSession {
     fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
-        self.check(step)?;
+        step.check(&self.program.plan, self.limits)?;
         self.n_rows = 0;
         let program = Arc::clone(&self.program);
         if let Some(input) = program.plan.input {

@@ -7,8 +7,9 @@ use super::card::{self, Card};
 use super::code_object;
 use super::driver::Driver;
 use super::limits::Limits;
-use super::memory::{HALF_BYTES, Pool, Staging};
+use super::memory::{HALF_BYTES, Pool, Staging, bytes_of, bytes_of_mut};
 use super::ops;
+use super::program::HipProgram;
 use super::stream::Stream;
 use crate::device::plan::Plan;
 use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Program, Progress};
@@ -19,12 +20,14 @@ use crate::{Error, Result};
 #[derive(Debug)]
 pub struct HipDevice {
     card: Arc<Card>,
+    pool: Arc<Pool>,
 }
 
 impl HipDevice {
     /// Errors: those of [`Card::open`].
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
-        Ok(HipDevice { card: Card::open(choice)? })
+        let card = Card::open(choice)?;
+        Ok(HipDevice { pool: Pool::new(Arc::clone(&card)), card })
     }
 
     pub fn card(&self) -> &Arc<Card> {
@@ -72,15 +75,13 @@ impl Device for HipDevice {
         describe(self.card.driver(), self.card.index(), self.card.limits(), free, true)
     }
 
-    fn load(&self, _: Arc<Plan>, _: Arc<Gguf>, _: &mut Progress<'_>) -> Result<Arc<dyn Program>> {
-        Err(Error::Unsupported {
-            what: "device for models",
-            name: format!(
-                "{} (kernels for a part of a model's operations are there, so far)",
-                self.info().name
-            ),
-            supported: "CPU".into(),
-        })
+    fn load(
+        &self,
+        plan: Arc<Plan>,
+        file: Arc<Gguf>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Arc<dyn Program>> {
+        Ok(Arc::new(HipProgram::load(&self.pool, plan, &file, progress)?))
     }
 
     fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
@@ -104,14 +105,4 @@ impl Device for HipDevice {
         ops::transpose(&stream, from.span(), to.span(), rows, cols)?;
         staging.download(&stream, to.span(), bytes_of_mut(dst))
     }
-}
-
-fn bytes_of(values: &[f32]) -> &[u8] {
-    // SAFETY: f32 has no padding, and bytes no alignment.
-    unsafe { std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
-}
-
-fn bytes_of_mut(values: &mut [f32]) -> &mut [u8] {
-    // SAFETY: as above, and any bits are an f32.
-    unsafe { std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values)) }
 }

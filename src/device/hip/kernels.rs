@@ -45,7 +45,7 @@ pub struct Part {
     pub first_group: u32,
 }
 
-/// One to three of them; those that are none start beyond the grid.
+/// One to three of them; one that is none starts where the next one does, or beyond the grid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Parts(pub [Part; 3]);

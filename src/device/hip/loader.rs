@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::memory::{Buffer, Pool, Staging};
+use super::memory::{Buffer, Pool, Staging, bytes_of};
 use super::ops;
 use super::planes::PlaneLayout;
 use super::stream::Stream;
@@ -69,6 +69,13 @@ impl Loader {
             self.staging.upload(&self.stream, bytes, dst)?;
         }
         Ok(weight)
+    }
+
+    /// f32 values as they are.
+    pub fn load_floats(&mut self, values: &[f32], what: &str) -> Result<Buffer> {
+        let buffer = self.pool.alloc(size_of_val(values) as u64, what)?;
+        self.staging.upload(&self.stream, bytes_of(values), buffer.span())?;
+        Ok(buffer)
     }
 
     fn split(&mut self, weight: &Weight, bytes: &[u8]) -> Result<()> {

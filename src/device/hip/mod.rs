@@ -2,7 +2,9 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
-//!   loader  from the file's blocks to a weight
+//!   session   one user of a program, the run of a step; step: its ops, launch by launch; scratch: its memory
+//!     program   a plan's weights, and the ops as a GPU gets them (schedule)
+//!       loader  from the file's blocks to a weight
 //!     ops     one function per operation: shapes -> grid, arguments, launch
 //!       weight    a matrix in planes; planes: how it lies in memory
 //!       memory (pool, staging), graph, event, stream
@@ -30,5 +32,10 @@ pub mod loader;
 pub mod memory;
 pub mod ops;
 pub mod planes;
+pub mod program;
+mod schedule;
+mod scratch;
+pub mod session;
+mod step;
 pub mod stream;
 pub mod weight;

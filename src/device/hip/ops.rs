@@ -153,6 +153,28 @@ pub fn embed(stream: &Stream, w: &Weight, tokens: Span<'_>, dst: Span<'_>, n: us
     launch(stream, kernel, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
 }
 
+/// `dst[i] = x[rows[i]]`: n rows of `width` f32 elements of the `n_x` rows of x.
+pub fn select_rows(
+    stream: &Stream,
+    x: Span<'_>,
+    rows: Span<'_>,
+    dst: Span<'_>,
+    n_x: usize,
+    n: usize,
+    width: usize,
+) -> Result<()> {
+    holds("x", x, &[n_x, width], 4)?;
+    holds("rows", rows, &[n], 4)?;
+    holds("dst", dst, &[n, width], 4)?;
+    if n == 0 || width == 0 {
+        return Ok(());
+    }
+    let w = Planes([x.ptr(), Ptr::default(), Ptr::default(), Ptr::default()]);
+    let (n_x, cols) = (dim("rows of x", n_x)?, dim("width", width)?);
+    let args = EmbedArgs { w, tokens: rows.ptr(), dst: dst.ptr(), rows: n_x, cols };
+    launch(stream, EMBED_F32, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
+}
+
 /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, for n rows of `width`. In place allowed.
 pub fn rms_norm(
     stream: &Stream,

@@ -106,21 +106,26 @@ struct Group {
 }
 
 impl Group {
-    fn new(products: &[Product<'_>], n: usize) -> Result<Self> {
-        let Some(first) = products.first() else { return Err(Error::param("no weight to multiply with")) };
+    /// A part that is None has no groups.
+    fn new(products: [Option<Product<'_>>; 3], n: usize) -> Result<Self> {
+        let Some(first) = products.iter().flatten().next() else {
+            return Err(Error::param("no weight to multiply with"));
+        };
         let (ty, cols) = (first.weight.ty(), first.weight.cols());
-        if products.len() > 3 || products.iter().any(|p| (p.weight.ty(), p.weight.cols()) != (ty, cols)) {
+        if products.iter().flatten().any(|p| (p.weight.ty(), p.weight.cols()) != (ty, cols)) {
             return Err(Error::Internal("weights that do not share a launch".into()));
         }
         let mut rows = 0u32;
-        for product in products {
+        for product in products.iter().flatten() {
             let of_one = dim("rows", product.weight.rows())?;
             rows = rows.checked_add(of_one).ok_or_else(|| Error::param("rows beyond 32 bits"))?;
         }
         let shape = matvec_shape(ty, rows, dim("cols", cols)?, dim("n", n)?);
         let mut parts = Parts([Parts::NONE; 3]);
         let mut groups = 0u32;
-        for (part, product) in parts.0.iter_mut().zip(products) {
+        for (part, product) in parts.0.iter_mut().zip(&products) {
+            part.first_group = groups;
+            let Some(product) = product else { continue };
             let rows = product.weight.rows();
             if let Some(bias) = product.bias {
                 holds("bias", bias, &[rows], 4)?;
@@ -145,7 +150,10 @@ pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize,
     if n == 0 {
         return Ok(());
     }
-    let group = Group::new(products, n)?;
+    if products.len() > 3 {
+        return Err(Error::Internal(format!("{} weights in a launch", products.len())));
+    }
+    let group = Group::new(std::array::from_fn(|i| products.get(i).copied()), n)?;
     let kernel = matvec_kernel(group.ty, n)?;
     let (q, ds) = x.pointers(group.ty, n, group.cols)?;
     let (cols, n) = (dim("cols", group.cols)?, dim("n", n)?);
@@ -201,10 +209,11 @@ impl Turns<'_> {
 }
 
 /// Queries of one token to `products[0].dst` (f32), rotated; its keys and values to the cache at `position` (u32, on the
-/// device, below the cache's positions), through `table`, whose blocks the cache has. `products`: q, k, v of one type.
+/// device, below the cache's positions), through `table`, whose blocks the cache has. `products`: those of q, k, v that
+/// are of one type; the dst of k and v is not used.
 pub fn qkv(
     stream: &Stream,
-    products: &[Product<'_>; 3],
+    products: [Option<Product<'_>>; 3],
     x: Input<'_>,
     turns: Turns<'_>,
     position: Span<'_>,
@@ -216,8 +225,8 @@ pub fn qkv(
     holds("position", position, &[1], 4)?;
     holds("table", table, &[cache.n_blocks], 4)?;
     let head_dim = cache.head_dim;
-    let whole = products.iter().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
-    let kv = products[1..].iter().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
+    let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
+    let kv = products[1..].iter().flatten().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || !whole || !kv {
         return Err(Error::Internal(format!("q, k and v are not whole heads of {head_dim}")));
     }
