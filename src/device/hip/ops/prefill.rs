@@ -46,6 +46,19 @@ pub struct Tiles<'a> {
     pub table_stride: usize,
 }
 
+/// The kernel for heads padded to `head_pad`, and how many groups make a head: those of wide heads make 128 elements
+/// each.
+pub fn attention_kernel(head_pad: usize) -> Result<(Kernel<PrefillAttentionArgs>, u64)> {
+    match head_pad {
+        32 => Ok((PREFILL_ATTENTION_D32, 1)),
+        64 => Ok((PREFILL_ATTENTION_D64, 1)),
+        128 => Ok((PREFILL_ATTENTION_D128, 1)),
+        256 => Ok((PREFILL_ATTENTION_D256, 2)),
+        512 => Ok((PREFILL_ATTENTION_D512, 4)),
+        _ => Err(Error::Internal(format!("no attention kernel for heads padded to {head_pad}"))),
+    }
+}
+
 /// Causal attention of q (f32, n x n_head x head_dim, rotated) to the cells up to each token's own, which the cache
 /// holds already; out (f32) like q. What `tiles` says of tokens, positions and blocks is within n and the cache.
 #[allow(clippy::too_many_arguments)]
@@ -60,15 +73,7 @@ pub fn prefill_attention(
     out: Span<'_>,
 ) -> Result<()> {
     let LayerCache { n_head_kv, head_dim, head_pad, .. } = cache;
-    // groups of each head: those of wide heads make 128 elements each
-    let (kernel, slices) = match head_pad {
-        32 => (PREFILL_ATTENTION_D32, 1),
-        64 => (PREFILL_ATTENTION_D64, 1),
-        128 => (PREFILL_ATTENTION_D128, 1),
-        256 => (PREFILL_ATTENTION_D256, 2),
-        512 => (PREFILL_ATTENTION_D512, 4),
-        _ => return Err(Error::Internal(format!("no attention kernel for heads padded to {head_pad}"))),
-    };
+    let (kernel, slices) = attention_kernel(head_pad)?;
     cache.check()?;
     if n_head_kv == 0 || !n_head.is_multiple_of(n_head_kv) {
         return Err(Error::param(format!("{n_head} query heads over {n_head_kv} kv heads")));
