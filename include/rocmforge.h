@@ -167,7 +167,7 @@
 #define RF_LOG_TRACE 5
 
 /**
- * The best device that runs models; in this version the CPU.
+ * The best GPU that this library has kernels for, or else the CPU; rf_backend_info tells which it became, the log why.
  */
 #define RF_DEVICE_AUTO 0
 
@@ -182,13 +182,18 @@
 #define RF_DEVICE_REFERENCE 2
 
 /**
- * A GPU: AMD's through libamdhip64.so, or else NVIDIA's through libcuda.so.1, looked for when first asked for. In this
- * version it transposes (rf_op_transpose), and models cannot be loaded on it.
+ * GPUs: AMD's through libamdhip64.so, or else NVIDIA's through libcuda.so.1, looked for when first asked for. What they
+ * have no room for the CPU computes (gpu_layers of rf_model_params).
  *
  * Calls that use a GPU make it the calling thread's current one (hipSetDevice, cuCtxSetCurrent); a program that uses
  * the runtime itself sets its own again afterwards.
  */
 #define RF_DEVICE_HIP 3
+
+/**
+ * Every GPU that this library has kernels for; integrated ones only where there is no other.
+ */
+#define RF_DEVICES_ALL UINT64_MAX
 
 /**
  * No token.
@@ -229,6 +234,21 @@
  * One byte, for text that the vocabulary lacks.
  */
 #define RF_TOKEN_BYTE 6
+
+/**
+ * As much as the GPUs' free memory holds of weights, cache and scratch, less a margin of a twentieth, at most 512 MiB.
+ */
+#define RF_GPU_LAYERS_AUTO 0
+
+/**
+ * All layers and the output, or RF_ERROR_MEMORY.
+ */
+#define RF_GPU_LAYERS_ALL -1
+
+/**
+ * Nothing.
+ */
+#define RF_GPU_LAYERS_NONE -2
 
 /**
  * Types of metadata values, as GGUF numbers them: u8, 8 bits, unsigned.
@@ -497,10 +517,15 @@ typedef struct rf_backend_params {
      */
     int32_t log_level;
     /**
-     * Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs the one with the most
-     * memory (an integrated one only where there is no other).
+     * Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs that this library has
+     * kernels for the one with the most memory (an integrated one only where there is no other).
      */
     int32_t device_index;
+    /**
+     * RF_DEVICE_HIP: several GPUs, bit i for number i; the model's layers go through them in order of number.
+     * RF_DEVICES_ALL: each that there are kernels for. 0 (default): device_index alone counts.
+     */
+    uint64_t device_mask;
 } rf_backend_params;
 
 /**
@@ -522,6 +547,18 @@ typedef struct rf_model_params {
      */
     rf_progress_callback progress;
     void *progress_user;
+    /**
+     * How much of the model goes on the backend's GPUs: RF_GPU_LAYERS_AUTO (0, default), RF_GPU_LAYERS_ALL,
+     * RF_GPU_LAYERS_NONE, or the last so many layers (more than there are: as RF_GPU_LAYERS_ALL). The CPU computes the
+     * rest. Means nothing where the backend has no GPU.
+     */
+    int32_t gpu_layers;
+    /**
+     * The context that room on GPUs is planned for: n_ctx and n_batch of rf_context_params, with the same defaults
+     * for 0. A larger one may be made, and is RF_ERROR_MEMORY where it does not fit.
+     */
+    uint32_t n_ctx;
+    uint32_t n_batch;
 } rf_model_params;
 
 /**
@@ -558,7 +595,7 @@ typedef struct rf_model_details {
      */
     uint64_t file_bytes;
     /**
-     * Bytes of weights held in memory beside the mapped file.
+     * Bytes of weights held in memory beside the mapped file, on all devices.
      */
     uint64_t weight_bytes;
     /**
@@ -596,6 +633,10 @@ typedef struct rf_model_details {
      * How long the load took, in all, microseconds.
      */
     uint64_t load_us;
+    /**
+     * Layers that GPUs compute, up to n_layer; one more: the output too.
+     */
+    uint32_t n_gpu_layers;
 } rf_model_details;
 
 /**
@@ -962,7 +1003,7 @@ const char *rf_last_error(void);
 rf_status rf_last_error_info(struct rf_error_info *info);
 
 /**
- * How many devices of the kind there are, at least 1. Any thread.
+ * How many devices of the kind there are, at least 1; of RF_DEVICE_AUTO the one that it would become. Any thread.
  *
  * RF_ERROR_PARAM: an unknown kind, a NULL. No GPU is a failure that says why: RF_ERROR_NO_RUNTIME, no runtime's library
  * can be opened; RF_ERROR_NO_DEVICE, it shows no GPU; RF_ERROR_RUNTIME_TOO_OLD; RF_ERROR_UNSUPPORTED, this library was
@@ -991,28 +1032,31 @@ rf_status rf_backend_params_init(struct rf_backend_params *params,
 /**
  * Takes a device into use. On RF_OK *backend is a new handle, to be given to rf_backend_release. Any thread.
  *
- * RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index where there is one device, or ROCMFORGE_CPU_ISA names
- * instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+ * RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index or mask where there is one device, both of them, or
+ * ROCMFORGE_CPU_ISA names instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
  *
- * GPUs: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD, RF_ERROR_KERNELS (this
- * library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built without GPUs). After each
- * of them the other kinds work as ever, and a later attempt starts anew.
+ * RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
+ * RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
+ * without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+ * such a failure and takes the CPU.
  */
 rf_status rf_backend_create(const struct rf_backend_params *params,
                             struct rf_backend **backend);
 
 /**
- * Describes the backend's device; `compute_units` is the number of threads that the CPU computes with, or the GPU's
- * compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+ * Describes the backend's device, of several GPUs the first; `compute_units` is the number of threads that the CPU
+ * computes with, or the GPU's compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
  */
 rf_status rf_backend_info(const struct rf_backend *backend,
                           struct rf_device_details *info);
 
 /**
- * The device's memory in bytes, now: free and in all (of the machine, for CPU devices); 0 where unknown.
+ * The memory of rf_backend_info's device in bytes, now: free and in all (of the machine, for CPU devices); 0 where unknown.
  * RF_ERROR_PARAM: a NULL. Any thread.
  */
-rf_status rf_backend_memory(const struct rf_backend *backend, uint64_t *free, uint64_t *total);
+rf_status rf_backend_memory(const struct rf_backend *backend,
+                            uint64_t *free,
+                            uint64_t *total);
 
 /**
  * Gives the handle back; NULL is fine. Models and contexts made from it stay usable. Any thread, once; no
@@ -1044,7 +1088,9 @@ rf_status rf_model_params_init(struct rf_model_params *params,
  *
  * RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
  * damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
- * RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY. RF_ERROR_PARAM: a NULL, a wrong size.
+ * RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not
+ * hold the layers asked for. RF_ERROR_PARAM: a NULL, a wrong size, numbers out of range. On a GPU also RF_ERROR_GPU and
+ * RF_ERROR_DEVICE_LOST.
  */
 rf_status rf_model_load(const struct rf_backend *backend,
                         const char *path,

@@ -53,6 +53,7 @@ fn generate_has_the_flags_of_the_peer() {
         "--special",
         "-r, --reverse-prompt",
         "--device",
+        "--gpu-layers",
     ] {
         assert!(help.contains(flag), "{flag} is not in:\n{help}");
     }
@@ -76,6 +77,7 @@ fn wrong_usage_exits_2() {
         &["generate", "-m", "x", "-p", "x", "--temp", "warm"],
         &["generate", "-m", "x", "-p", "x", "-n", "-5"],
         &["generate", "-m", "x", "-p", "x", "--device", "toaster"],
+        &["generate", "-m", "x", "-p", "x", "-ngl", "most"],
         &["bench"],
         &["bench", "-m", "x", "-r", "0"],
         &["bench", "-m", "x", "-p", "12,x"],
@@ -259,15 +261,19 @@ fn without_a_gpu_devices_says_why_and_hip_fails() {
     assert_eq!(stderr(&output), "rocmforge: no GPU runtime: /nonexistent.so: not found\n");
 }
 
-/// The tiny model's own embedding, transposed on the emulated card; each launch is logged.
+/// The tiny model's own embedding, transposed on the emulated card; each launch is logged. Its layers are on the CPU.
 #[test]
 #[cfg(feature = "hip")]
 fn load_verify_transposes_the_embedding_on_the_gpu() {
     let model = "tests/data/tiny/tiny.gguf";
     let output =
-        on_emulator(&["-vv", "load", "-m", model, "--verify", "--device", "hip:gfx1100"]).output().unwrap();
+        on_emulator(&["-vv", "load", "-m", model, "--verify", "--device", "hip:gfx1100", "-ngl", "none"])
+            .output()
+            .unwrap();
     let log = stderr(&output);
     let text = stdout(output);
+    assert!(text.contains("): embedding, layers 0 to 1, output\n    weights "), "{text}");
+    assert!(!text.contains("(gfx1100): embedding"), "{text}");
     let last = text.lines().last().unwrap();
     assert!(last.starts_with("transpose of token_embd.weight ("), "{text}");
     assert!(last.contains("AMD Radeon RX 7900 XTX (gfx1100): equal bit for bit to "), "{text}");

@@ -150,6 +150,37 @@ fn gpus_are_listed_with_their_limits() {
 }
 
 #[test]
+fn several_gpus_by_mask() {
+    on_emulator("several_gpus_by_mask", &[("CARD", "gfx1103,gfx1201,gfx1100")], || {
+        // SAFETY: plain data; pointers to this frame; handles released once.
+        let first = |mask: u64| unsafe {
+            let mut params: rf_backend_params = zeroed();
+            assert_eq!(rf_backend_params_init(&mut params, size_of::<rf_backend_params>()), RF_OK);
+            (params.kind, params.device_mask) = (RF_DEVICE_HIP, mask);
+            let mut backend = ptr::null_mut();
+            let status = rf_backend_create(&params, &mut backend);
+            if status != RF_OK {
+                return Err(status);
+            }
+            let mut info = details();
+            assert_eq!(rf_backend_info(backend, &mut info), RF_OK);
+            rf_backend_release(backend);
+            Ok(array_text(&info.arch))
+        };
+        assert_eq!(first(0), Ok("gfx1100".into()), "the best");
+        assert_eq!(first(0b110), Ok("gfx1201".into()));
+        assert_eq!(first(0b101), Ok("gfx1103".into()));
+        assert_eq!(first(RF_DEVICES_ALL), Ok("gfx1201".into()), "without the integrated one");
+        assert_eq!(first(0b1010), Err(RF_ERROR_NO_DEVICE));
+        // and what the default becomes
+        let mut info = details();
+        // SAFETY: a pointer to this frame.
+        assert_eq!(unsafe { rf_device_info(RF_DEVICE_AUTO, 0, &mut info) }, RF_OK);
+        assert_eq!((info.kind, array_text(&info.arch)), (RF_DEVICE_HIP, "gfx1100".into()));
+    });
+}
+
+#[test]
 fn a_failed_launch_is_told_field_by_field() {
     on_emulator("a_failed_launch_is_told_field_by_field", &[], || {
         let backend = create(RF_DEVICE_HIP, -1).unwrap();

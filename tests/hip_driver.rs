@@ -28,8 +28,17 @@ fn gpu() -> Result<Backend, Error> {
 
 /// Whatever became of the GPU: the CPU transposes in this process.
 fn the_cpu_still_works() {
+    let cpu = BackendParams { device: DeviceKind::Cpu, ..BackendParams::default() };
+    transposes(&Backend::new(&cpu).unwrap(), 5, 7).unwrap();
+}
+
+/// What the default, DeviceKind::Auto, comes to.
+fn auto() -> Backend {
     let backend = Backend::new(&BackendParams::default()).unwrap();
-    transposes(&backend, 5, 7).unwrap();
+    let [Ok(listed)] = &Backend::devices(DeviceKind::Auto).unwrap()[..] else { panic!("one device") };
+    assert_eq!(listed.name, backend.info().name);
+    transposes(&backend, 3, 5).unwrap();
+    backend
 }
 
 /// A transpose compared with its definition, bit for bit.
@@ -63,6 +72,7 @@ fn no_runtime() {
         assert!(matches!(error, Error::NoRuntime { .. }), "{error:?}");
         assert_eq!(error.to_string(), "no GPU runtime: /nonexistent/libamdhip64.so: not found");
         the_cpu_still_works();
+        assert_eq!(auto().kind(), DeviceKind::Cpu);
     });
 }
 
@@ -115,6 +125,7 @@ fn a_runtime_without_a_gpu() {
         );
         assert!(matches!(Backend::devices(DeviceKind::Hip), Err(Error::NoGpu(_))));
         the_cpu_still_works();
+        assert_eq!(auto().kind(), DeviceKind::Cpu);
     });
 }
 
@@ -208,6 +219,47 @@ fn cards_are_chosen_by_number_and_by_name() {
         assert!(error.contains("number 3 asked for") && error.ends_with("shows 3, from 0 on"), "{error}");
         let error = named("MI300X").unwrap_err().to_string();
         assert!(error.contains("MI300X") && error.contains("0: AMD Radeon 780M (gfx1103)"), "{error}");
+
+        let all = |choice: DeviceChoice| rocmforge::device::hip::card::find_all(driver, &choice);
+        assert_eq!(all(DeviceChoice::All).unwrap(), [1, 2], "no integrated one where there are others");
+        assert_eq!(all(DeviceChoice::Indices(vec![2, 0])).unwrap(), [2, 0]);
+        assert_eq!(all(DeviceChoice::Best).unwrap(), [1]);
+        for wrong in [vec![], vec![1, 1]] {
+            assert!(matches!(all(DeviceChoice::Indices(wrong)), Err(Error::Param(_))));
+        }
+        assert!(matches!(all(DeviceChoice::Indices(vec![0, 3])), Err(Error::NoGpu(_))));
+    });
+}
+
+#[test]
+fn a_backend_takes_one_gpu_or_several() {
+    let cards = [("CARD", "gfx803,gfx1103,gfx1201,gfx1100")];
+    on_emulator("a_backend_takes_one_gpu_or_several", &cards, || {
+        let best = auto();
+        assert_eq!((best.kind(), best.gpus().len()), (DeviceKind::Hip, 1));
+        assert_eq!(
+            best.info().gpu.unwrap().index,
+            3,
+            "of those with kernels the discrete one with the most memory"
+        );
+        let of = |choice| Backend::new(&BackendParams { device: DeviceKind::Hip, choice, threads: 1 });
+        let indices = |backend: &Backend| {
+            backend.gpus().iter().map(|gpu| gpu.info().gpu.unwrap().index).collect::<Vec<_>>()
+        };
+        assert_eq!(indices(&of(DeviceChoice::All).unwrap()), [2, 3]);
+        let two = of(DeviceChoice::Indices(vec![3, 1])).unwrap();
+        assert_eq!(indices(&two), [3, 1]);
+        assert_eq!(two.info().gpu.unwrap().index, 3);
+        transposes(&two, 33, 7).unwrap();
+        // what the GPUs leave, the CPU computes
+        assert!(two.host().unwrap().info().gpu.is_none());
+        assert_eq!(two.host().unwrap().info().compute_units, 1);
+        assert!(matches!(
+            of(DeviceChoice::Indices(vec![3, 0])).err(),
+            Some(Error::NoKernels { device: 0, .. })
+        ));
+        let auto_of_two = BackendParams { choice: DeviceChoice::All, ..BackendParams::default() };
+        assert!(matches!(Backend::new(&auto_of_two).err(), Some(Error::Param(_))));
     });
 }
 
@@ -225,6 +277,7 @@ fn a_card_without_kernels_is_listed_and_refused() {
         }
         assert!(text.contains("ROCm_ARCH=gfx803") && text.contains("ROCMFORGE_KERNEL_DIR"), "{text}");
         the_cpu_still_works();
+        assert_eq!(auto().kind(), DeviceKind::Cpu);
     });
 }
 

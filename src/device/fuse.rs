@@ -146,23 +146,10 @@ fn op(plan: &Plan, at: usize) -> Option<&Op> {
     plan.ops.get(at).map(|named| &named.op)
 }
 
-fn reads(op: &Op) -> [Option<BufferId>; 2] {
-    match *op {
-        Op::Embed { .. } => [None, None],
-        Op::RmsNorm { x, .. } | Op::MatMul { x, .. } | Op::Rope { x, .. } | Op::SelectRows { x, .. } => {
-            [Some(x), None]
-        }
-        Op::KvAppend { k, v, .. } => [Some(k), Some(v)],
-        Op::Attention { q, .. } => [Some(q), None],
-        Op::Glu { gate, up, .. } => [Some(gate), Some(up)],
-        Op::Add { a, b, .. } => [Some(a), Some(b)],
-    }
-}
-
 /// Whether nobody reads what `buffer` holds before op `from`.
 pub fn is_dead(plan: &Plan, from: usize, buffer: BufferId) -> bool {
     for named in &plan.ops[from..] {
-        if reads(&named.op).contains(&Some(buffer)) {
+        if named.op.inputs().contains(&Some(buffer)) {
             return false;
         }
         if named.op.output() == Some(buffer) {

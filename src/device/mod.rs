@@ -7,8 +7,10 @@ pub mod cpu;
 pub mod fuse;
 #[cfg(feature = "hip")]
 pub mod hip;
+pub mod pipeline;
 pub mod plan;
 pub mod reference;
+pub mod split;
 pub mod weights;
 
 use std::sync::Arc;
@@ -62,13 +64,18 @@ pub struct GpuInfo {
 /// Which of several devices of a kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// Of GPUs the one with the most memory; an integrated one only where there is no other.
+    /// Of GPUs that this library has kernels for the one with the most memory; an integrated one only where there is
+    /// no other.
     #[default]
     Best,
     /// By number, from 0. HIP_VISIBLE_DEVICES (for AMD, CUDA_VISIBLE_DEVICES for NVIDIA) decides which there are.
     Index(u32),
     /// By a part of its name or architecture, in upper or lower case: "7900", "gfx1100". Of several the best.
     Name(String),
+    /// Several, by number; the model's layers go through them in this order.
+    Indices(Vec<u32>),
+    /// Each that this library has kernels for, in the runtime's order; integrated ones only where there is no other.
+    All,
 }
 
 /// Called with (bytes done, bytes in all); false stops the load with [`Error::Cancelled`](crate::Error::Cancelled).
@@ -77,8 +84,61 @@ pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 /// Called after an op with its name, the row count and the op's output buffer (`rows x width`).
 pub type Observer = Box<dyn FnMut(&str, usize, &[f32]) + Send>;
 
+/// Bytes of a device's memory; total 0: unknown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    pub free: u64,
+    pub total: u64,
+}
+
+/// What something takes of a device's memory, in bytes; u64::MAX where a size is beyond that.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// Of weights, outside the file's map.
+    pub weights: u64,
+    /// Of a session's cache and of its scratch.
+    pub cache: u64,
+    pub scratch: u64,
+}
+
+impl Needs {
+    pub fn total(&self) -> u64 {
+        self.weights.saturating_add(self.cache).saturating_add(self.scratch)
+    }
+}
+
+impl std::ops::Add for Needs {
+    type Output = Needs;
+
+    fn add(self, other: Needs) -> Needs {
+        Needs {
+            weights: self.weights.saturating_add(other.weights),
+            cache: self.cache.saturating_add(other.cache),
+            scratch: self.scratch.saturating_add(other.scratch),
+        }
+    }
+}
+
+impl std::iter::Sum for Needs {
+    fn sum<I: Iterator<Item = Needs>>(all: I) -> Needs {
+        all.fold(Needs::default(), std::ops::Add::add)
+    }
+}
+
 pub trait Device: Send + Sync {
     fn info(&self) -> DeviceInfo;
+
+    /// Its memory now; a device that cannot be asked any more is an error.
+    fn memory(&self) -> Result<Memory> {
+        let DeviceInfo { memory_free, memory_total, .. } = self.info();
+        Ok(Memory { free: memory_free, total: memory_total })
+    }
+
+    /// What the plan's weights and one session of these limits would take, before anything is allocated.
+    ///
+    /// # Errors
+    /// `Error::Unsupported` for a weight that the device does not take.
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs>;
 
     /// Makes the plan's weights ready to compute with. Weights are found in `file` by name, with the
     /// type and shape that the plan states (the plan's builder has checked them).

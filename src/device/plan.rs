@@ -156,6 +156,20 @@ impl Plan {
 }
 
 impl Op {
+    /// The buffers the op reads.
+    pub fn inputs(&self) -> [Option<BufferId>; 2] {
+        match *self {
+            Op::Embed { .. } => [None, None],
+            Op::RmsNorm { x, .. } | Op::MatMul { x, .. } | Op::Rope { x, .. } | Op::SelectRows { x, .. } => {
+                [Some(x), None]
+            }
+            Op::KvAppend { k, v, .. } => [Some(k), Some(v)],
+            Op::Attention { q, .. } => [Some(q), None],
+            Op::Glu { gate, up, .. } => [Some(gate), Some(up)],
+            Op::Add { a, b, .. } => [Some(a), Some(b)],
+        }
+    }
+
     /// The buffer the op writes (None: it writes the cache).
     pub fn output(&self) -> Option<BufferId> {
         match *self {

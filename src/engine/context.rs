@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Model;
 use super::cache::PagedCache;
 use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
+use crate::model::Config;
 use crate::{Error, Result};
 
 #[derive(Clone, Debug, Default)]
@@ -206,35 +207,42 @@ impl Grouped {
     }
 }
 
+fn or(value: usize, default: usize) -> usize {
+    if value == 0 { default } else { value }
+}
+
+fn within(what: &str, value: usize, most: usize) -> Result<()> {
+    if value > most {
+        return Err(Error::param(format!("{what} is {value}; the most is {most}")));
+    }
+    Ok(())
+}
+
+/// What a context of these [`ContextParams`] asks of a device.
+pub(super) fn session_limits(config: &Config, n_ctx: usize, n_batch: usize) -> Result<SessionLimits> {
+    let n_ctx = or(n_ctx, config.n_ctx_train.min(4096));
+    let n_batch = or(n_batch, 512);
+    within("n_ctx", n_ctx, MAX_CONTEXT)?;
+    within("n_batch", n_batch, MAX_BATCH)?;
+    let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
+    let max_tokens = n_batch.min(n_blocks * BLOCK_LEN);
+    let row_bytes = config.n_vocab * size_of::<f32>();
+    let max_outputs = (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, max_tokens);
+    Ok(SessionLimits { max_tokens, max_outputs, n_blocks })
+}
+
 impl Context {
     pub fn new(model: &Model, params: &ContextParams) -> Result<Self> {
-        let or = |value: usize, default: usize| if value == 0 { default } else { value };
-        let n_ctx = or(params.n_ctx, model.config().n_ctx_train.min(4096));
         let n_seq_max = or(params.n_seq_max, 1);
-        let n_batch = or(params.n_batch, 512);
-        let limits = [
-            ("n_ctx", n_ctx, MAX_CONTEXT),
-            ("n_batch", n_batch, MAX_BATCH),
-            ("n_seq_max", n_seq_max, MAX_SEQUENCES),
-        ];
-        for (what, value, most) in limits {
-            if value > most {
-                return Err(Error::param(format!("{what} is {value}; the most is {most}")));
-            }
-        }
-        let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
-        let n_batch = n_batch.min(n_blocks * BLOCK_LEN);
-        let row_bytes = model.config().n_vocab * size_of::<f32>();
-        let max_outputs = (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, n_batch);
-        let session =
-            model.program().clone().session(SessionLimits { max_tokens: n_batch, max_outputs, n_blocks })?;
+        within("n_seq_max", n_seq_max, MAX_SEQUENCES)?;
+        let limits = session_limits(model.config(), params.n_ctx, params.n_batch)?;
         Ok(Context {
             model: model.clone(),
-            session,
-            cache: PagedCache::new(n_blocks, n_seq_max),
-            n_batch,
+            session: model.program().clone().session(limits)?,
+            cache: PagedCache::new(limits.n_blocks, n_seq_max),
+            n_batch: limits.max_tokens,
             n_seq_max,
-            max_outputs,
+            max_outputs: limits.max_outputs,
             cancel: Arc::default(),
             perf: PerfCounters::default(),
             batch: Grouped { counts: vec![0; n_seq_max], ..Grouped::default() },

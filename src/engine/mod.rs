@@ -5,11 +5,14 @@ mod cache;
 mod context;
 mod generate;
 mod model;
+mod placement;
 mod sampler;
 
-pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo};
+pub use crate::device::split::Part;
+pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs};
 pub use backend::{Backend, BackendParams, DeviceKind};
 pub use context::{Batch, CancelHandle, Context, ContextInfo, ContextParams, PerfCounters};
 pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};
 pub use model::{LoadTimes, Model, ModelInfo, ModelParams};
+pub use placement::{Alternative, GpuLayers, PlacedPart, Placement, Target};
 pub use sampler::{Sampler, SamplerParams};

@@ -5,7 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Backend;
-use crate::device::Program;
+use super::context::session_limits;
+use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
+use crate::device::pipeline::{self, Stage};
+use crate::device::plan::Plan;
+use crate::device::split::{self, Part};
+use crate::device::{BLOCK_LEN, Device, Program};
 use crate::gguf::Gguf;
 use crate::model::{Config, arch};
 use crate::text::{ChatTemplate, Vocab};
@@ -15,6 +20,13 @@ use crate::{Error, Result};
 pub struct ModelParams<'a> {
     /// Called with (bytes done, bytes in all); returning false stops the load with Error::Cancelled.
     pub progress: Option<&'a mut dyn FnMut(u64, u64) -> bool>,
+    /// How much of the model goes on the backend's GPUs.
+    pub gpu_layers: GpuLayers,
+    /// The context that room on GPUs is planned for: positions and tokens of a step, as in
+    /// [`ContextParams`](super::ContextParams), with the same defaults for 0. A larger one may be made, and is
+    /// Error::OutOfMemory where it does not fit.
+    pub n_ctx: usize,
+    pub n_batch: usize,
 }
 
 /// How long each phase of a load took.
@@ -64,6 +76,7 @@ struct Shared {
     vocab: Arc<Vocab>,
     /// Err: why the file's template does not compile.
     template: Result<Option<ChatTemplate>, String>,
+    placement: Placement,
     program: Arc<dyn Program>,
     times: LoadTimes,
 }
@@ -107,17 +120,37 @@ impl Model {
         let start = Instant::now();
         let mut always = |_, _| true;
         let progress = params.progress.unwrap_or(&mut always);
-        let program = backend.device().load(Arc::new(plan), file.clone(), progress)?;
+        let plan = Arc::new(plan);
+        let n_ctx = session_limits(&config, params.n_ctx, params.n_batch)?.n_blocks * BLOCK_LEN;
+        let mut placement = placement::place(&Question {
+            n_layers: plan.layers.len(),
+            gpus: &backend.gpus().iter().map(|gpu| gpu.memory()).collect::<Result<Vec<_>>>()?,
+            gpu_layers: params.gpu_layers,
+            n_ctx,
+            limits: &|n_ctx| session_limits(&config, n_ctx, params.n_batch),
+            needs: &|target, part, limits| device(backend, target)?.needs(&*part_of(&plan, part)?, limits),
+        })?;
+        if placement.targets().contains(&Target::Host) {
+            placement.host = backend.host()?.memory()?;
+        }
+        let stage = |placed: &PlacedPart| -> Result<Stage> {
+            let device = device(backend, placed.target)?.clone();
+            Ok(Stage { device, plan: part_of(&plan, &placed.part)? })
+        };
+        let stages = placement.parts.iter().map(stage).collect::<Result<Vec<_>>>()?;
+        let program = pipeline::load(plan, &stages, &file, progress)?;
         times.weights = start.elapsed();
 
         tracing::info!(
             path = %file.path().display(),
             arch = config.arch,
             weight_bytes = program.weight_bytes(),
+            gpu_layers = placement.gpu_layers(),
             ?times,
             "model loaded"
         );
-        let shared = Shared { backend: backend.clone(), file, config, vocab, template, program, times };
+        let backend = backend.clone();
+        let shared = Shared { backend, file, config, vocab, template, placement, program, times };
         Ok(Model { shared: Arc::new(shared) })
     }
 
@@ -135,6 +168,11 @@ impl Model {
 
     pub fn vocab(&self) -> &Arc<Vocab> {
         &self.shared.vocab
+    }
+
+    /// Which device computes what.
+    pub fn placement(&self) -> &Placement {
+        &self.shared.placement
     }
 
     /// The plan with its weights, for those who drive a device themselves.
@@ -174,6 +212,22 @@ impl Model {
     pub fn load_times(&self) -> &LoadTimes {
         &self.shared.times
     }
+}
+
+fn device(backend: &Backend, target: Target) -> Result<&Arc<dyn Device>> {
+    match target {
+        Target::Gpu(i) => {
+            backend.gpus().get(i).ok_or_else(|| Error::Internal(format!("GPU {i} of the backend's")))
+        }
+        Target::Host => backend.host(),
+    }
+}
+
+fn part_of(plan: &Arc<Plan>, part: &Part) -> Result<Arc<Plan>> {
+    if *part == Part::whole(plan) {
+        return Ok(plan.clone());
+    }
+    Ok(Arc::new(split::part(plan, part)?))
 }
 
 /// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).

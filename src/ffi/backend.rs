@@ -40,10 +40,16 @@ pub struct rf_backend_params {
     pub log_user: *mut c_void,
     /// Lines up to this level are logged: RF_LOG_ERROR to RF_LOG_TRACE, RF_LOG_OFF for none; default RF_LOG_INFO.
     pub log_level: i32,
-    /// Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs the one with the most
-    /// memory (an integrated one only where there is no other).
+    /// Which device of the kind, by its number in rf_device_info; -1 (default): the best, of GPUs that this library has
+    /// kernels for the one with the most memory (an integrated one only where there is no other).
     pub device_index: i32,
+    /// RF_DEVICE_HIP: several GPUs, bit i for number i; the model's layers go through them in order of number.
+    /// RF_DEVICES_ALL: each that there are kernels for. 0 (default): device_index alone counts.
+    pub device_mask: u64,
 }
+
+/// Every GPU that this library has kernels for; integrated ones only where there is no other.
+pub const RF_DEVICES_ALL: u64 = u64::MAX;
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
 unsafe impl Sized for rf_backend_params {
@@ -62,6 +68,7 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
             log_user: std::ptr::null_mut(),
             log_level: RF_LOG_INFO,
             device_index: -1,
+            device_mask: 0,
         };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
@@ -70,12 +77,13 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
 
 /// Takes a device into use. On RF_OK *backend is a new handle, to be given to rf_backend_release. Any thread.
 ///
-/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index where there is one device, or ROCMFORGE_CPU_ISA names
-/// instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
+/// RF_ERROR_PARAM: a NULL, an unknown kind or log level, an index or mask where there is one device, both of them, or
+/// ROCMFORGE_CPU_ISA names instructions that the processor lacks. RF_ERROR_MEMORY, RF_ERROR_IO: threads could not be had.
 ///
-/// GPUs: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD, RF_ERROR_KERNELS (this
-/// library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built without GPUs). After each
-/// of them the other kinds work as ever, and a later attempt starts anew.
+/// RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
+/// RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
+/// without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+/// such a failure and takes the CPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_create(
     params: *const rf_backend_params,
@@ -87,11 +95,7 @@ pub unsafe extern "C" fn rf_backend_create(
         let log = Log::new(params.log, params.log_level, params.log_user)?;
         let _entered = log.enter();
         let device = kind_of(params.kind)?;
-        let choice = match u32::try_from(params.device_index) {
-            Ok(index) => DeviceChoice::Index(index),
-            Err(_) if params.device_index == -1 => DeviceChoice::Best,
-            Err(_) => return Err(Failure::param(format!("device_index is {}", params.device_index))),
-        };
+        let choice = choice(params.device_index, params.device_mask)?;
         let backend = Backend::new(&BackendParams { device, choice, threads: params.threads as usize })?;
         drop(_entered);
         out.set(handle::into_raw(rf_backend { backend, log }));
@@ -99,8 +103,21 @@ pub unsafe extern "C" fn rf_backend_create(
     })
 }
 
-/// Describes the backend's device; `compute_units` is the number of threads that the CPU computes with, or the GPU's
-/// compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
+fn choice(index: i32, mask: u64) -> Outcome<DeviceChoice> {
+    match (u32::try_from(index), mask) {
+        (Ok(index), 0) => Ok(DeviceChoice::Index(index)),
+        (Ok(index), _) => Err(Failure::param(format!(
+            "device_index is {index} and device_mask {mask:#x}: one of them counts"
+        ))),
+        (Err(_), _) if index != -1 => Err(Failure::param(format!("device_index is {index}"))),
+        (Err(_), 0) => Ok(DeviceChoice::Best),
+        (Err(_), RF_DEVICES_ALL) => Ok(DeviceChoice::All),
+        (Err(_), _) => Ok(DeviceChoice::Indices((0..u64::BITS).filter(|i| mask >> i & 1 == 1).collect())),
+    }
+}
+
+/// Describes the backend's device, of several GPUs the first; `compute_units` is the number of threads that the CPU
+/// computes with, or the GPU's compute units. Set info->size first. RF_ERROR_PARAM: a NULL or a wrong size. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_info(
     backend: *const rf_backend,
@@ -114,7 +131,7 @@ pub unsafe extern "C" fn rf_backend_info(
     })
 }
 
-/// The device's memory in bytes, now: free and in all (of the machine, for CPU devices); 0 where unknown.
+/// The memory of rf_backend_info's device in bytes, now: free and in all (of the machine, for CPU devices); 0 where unknown.
 /// RF_ERROR_PARAM: a NULL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_memory(

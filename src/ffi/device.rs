@@ -11,14 +11,14 @@ use super::sized::{self, Sized};
 use super::status::rf_status;
 use crate::engine::{Backend, DeviceInfo, DeviceKind, GpuInfo};
 
-/// The best device that runs models; in this version the CPU.
+/// The best GPU that this library has kernels for, or else the CPU; rf_backend_info tells which it became, the log why.
 pub const RF_DEVICE_AUTO: i32 = 0;
 /// The CPU, with the widest instructions it has.
 pub const RF_DEVICE_CPU: i32 = 1;
 /// The CPU, every operation in plain f32 from its definition: slow, for checking other devices.
 pub const RF_DEVICE_REFERENCE: i32 = 2;
-/// A GPU: AMD's through libamdhip64.so, or else NVIDIA's through libcuda.so.1, looked for when first asked for. In this
-/// version it transposes (rf_op_transpose), and models cannot be loaded on it.
+/// GPUs: AMD's through libamdhip64.so, or else NVIDIA's through libcuda.so.1, looked for when first asked for. What they
+/// have no room for the CPU computes (gpu_layers of rf_model_params).
 ///
 /// Calls that use a GPU make it the calling thread's current one (hipSetDevice, cuCtxSetCurrent); a program that uses
 /// the runtime itself sets its own again afterwards.
@@ -26,7 +26,8 @@ pub const RF_DEVICE_HIP: i32 = 3;
 
 pub(super) fn kind_of(kind: i32) -> Outcome<DeviceKind> {
     match kind {
-        RF_DEVICE_AUTO | RF_DEVICE_CPU => Ok(DeviceKind::Cpu),
+        RF_DEVICE_AUTO => Ok(DeviceKind::Auto),
+        RF_DEVICE_CPU => Ok(DeviceKind::Cpu),
         RF_DEVICE_REFERENCE => Ok(DeviceKind::Reference),
         RF_DEVICE_HIP => Ok(DeviceKind::Hip),
         _ => Err(Failure::param(format!(
@@ -82,9 +83,10 @@ impl rf_device_details {
         rf_device_details {
             size: 0,
             kind: match kind {
+                DeviceKind::Auto if info.gpu.is_none() => RF_DEVICE_CPU,
                 DeviceKind::Cpu => RF_DEVICE_CPU,
                 DeviceKind::Reference => RF_DEVICE_REFERENCE,
-                DeviceKind::Hip => RF_DEVICE_HIP,
+                DeviceKind::Hip | DeviceKind::Auto => RF_DEVICE_HIP,
             },
             compute_units: info.compute_units.try_into().unwrap_or(u32::MAX),
             memory_total: info.memory_total,
@@ -116,7 +118,7 @@ fn c_array<const N: usize>(text: &str) -> [c_char; N] {
     array
 }
 
-/// How many devices of the kind there are, at least 1. Any thread.
+/// How many devices of the kind there are, at least 1; of RF_DEVICE_AUTO the one that it would become. Any thread.
 ///
 /// RF_ERROR_PARAM: an unknown kind, a NULL. No GPU is a failure that says why: RF_ERROR_NO_RUNTIME, no runtime's library
 /// can be opened; RF_ERROR_NO_DEVICE, it shows no GPU; RF_ERROR_RUNTIME_TOO_OLD; RF_ERROR_UNSUPPORTED, this library was
@@ -127,8 +129,8 @@ pub unsafe extern "C" fn rf_device_count(kind: i32, n: *mut u32) -> rf_status {
         // SAFETY: the caller passes NULL or a valid pointer.
         let out = unsafe { Out::new(n, "n") }?;
         let count = match kind_of(kind)? {
-            // Either is this process's processor.
-            DeviceKind::Cpu | DeviceKind::Reference => 1,
+            // These are this process's processor; that is the one it would become.
+            DeviceKind::Cpu | DeviceKind::Reference | DeviceKind::Auto => 1,
             gpu @ DeviceKind::Hip => Backend::devices(gpu)?.len(),
         };
         out.set(u32::try_from(count).unwrap_or(u32::MAX));

@@ -14,7 +14,7 @@ use super::log::Log;
 use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
 use super::token::{RF_TOKEN_NONE, rf_token};
-use crate::engine::{Model, ModelParams};
+use crate::engine::{GpuLayers, Model, ModelParams};
 use crate::gguf::TensorInfo;
 
 /// A loaded model. It never changes: callable from many threads at once. Keeps its backend alive.
@@ -48,6 +48,35 @@ pub struct rf_model_params {
     /// Called during the load, with `progress_user`; NULL (default): not called.
     pub progress: rf_progress_callback,
     pub progress_user: *mut c_void,
+    /// How much of the model goes on the backend's GPUs: RF_GPU_LAYERS_AUTO (0, default), RF_GPU_LAYERS_ALL,
+    /// RF_GPU_LAYERS_NONE, or the last so many layers (more than there are: as RF_GPU_LAYERS_ALL). The CPU computes the
+    /// rest. Means nothing where the backend has no GPU.
+    pub gpu_layers: i32,
+    /// The context that room on GPUs is planned for: n_ctx and n_batch of rf_context_params, with the same defaults
+    /// for 0. A larger one may be made, and is RF_ERROR_MEMORY where it does not fit.
+    pub n_ctx: u32,
+    pub n_batch: u32,
+}
+
+/// As much as the GPUs' free memory holds of weights, cache and scratch, less a margin of a twentieth, at most 512 MiB.
+pub const RF_GPU_LAYERS_AUTO: i32 = 0;
+/// All layers and the output, or RF_ERROR_MEMORY.
+pub const RF_GPU_LAYERS_ALL: i32 = -1;
+/// Nothing.
+pub const RF_GPU_LAYERS_NONE: i32 = -2;
+
+fn gpu_layers_of(number: i32) -> Outcome<GpuLayers> {
+    match number {
+        RF_GPU_LAYERS_AUTO => Ok(GpuLayers::Auto),
+        RF_GPU_LAYERS_ALL => Ok(GpuLayers::All),
+        RF_GPU_LAYERS_NONE => Ok(GpuLayers::Last(0)),
+        n => usize::try_from(n).map(GpuLayers::Last).map_err(|_| {
+            Failure::param(format!(
+                "gpu_layers is {n}; below 1 there are RF_GPU_LAYERS_AUTO (0), RF_GPU_LAYERS_ALL (-1), \
+                 RF_GPU_LAYERS_NONE (-2)"
+            ))
+        }),
+    }
 }
 
 // SAFETY: repr(C), `size` first, null pointers are valid.
@@ -59,7 +88,14 @@ unsafe impl Sized for rf_model_params {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size: usize) -> rf_status {
     guard(|| {
-        let default = rf_model_params { size, progress: None, progress_user: std::ptr::null_mut() };
+        let default = rf_model_params {
+            size,
+            progress: None,
+            progress_user: std::ptr::null_mut(),
+            gpu_layers: RF_GPU_LAYERS_AUTO,
+            n_ctx: 0,
+            n_batch: 0,
+        };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
     })
@@ -70,7 +106,9 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
 ///
 /// RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
 /// damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
-/// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY. RF_ERROR_PARAM: a NULL, a wrong size.
+/// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not
+/// hold the layers asked for. RF_ERROR_PARAM: a NULL, a wrong size, numbers out of range. On a GPU also RF_ERROR_GPU and
+/// RF_ERROR_DEVICE_LOST.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_load(
     backend: *const rf_backend,
@@ -94,7 +132,13 @@ pub unsafe extern "C" fn rf_model_load(
             // SAFETY: the host's callback, with the arguments it was declared with.
             Some(callback) => outside(|| unsafe { callback(params.progress_user, done, total) }) == 0,
         };
-        let model = Model::load(&backend.backend, path, ModelParams { progress: Some(&mut progress) })?;
+        let params = ModelParams {
+            progress: Some(&mut progress),
+            gpu_layers: gpu_layers_of(params.gpu_layers)?,
+            n_ctx: params.n_ctx as usize,
+            n_batch: params.n_batch as usize,
+        };
+        let model = Model::load(&backend.backend, path, params)?;
         let info = model.info();
         out.set(handle::into_raw(rf_model {
             log: backend.log.clone(),
@@ -126,7 +170,7 @@ pub struct rf_model_details {
     pub n_params: u64,
     /// Bytes of the file, all parts.
     pub file_bytes: u64,
-    /// Bytes of weights held in memory beside the mapped file.
+    /// Bytes of weights held in memory beside the mapped file, on all devices.
     pub weight_bytes: u64,
     /// Tokens in the vocabulary: the length of a row of logits.
     pub n_vocab: u32,
@@ -149,6 +193,8 @@ pub struct rf_model_details {
     pub has_chat_template: i32,
     /// How long the load took, in all, microseconds.
     pub load_us: u64,
+    /// Layers that GPUs compute, up to n_layer; one more: the output too.
+    pub n_gpu_layers: u32,
 }
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
@@ -188,6 +234,7 @@ pub unsafe extern "C" fn rf_model_info(model: *const rf_model, info: *mut rf_mod
             add_eos: vocab.add_eos().into(),
             has_chat_template: model.has_chat_template.into(),
             load_us: (times.file + times.text + times.plan + times.weights).as_micros() as u64,
+            n_gpu_layers: count(model.model.placement().n_gpu_layers()),
         });
         Ok(())
     })

@@ -116,13 +116,73 @@ static void no_gpu(void) {
     EXPECT(RF_ERROR_NO_RUNTIME, rf_backend_create(&params, &backend));
     params.device_index = -2;
     EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+    params.device_index = -1;
+    params.device_mask = RF_DEVICES_ALL;
+    EXPECT(RF_ERROR_NO_RUNTIME, rf_backend_create(&params, &backend));
+    params.device_mask = 5;
+    EXPECT(RF_ERROR_NO_RUNTIME, rf_backend_create(&params, &backend));
+    params.device_index = 0;
+    EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+    MESSAGE("device_mask");
     params.kind = RF_DEVICE_CPU;
+    params.device_index = -1;
+    EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
+    params.device_mask = 0;
     params.device_index = 1;
     EXPECT(RF_ERROR_PARAM, rf_backend_create(&params, &backend));
     CHECK(backend == NULL);
     params.device_index = 0;
     OK(rf_backend_create(&params, &backend));
     rf_backend_release(backend);
+
+    /* The default takes the CPU and says so. */
+    OK(rf_backend_params_init(&params, sizeof params));
+    CHECK(params.kind == RF_DEVICE_AUTO && params.device_mask == 0);
+    backend = NULL;
+    OK(rf_backend_create(&params, &backend));
+    device.kind = 77;
+    OK(rf_backend_info(backend, &device));
+    CHECK(device.kind == RF_DEVICE_CPU);
+    rf_backend_release(backend);
+    OK(rf_device_count(RF_DEVICE_AUTO, &count));
+    OK(rf_device_info(RF_DEVICE_AUTO, 0, &device));
+    CHECK(count == 1 && device.kind == RF_DEVICE_CPU);
+    EXPECT(RF_ERROR_PARAM, rf_device_info(RF_DEVICE_AUTO, 1, &device));
+}
+
+/* Layers on GPUs: numbers that mean something, and older programs that know of none. */
+static void placement(const fixture *f) {
+    rf_model_params params;
+    rf_model *model = NULL;
+    OK(rf_model_params_init(&params, sizeof params));
+    CHECK(params.gpu_layers == RF_GPU_LAYERS_AUTO && params.n_ctx == 0 && params.n_batch == 0);
+    const int32_t sensible[] = {RF_GPU_LAYERS_AUTO, RF_GPU_LAYERS_ALL, RF_GPU_LAYERS_NONE, 1, 99, INT32_MAX};
+    for (size_t i = 0; i < sizeof sensible / sizeof *sensible; i++) {
+        params.gpu_layers = sensible[i];
+        OK(rf_model_load(f->backend, f->path, &params, &model));
+        rf_model_details info = {.size = sizeof info, .n_gpu_layers = 77};
+        OK(rf_model_info(model, &info));
+        CHECK(info.n_gpu_layers == 0); /* the backend has no GPU */
+        rf_model_release(model);
+        model = NULL;
+    }
+    const int32_t odd[] = {-3, INT32_MIN};
+    for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
+        params.gpu_layers = odd[i];
+        EXPECT(RF_ERROR_PARAM, rf_model_load(f->backend, f->path, &params, &model));
+        MESSAGE("gpu_layers");
+    }
+    params.size = offsetof(rf_model_params, gpu_layers); /* older: what stands there is not looked at */
+    OK(rf_model_load(f->backend, f->path, &params, &model));
+    rf_model_release(model);
+    model = NULL;
+    OK(rf_model_params_init(&params, sizeof params));
+    params.n_ctx = UINT32_MAX;
+    EXPECT(RF_ERROR_PARAM, rf_model_load(f->backend, f->path, &params, &model));
+    params.n_ctx = 64;
+    params.n_batch = UINT32_MAX;
+    EXPECT(RF_ERROR_PARAM, rf_model_load(f->backend, f->path, &params, &model));
+    CHECK(model == NULL);
 }
 
 static void sampler_ranges(void) {
@@ -178,6 +238,7 @@ int main(int argc, char **argv) {
     struct_sizes(&f);
     enums_and_flags(&f);
     no_gpu();
+    placement(&f);
     sampler_ranges();
     context_ranges(&f);
     last_error_fields();

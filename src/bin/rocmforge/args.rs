@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use anyhow::Result;
 use rocmforge::engine::{
-    Backend, BackendParams, Context, ContextParams, DeviceChoice, DeviceKind, Model, ModelParams,
+    Backend, BackendParams, Context, ContextParams, DeviceChoice, DeviceKind, GpuLayers, Model, ModelParams,
     SamplerParams,
 };
 
@@ -18,12 +18,13 @@ use crate::{interrupt, terminal};
 pub fn spell_out(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     args.map(|arg| match arg.to_str() {
         Some("-sys") => "--system-prompt".into(),
+        Some("-ngl") => "--gpu-layers".into(),
         _ => arg,
     })
     .collect()
 }
 
-/// A device as `--device` names it: "cpu", "reference", "hip", "hip:1", "hip:7900".
+/// A device as `--device` names it: "auto", "cpu", "reference", "hip", "hip:1", "hip:0,1", "hip:all", "hip:7900".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceName {
     pub kind: DeviceKind,
@@ -36,23 +37,42 @@ impl FromStr for DeviceName {
     fn from_str(text: &str) -> Result<Self, String> {
         let of_kind = |kind| DeviceName { kind, choice: DeviceChoice::Best };
         match text {
+            "auto" => return Ok(of_kind(DeviceKind::Auto)),
             "cpu" => return Ok(of_kind(DeviceKind::Cpu)),
             "reference" => return Ok(of_kind(DeviceKind::Reference)),
             "hip" => return Ok(of_kind(DeviceKind::Hip)),
             _ => {}
         }
         let which = text.strip_prefix("hip:").filter(|which| !which.is_empty());
-        let which = which.ok_or("must be cpu, reference, hip, hip:NUMBER or hip:NAME")?;
-        let choice = which.parse().map_or_else(|_| DeviceChoice::Name(which.to_owned()), DeviceChoice::Index);
+        let which = which.ok_or(
+            "must be auto, cpu, reference, hip, hip:NUMBER, hip:NUMBER,NUMBER..., hip:all or hip:NAME",
+        )?;
+        let numbers: Result<Vec<u32>, _> = which.split(',').map(str::parse).collect();
+        let choice = match numbers.as_deref() {
+            _ if which == "all" => DeviceChoice::All,
+            Ok(&[number]) => DeviceChoice::Index(number),
+            Ok(numbers) => DeviceChoice::Indices(numbers.to_vec()),
+            Err(_) => DeviceChoice::Name(which.to_owned()),
+        };
         Ok(DeviceName { kind: DeviceKind::Hip, choice })
+    }
+}
+
+/// What `--gpu-layers` takes.
+pub fn gpu_layers(text: &str) -> Result<GpuLayers, String> {
+    match text {
+        "auto" => Ok(GpuLayers::Auto),
+        "all" => Ok(GpuLayers::All),
+        "none" => Ok(GpuLayers::Last(0)),
+        _ => text.parse().map(GpuLayers::Last).map_err(|_| "must be auto, all, none or a number".into()),
     }
 }
 
 #[derive(clap::Args)]
 pub struct DeviceArgs {
-    /// Device to compute on: cpu; reference (plain f32 from the definitions: slow, for checking); hip, a GPU, also by
-    /// its number or a part of its name: hip:1, hip:7900
-    #[arg(long, default_value = "cpu")]
+    /// Device to compute on: auto, the best GPU or else the CPU; cpu; reference (plain f32 from the definitions: slow,
+    /// for checking); hip, a GPU, also by its number or a part of its name, or several: hip:1, hip:7900, hip:0,1, hip:all
+    #[arg(long, default_value = "auto")]
     pub device: DeviceName,
     /// Threads to compute with; 0: one per core
     #[arg(short, long, default_value_t = 0, hide_default_value = true)]
@@ -73,23 +93,40 @@ pub struct ModelArgs {
     pub model: PathBuf,
     #[command(flatten)]
     pub device: DeviceArgs,
+    #[command(flatten)]
+    pub layers: LayerArgs,
 }
 
 impl ModelArgs {
-    pub fn load(&self) -> Result<Model> {
+    /// For a context of so many positions and steps of so many tokens.
+    pub fn load(&self, n_ctx: usize, n_batch: usize) -> Result<Model> {
         let backend = self.device.backend()?;
-        load(&backend, &self.model)
+        load(&backend, &self.model, self.layers.gpu_layers, n_ctx, n_batch)
     }
 }
 
+#[derive(clap::Args)]
+pub struct LayerArgs {
+    /// Layers on the GPU: auto, as many as its memory holds; all; none; or the last N (more than the model has: the
+    /// output too). The CPU computes the others. -ngl for short
+    #[arg(long, alias = "n-gpu-layers", value_name = "N", default_value = "auto", value_parser = gpu_layers)]
+    pub gpu_layers: GpuLayers,
+}
+
 /// Loads with a progress bar; Ctrl-C stops it.
-pub fn load(backend: &Backend, path: &PathBuf) -> Result<Model> {
+pub fn load(
+    backend: &Backend,
+    path: &PathBuf,
+    gpu_layers: GpuLayers,
+    n_ctx: usize,
+    n_batch: usize,
+) -> Result<Model> {
     let mut bar = LoadBar::new();
     let mut progress = |done, total| {
         bar.set(done, total);
         !interrupt::is_set()
     };
-    Ok(Model::load(backend, path, ModelParams { progress: Some(&mut progress) })?)
+    Ok(Model::load(backend, path, ModelParams { progress: Some(&mut progress), gpu_layers, n_ctx, n_batch })?)
 }
 
 #[derive(clap::Args)]
@@ -103,6 +140,10 @@ pub struct ContextArgs {
 }
 
 impl ContextArgs {
+    pub fn load(&self, model: &ModelArgs) -> Result<Model> {
+        model.load(self.ctx_size, self.batch_size)
+    }
+
     pub fn create(&self, model: &Model) -> Result<Context> {
         context(model, self.ctx_size, self.batch_size)
     }
@@ -240,17 +281,34 @@ mod tests {
     fn long_short_flags() {
         let args = ["chat", "-sys", "be brief"].map(OsString::from);
         assert_eq!(spell_out(args.into_iter()), ["chat", "--system-prompt", "be brief"]);
+        let args = ["load", "-ngl", "99"].map(OsString::from);
+        assert_eq!(spell_out(args.into_iter()), ["load", "--gpu-layers", "99"]);
+    }
+
+    #[test]
+    fn numbers_of_layers() {
+        assert_eq!(gpu_layers("auto"), Ok(GpuLayers::Auto));
+        assert_eq!(gpu_layers("all"), Ok(GpuLayers::All));
+        assert_eq!(gpu_layers("none"), Ok(GpuLayers::Last(0)));
+        assert_eq!(gpu_layers("99"), Ok(GpuLayers::Last(99)));
+        for bad in ["", "-1", "most", "1.5"] {
+            assert!(gpu_layers(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
     fn device_names() {
         let name = |kind, choice| Ok(DeviceName { kind, choice });
+        assert_eq!("auto".parse(), name(DeviceKind::Auto, DeviceChoice::Best));
         assert_eq!("cpu".parse(), name(DeviceKind::Cpu, DeviceChoice::Best));
         assert_eq!("reference".parse(), name(DeviceKind::Reference, DeviceChoice::Best));
         assert_eq!("hip".parse(), name(DeviceKind::Hip, DeviceChoice::Best));
         assert_eq!("hip:1".parse(), name(DeviceKind::Hip, DeviceChoice::Index(1)));
         assert_eq!("hip:rx 7900".parse(), name(DeviceKind::Hip, DeviceChoice::Name("rx 7900".into())));
-        for bad in ["", "CPU", "cpu:0", "hip:", "cuda", "hip1"] {
+        assert_eq!("hip:all".parse(), name(DeviceKind::Hip, DeviceChoice::All));
+        assert_eq!("hip:2,0".parse(), name(DeviceKind::Hip, DeviceChoice::Indices(vec![2, 0])));
+        assert_eq!("hip:gfx1100,x".parse(), name(DeviceKind::Hip, DeviceChoice::Name("gfx1100,x".into())));
+        for bad in ["", "CPU", "cpu:0", "auto:0", "hip:", "cuda", "hip1"] {
             assert!(bad.parse::<DeviceName>().is_err(), "{bad}");
         }
     }

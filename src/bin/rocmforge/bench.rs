@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use rocmforge::engine::{Batch, Context, DeviceKind, Model};
+use rocmforge::engine::{Batch, Context, DeviceInfo, DeviceKind, Model, Target};
 use serde_json::{Value as Json, json};
 
-use crate::args::{self, DeviceArgs, DeviceName};
+use crate::args::{self, DeviceArgs, DeviceName, LayerArgs};
 #[cfg(feature = "hip")]
 use crate::gpu_bench;
 use crate::{bandwidth, stats, terminal};
@@ -43,8 +43,10 @@ pub struct Args {
     #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     batch_size: usize,
     /// Device to compute on
-    #[arg(long, default_value = "cpu")]
+    #[arg(long, default_value = "auto")]
     device: DeviceName,
+    #[command(flatten)]
+    layers: LayerArgs,
     /// Measure how fast the device reads its memory (the processor: 2 GiB, each thread count), no model needed
     #[arg(long)]
     bandwidth: bool,
@@ -80,21 +82,27 @@ impl Test {
 
 pub fn run(args: Args) -> Result<()> {
     #[cfg(feature = "hip")]
-    if args.gpu.kernels || args.bandwidth && args.device.kind == DeviceKind::Hip {
+    if args.gpu.kernels {
         return gpu_bench::run(&args.gpu, &args.device, args.repetitions, args.json);
     }
     if args.bandwidth {
         // there is one
-        DeviceArgs { device: args.device.clone(), threads: 1 }.backend()?;
+        let backend = DeviceArgs { device: args.device.clone(), threads: 1 }.backend()?;
+        #[cfg(feature = "hip")]
+        if backend.kind() == DeviceKind::Hip {
+            return gpu_bench::run(&args.gpu, &args.device, args.repetitions, args.json);
+        }
+        drop(backend);
         return print_bandwidth(&args);
     }
     let mut out = io::stdout().lock();
     let mut results = Vec::new();
     let mut has_header = args.json;
+    let n_ctx = tests(&args).iter().map(|test| test.n_depth + test.n_tokens()).max().unwrap_or(0);
     for path in &args.model {
         for &threads in &args.threads {
             let backend = DeviceArgs { device: args.device.clone(), threads }.backend()?;
-            let model = args::load(&backend, path)?;
+            let model = args::load(&backend, path, args.layers.gpu_layers, n_ctx, args.batch_size)?;
             if !has_header {
                 writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
                 writeln!(out, "| --- | ---: | ---: | --- | ---: | ---: | ---: |")?;
@@ -115,7 +123,7 @@ pub fn run(args: Args) -> Result<()> {
                         info.file_bytes as f64 / f64::from(1 << 20),
                         info.n_params as f64 / 1e6,
                         backend_name(&model),
-                        backend.info().compute_units,
+                        host(&model).compute_units,
                         test.name(),
                         stats::mean(&speeds),
                         stats::deviation(&speeds)
@@ -223,8 +231,24 @@ fn backend_name(model: &Model) -> &'static str {
     match model.backend().kind() {
         DeviceKind::Cpu => "CPU",
         DeviceKind::Reference => "reference",
-        DeviceKind::Hip => "HIP",
+        DeviceKind::Hip | DeviceKind::Auto => "HIP",
     }
+}
+
+/// What computes the part of the model that no GPU does; nothing where they do it all.
+fn host(model: &Model) -> DeviceInfo {
+    let has_part = model.placement().targets().contains(&Target::Host);
+    let device = model.backend().host().ok().filter(|_| has_part);
+    device.map(|device| device.info()).unwrap_or_default()
+}
+
+/// Names of the GPUs that compute some of the model.
+fn gpu_names(model: &Model) -> String {
+    let used = model.placement().targets().into_iter().filter_map(|target| match target {
+        Target::Gpu(i) => Some(model.backend().gpus()[i].info().name),
+        Target::Host => None,
+    });
+    used.collect::<Vec<_>>().join(", ")
 }
 
 /// "llama 135M Q4_1": architecture, parameters, and the type that the file says it is of.
@@ -244,18 +268,18 @@ fn describe(
     samples: &[u64],
 ) -> Json {
     let info = model.info();
-    let device = model.backend().info();
+    let host = host(model);
     let speeds = speeds(test, samples);
     let nanos: Vec<f64> = samples.iter().map(|&ns| ns as f64).collect();
     let cache_type = match model.backend().kind() {
-        DeviceKind::Cpu | DeviceKind::Hip => "f16",
         DeviceKind::Reference => "f32",
+        _ => "f16",
     };
     json!({
         "build_commit": option_env!("ROCMFORGE_COMMIT").unwrap_or(env!("CARGO_PKG_VERSION")),
         "build_number": 0,
-        "cpu_info": format!("{} ({})", device.name, device.arch),
-        "gpu_info": "",
+        "cpu_info": if host.name.is_empty() { host.name } else { format!("{} ({})", host.name, host.arch) },
+        "gpu_info": gpu_names(model),
         "backends": backend_name(model),
         "model_filename": path.to_string_lossy(),
         "model_type": model_type(model),
@@ -263,10 +287,10 @@ fn describe(
         "model_n_params": info.n_params,
         "n_batch": n_batch,
         "n_ubatch": n_batch,
-        "n_threads": device.compute_units,
+        "n_threads": host.compute_units,
         "type_k": cache_type,
         "type_v": cache_type,
-        "n_gpu_layers": 0,
+        "n_gpu_layers": model.placement().n_gpu_layers(),
         "n_prompt": test.n_prompt,
         "n_gen": test.n_gen,
         "n_depth": test.n_depth,

@@ -34,7 +34,7 @@ pub struct Args {
 const HELP: &str = "/clear forgets the conversation, /exit or Ctrl-D ends it, Ctrl-C stops an answer.";
 
 pub fn run(args: Args) -> Result<()> {
-    let model = args.model.load()?;
+    let model = args.context.load(&args.model)?;
     let context = args.context.create(&model)?;
     let sampler = Sampler::new(args.sampling.params(context.info().n_ctx))?;
     let system: Vec<_> =

@@ -33,7 +33,7 @@ pub struct Args {
 
 pub fn run(args: Args) -> Result<()> {
     let text = args.prompt.text()?;
-    let model = args.model.load()?;
+    let model = args.context.load(&args.model)?;
     let tokens = if args.chat || args.system_prompt.is_some() {
         let mut messages = Vec::new();
         messages.extend(args.system_prompt.map(|text| ChatMessage::new("system", text)));

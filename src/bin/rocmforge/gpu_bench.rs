@@ -38,7 +38,7 @@ pub struct GpuArgs {
 
 /// `bench --bandwidth` and `bench --kernels` on a GPU; figures are medians of `replays`.
 pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> Result<()> {
-    if device.kind != DeviceKind::Hip {
+    if !matches!(device.kind, DeviceKind::Hip | DeviceKind::Auto) {
         bail!("--kernels measures a GPU's: --device hip");
     }
     let card = Card::open(&device.choice)?;

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use rocmforge::engine::{Backend, BackendParams, Batch, DeviceKind, Model};
+use rocmforge::engine::{
+    Alternative, Backend, BackendParams, Batch, DeviceKind, Memory, Model, Part, Placement, Target,
+};
 use rocmforge::gguf::{Gguf, TensorInfo, dequant};
 
 use crate::args::{ContextArgs, ModelArgs};
@@ -18,19 +20,13 @@ pub struct Args {
     #[command(flatten)]
     context: ContextArgs,
     /// Dequantize every tensor and count values that are not finite; transpose the embedding on the device and compare
-    /// with another, bit for bit. With a GPU, on which models do not run yet, that is all
+    /// with another, bit for bit
     #[arg(long)]
     verify: bool,
 }
 
 pub fn run(args: Args) -> Result<()> {
     let mut out = io::stdout().lock();
-    if args.verify && args.model.device.device.kind == DeviceKind::Hip {
-        let backend = args.model.device.backend()?;
-        let file = Gguf::open(&args.model.model)?;
-        verify(&file, &mut out)?;
-        return verify_transpose(&file, &backend, &mut out);
-    }
     let model = time(&args, &mut out)?;
     if args.verify {
         verify(model.file(), &mut out)?;
@@ -42,7 +38,7 @@ pub fn run(args: Args) -> Result<()> {
 /// Loads the model, takes a first step, and says how long each phase took and how much memory.
 fn time(args: &Args, out: &mut impl Write) -> Result<Model> {
     let start = Instant::now();
-    let model = args.model.load()?;
+    let model = args.context.load(&args.model)?;
     let loaded = start.elapsed();
     let i = model.info();
     writeln!(
@@ -56,6 +52,7 @@ fn time(args: &Args, out: &mut impl Write) -> Result<Model> {
         i.n_layer,
         i.n_ctx_train
     )?;
+    print_placement(&model, out)?;
     let times = model.load_times().clone();
     let mut phase =
         |name: &str, time: Duration| writeln!(out, "{name:<24} {:>9.1} ms", time.as_secs_f64() * 1e3);
@@ -87,6 +84,55 @@ fn time(args: &Args, out: &mut impl Write) -> Result<Model> {
     }
     drop(context);
     Ok(model)
+}
+
+/// Which device has what, by the plan that was made before anything was allocated.
+fn print_placement(model: &Model, out: &mut impl Write) -> Result<()> {
+    let placement = model.placement();
+    let Placement { n_layers, n_ctx, n_batch, .. } = *placement;
+    writeln!(out, "planned for {n_ctx} positions in steps of {n_batch} tokens:")?;
+    for target in placement.targets() {
+        let (device, Memory { free, total }) = match target {
+            Target::Gpu(i) => (&model.backend().gpus()[i], placement.gpus[i]),
+            Target::Host => (model.backend().host()?, placement.host),
+        };
+        let info = device.info();
+        let what = placement.parts.iter().filter(|p| p.target == target).map(|p| parts(&p.part));
+        writeln!(out, "  {} ({}): {}", info.name, info.arch, what.collect::<Vec<_>>().join(" and "))?;
+        let needs = placement.needs(target);
+        let [weights, cache, scratch] = [needs.weights, needs.cache, needs.scratch].map(terminal::bytes);
+        write!(
+            out,
+            "    weights {weights}, cache {cache}, scratch {scratch}: {}",
+            terminal::bytes(needs.total())
+        )?;
+        match total {
+            0 => writeln!(out)?,
+            _ => writeln!(out, " of {} free, {} in all", terminal::bytes(free), terminal::bytes(total))?,
+        }
+    }
+    for Alternative { n_ctx, gpu_layers, head } in &placement.smaller {
+        let output = if *head { " and the output" } else { "" };
+        writeln!(out, "  with a context of {n_ctx}: {gpu_layers} of {n_layers} layers{output} on GPUs")?;
+    }
+    Ok(())
+}
+
+/// "embedding, layers 0 to 11, output"
+fn parts(part: &Part) -> String {
+    let mut parts = Vec::new();
+    if part.embed {
+        parts.push("embedding".to_owned());
+    }
+    match part.layers.len() {
+        0 => {}
+        1 => parts.push(format!("layer {}", part.layers.start)),
+        _ => parts.push(format!("layers {} to {}", part.layers.start, part.layers.end - 1)),
+    }
+    if part.head {
+        parts.push("output".to_owned());
+    }
+    parts.join(", ")
 }
 
 /// Any token will do to time a step; BOS is in place.

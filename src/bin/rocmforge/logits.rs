@@ -36,7 +36,7 @@ struct Source {
 }
 
 pub fn run(args: Args) -> Result<()> {
-    let model = args.model.load()?;
+    let model = args.model.load(args.source.tokens.len(), args.batch_size)?;
     let tokens = match &args.source.prompt {
         Some(text) => model.vocab().tokenize(&prompt::unescape(text), true, true)?,
         None => args.source.tokens,

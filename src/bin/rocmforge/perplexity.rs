@@ -51,13 +51,17 @@ struct Source {
 pub fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.source.kl_base {
         let base = Base::open(path)?;
-        return divergence(&args, &args.model.load()?, base);
+        return divergence(&args, &load(&args)?, base);
     }
     let text = match (&args.source.file, &args.source.prompt) {
         (Some(path), _) => strip_newline(read(path)?),
         (None, text) => text.clone().unwrap_or_default(),
     };
-    perplexity(&args, &args.model.load()?, &text)
+    perplexity(&args, &load(&args)?, &text)
+}
+
+fn load(args: &Args) -> Result<Model> {
+    args.model.load(args.ctx_size.unwrap_or(512), args.batch_size)
 }
 
 fn limit(chunks: i64, there_are: usize) -> usize {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use super::isa::Isa;
 use super::program::CpuProgram;
+use super::session::CpuSession;
 use super::system;
 use super::team::Team;
 use crate::device::plan::Plan;
-use crate::device::{Device, DeviceInfo, Program, Progress};
+use crate::device::{Device, DeviceInfo, Needs, Program, Progress, SessionLimits};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -53,6 +54,12 @@ impl Device for CpuDevice {
             compute_units: self.team.n_threads(),
             gpu: None,
         }
+    }
+
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
+        let weights = CpuProgram::needs(plan)?;
+        let (cache, scratch) = CpuSession::needs(plan, self.team.n_threads(), limits);
+        Ok(Needs { weights, cache, scratch })
     }
 
     fn load(

@@ -22,11 +22,19 @@ pub struct KvCache {
 
 impl KvCache {
     pub fn new(shape: CacheShape, n_blocks: usize) -> Result<Self> {
-        let head_pad = pad_head(shape.head_dim);
-        let block = shape.head_dim.checked_add(head_pad);
+        let cells = Zeroed::new(Self::len(shape, n_blocks), "the key-value cache")?;
+        Ok(KvCache { cells, shape, n_blocks, head_pad: pad_head(shape.head_dim) })
+    }
+
+    fn len(shape: CacheShape, n_blocks: usize) -> Option<usize> {
+        let block = shape.head_dim.checked_add(pad_head(shape.head_dim));
         let block = block.and_then(|n| n.checked_mul(shape.n_head_kv)?.checked_mul(BLOCK_LEN));
-        let len = block.and_then(|n| n.checked_mul(shape.n_layers)?.checked_mul(n_blocks));
-        Ok(KvCache { cells: Zeroed::new(len, "the key-value cache")?, shape, n_blocks, head_pad })
+        block.and_then(|n| n.checked_mul(shape.n_layers)?.checked_mul(n_blocks))
+    }
+
+    /// Bytes that such a cache takes.
+    pub fn bytes_of(shape: CacheShape, n_blocks: usize) -> u64 {
+        Zeroed::<f16>::bytes_of(Self::len(shape, n_blocks))
     }
 
     pub fn bytes(&self) -> u64 {

@@ -55,6 +55,11 @@ impl<T: Number> Zeroed<T> {
         (self.len * size_of::<T>()) as u64
     }
 
+    /// Bytes that so many elements take; u64::MAX where the product of sizes overflowed.
+    pub fn bytes_of(len: Option<usize>) -> u64 {
+        len.map_or(u64::MAX, |n| (n as u64).saturating_mul(size_of::<T>() as u64))
+    }
+
     /// The start; for writing, where the caller sees to it that nobody else uses the elements.
     pub fn ptr(&self) -> *mut T {
         self.ptr.as_ptr()

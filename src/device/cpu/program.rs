@@ -80,6 +80,21 @@ impl CpuProgram {
         Ok(CpuProgram { plan, team, isa, file, weights, fused, unfused, weight_bytes })
     }
 
+    /// Bytes of weights that [`load`](Self::load) would hold.
+    pub fn needs(plan: &Plan) -> Result<u64> {
+        let mut bytes = 0u64;
+        for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)) {
+            if roles.vector {
+                bytes = bytes.saturating_add(4 * weight.cols as u64);
+            }
+            if roles.matrix {
+                let shape = (weight.ty, weight.rows, weight.cols);
+                bytes = bytes.saturating_add(PackedMatrix::bytes_of(shape)?);
+            }
+        }
+        Ok(bytes)
+    }
+
     pub fn matrix(&self, id: WeightId) -> &PackedMatrix {
         self.weights[id.0 as usize].matrix.as_ref().expect("packed, as a MatMul's weight")
     }

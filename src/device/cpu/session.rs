@@ -10,8 +10,8 @@ use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
-use crate::device::fuse::{FusedOp, Placed, Project};
-use crate::device::plan::{BufferId, Rows};
+use crate::device::fuse::Placed;
+use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
 use crate::device::{Observer, Session, SessionLimits, Step};
 use crate::{Error, Result};
 
@@ -70,33 +70,17 @@ impl CpuSession {
         let shape = plan.cache;
         let n_workers = program.team.n_threads();
 
-        let mut offsets = Vec::new();
-        let mut len = Some(0usize);
-        for buffer in &plan.buffers {
-            let rows = match buffer.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Outputs => limits.max_outputs,
-            };
-            offsets.push(len.unwrap_or(0));
-            // whole cache lines
-            let elements = buffer.width.checked_mul(rows).and_then(|n| n.checked_next_multiple_of(16));
-            len = len.zip(elements).and_then(|(len, n)| len.checked_add(n));
-        }
+        let (offsets, len) = lay_out(plan, limits);
         let buffers = Zeroed::new(len, "activations")?;
 
-        let widest = plan.buffers.iter().map(|b| b.width).max().unwrap_or(0);
-        let max_cols = widest_q8(&program);
-        let tile_rows = attention::tile_tokens(shape.n_head / shape.n_head_kv)
-            .checked_mul(shape.n_head / shape.n_head_kv);
-        let own = WorkerScratch::new(n_workers, widest, tile_rows, shape.head_dim)?;
+        let max_cols = widest_q8(plan);
+        let own = WorkerScratch::new(n_workers, widest(plan), tile_rows(shape), shape.head_dim)?;
 
         let mut ropes = Vec::new();
         for rope in &plan.ropes {
-            let len = (2 * rope.inv_freq.len()).checked_mul(limits.max_tokens);
-            ropes.push(Zeroed::new(len, "rope tables")?);
+            ropes.push(Zeroed::new(rope_len(rope, limits), "rope tables")?);
         }
-        let max_spans = limits.n_blocks.div_ceil(attention::SPAN_BLOCKS).max(1);
-        let splits = Splits::new(limits.max_tokens, shape.n_head, max_spans, shape.head_dim)?;
+        let splits = Splits::new(limits, shape)?;
         let mut tiles = Vec::new();
         tiles.try_reserve_exact(limits.max_tokens).map_err(|_| Error::OutOfMemory {
             what: "attention tiles".into(),
@@ -122,6 +106,24 @@ impl CpuSession {
             profile: Mutex::new(profile),
             program,
         })
+    }
+
+    /// Bytes of cache and of scratch that [`new`](Self::new) would allocate.
+    pub fn needs(plan: &Plan, n_workers: usize, limits: SessionLimits) -> (u64, u64) {
+        let f32s = Zeroed::<f32>::bytes_of;
+        let shape = plan.cache;
+        let q8 = |rows| Q8Rows::bytes_of(rows, widest_q8(plan)) as u64;
+        let (_, own) = WorkerScratch::len(n_workers, widest(plan), tile_rows(shape), shape.head_dim);
+        let scratch = [
+            f32s(lay_out(plan, limits).1),
+            f32s(own),
+            f32s(Splits::len(limits, shape).1),
+            q8(limits.max_tokens.max(limits.max_outputs)),
+            q8(n_workers),
+        ];
+        let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
+        let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
+        (KvCache::bytes_of(shape, limits.n_blocks), scratch)
     }
 
     /// The whole buffer, as many rows as the session allows.
@@ -231,28 +233,74 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Where each of the plan's buffers starts, and how long they are together.
+fn lay_out(plan: &Plan, limits: SessionLimits) -> (Vec<usize>, Option<usize>) {
+    let mut offsets = Vec::new();
+    let mut len = Some(0usize);
+    for buffer in &plan.buffers {
+        let rows = match buffer.rows {
+            Rows::Tokens => limits.max_tokens,
+            Rows::Outputs => limits.max_outputs,
+        };
+        offsets.push(len.unwrap_or(0));
+        // whole cache lines
+        let elements = buffer.width.checked_mul(rows).and_then(|n| n.checked_next_multiple_of(16));
+        len = len.zip(elements).and_then(|(len, n)| len.checked_add(n));
+    }
+    (offsets, len)
+}
+
+fn widest(plan: &Plan) -> usize {
+    plan.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0)
+}
+
 /// The longest row that is ever quantized; 0 where no matrix wants it.
-fn widest_q8(program: &CpuProgram) -> usize {
-    let parts = program.unfused.iter().filter_map(|placed| match &placed.op {
-        FusedOp::Project(Project { parts, .. }) => parts.first(),
+fn widest_q8(plan: &Plan) -> usize {
+    let matrices = plan.ops.iter().filter_map(|named| match named.op {
+        Op::MatMul { weight, .. } => Some(plan.weight(weight)),
         _ => None,
     });
-    let matrices = parts.map(|part| program.matrix(part.weight));
-    matrices.filter(|m| m.format() == ActivationFormat::Q8).map(|m| m.cols()).max().unwrap_or(0)
+    let quantized = matrices.filter(|m| ActivationFormat::of(m.ty) == ActivationFormat::Q8);
+    quantized.map(|m| m.cols).max().unwrap_or(0)
+}
+
+/// Query rows of a tile of attention.
+fn tile_rows(shape: CacheShape) -> Option<usize> {
+    let group = shape.n_head / shape.n_head_kv;
+    attention::tile_tokens(group).checked_mul(group)
+}
+
+fn rope_len(rope: &Rope, limits: SessionLimits) -> Option<usize> {
+    (2 * rope.inv_freq.len()).checked_mul(limits.max_tokens)
 }
 
 impl WorkerScratch {
     fn new(n_workers: usize, widest: usize, tile_rows: Option<usize>, head_dim: usize) -> Result<Self> {
-        let head_pad = pad_head(head_dim);
+        let (stride, len) = Self::len(n_workers, widest, tile_rows, head_dim);
+        Ok(WorkerScratch {
+            memory: Zeroed::new(len, "scratch")?,
+            stride: stride.unwrap_or(0),
+            row: widest.next_multiple_of(16),
+            tile_rows: tile_rows.unwrap_or(0),
+            head_dim,
+            head_pad: pad_head(head_dim),
+        })
+    }
+
+    /// Elements of a worker's part, and of all.
+    fn len(
+        n_workers: usize,
+        widest: usize,
+        tile_rows: Option<usize>,
+        head_dim: usize,
+    ) -> (Option<usize>, Option<usize>) {
         let row = widest.next_multiple_of(16);
-        let sizes = tile_rows.and_then(|n| {
-            let per_row = head_dim.checked_add(2 * head_pad)?.checked_add(4)?;
+        let stride = tile_rows.and_then(|n| {
+            let per_row = head_dim.checked_add(2 * pad_head(head_dim))?.checked_add(4)?;
             // a row to spare on each side of a worker's part keeps cache lines apart
             n.checked_mul(per_row)?.checked_add(row)?.checked_next_multiple_of(32)?.checked_add(32)
         });
-        let memory = Zeroed::new(sizes.and_then(|n| n.checked_mul(n_workers)), "scratch")?;
-        let (stride, tile_rows) = (sizes.unwrap_or(0), tile_rows.unwrap_or(0));
-        Ok(WorkerScratch { memory, stride, row, tile_rows, head_dim, head_pad })
+        (stride, stride.and_then(|n| n.checked_mul(n_workers)))
     }
 
     pub fn of(&self, worker: usize) -> Own {
@@ -274,14 +322,21 @@ impl WorkerScratch {
 }
 
 impl Splits {
-    fn new(max_tokens: usize, n_head: usize, max_spans: usize, head_dim: usize) -> Result<Self> {
-        let head_pad = pad_head(head_dim);
-        // one span is computed in place
-        let spans = if max_spans > 1 { max_spans } else { 0 };
-        let rows = max_tokens.min(SPLIT_TOKENS).checked_mul(n_head).and_then(|n| n.checked_mul(spans));
-        let len = rows.and_then(|n| n.checked_mul(head_pad + 2));
+    fn new(limits: SessionLimits, shape: CacheShape) -> Result<Self> {
+        let (rows, len) = Self::len(limits, shape);
         let memory = Zeroed::new(len, "scratch of split attention")?;
-        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad })
+        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad: pad_head(shape.head_dim) })
+    }
+
+    /// Rows, and elements of all.
+    fn len(limits: SessionLimits, shape: CacheShape) -> (Option<usize>, Option<usize>) {
+        let spans = match limits.n_blocks.div_ceil(attention::SPAN_BLOCKS) {
+            0 | 1 => 0, // one span is computed in place
+            spans => spans,
+        };
+        let tokens = limits.max_tokens.min(SPLIT_TOKENS);
+        let rows = tokens.checked_mul(shape.n_head).and_then(|n| n.checked_mul(spans));
+        (rows, rows.and_then(|n| n.checked_mul(pad_head(shape.head_dim) + 2)))
     }
 
     /// State of `row` (and those after it).

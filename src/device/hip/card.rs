@@ -70,13 +70,38 @@ pub fn memory_free(driver: &Driver, index: c_int) -> u64 {
     if known { free as u64 } else { 0 }
 }
 
-/// The runtime's number of the GPU chosen. Error::NoGpu: there is none such.
+/// The runtime's number of the GPU chosen, the first of several. Error::NoGpu: there is none such.
 pub fn find(driver: &Driver, choice: &DeviceChoice) -> Result<c_int> {
-    if let DeviceChoice::Index(index) = *choice {
+    let first = find_all(driver, choice)?.first().copied();
+    first.ok_or_else(|| Error::NoGpu("none is chosen".into()))
+}
+
+/// The runtime's numbers of the GPUs chosen, in the order of the choice; at least one. Error::NoGpu: one of them is
+/// not there.
+pub fn find_all(driver: &Driver, choice: &DeviceChoice) -> Result<Vec<c_int>> {
+    let exact = |index: u32| {
         let count = driver.n_devices();
-        return c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| {
+        c_int::try_from(index).ok().filter(|index| *index < count).ok_or_else(|| {
             Error::NoGpu(format!("number {index} asked for; {} shows {count}, from 0 on", driver.library()))
-        });
+        })
+    };
+    match choice {
+        DeviceChoice::Index(index) => return Ok(vec![exact(*index)?]),
+        DeviceChoice::Indices(indices) => {
+            let mut numbers: Vec<c_int> = Vec::new();
+            for index in indices {
+                let number = exact(*index)?;
+                if numbers.contains(&number) {
+                    return Err(Error::param(format!("GPU {index} is chosen twice")));
+                }
+                numbers.push(number);
+            }
+            if numbers.is_empty() {
+                return Err(Error::param("no GPU is chosen"));
+            }
+            return Ok(numbers);
+        }
+        DeviceChoice::Best | DeviceChoice::Name(_) | DeviceChoice::All => {}
     }
     let mut readable = Vec::new();
     let mut unreadable = None;
@@ -86,8 +111,14 @@ pub fn find(driver: &Driver, choice: &DeviceChoice) -> Result<c_int> {
             Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
-    if let Some(index) = best_of(&readable, choice) {
-        return Ok(index);
+    // unpacking kernels takes a while: not where there is nothing to choose
+    let has_kernels = |(index, l): &(c_int, Limits)| {
+        readable.len() == 1 || code_object::for_arch(*index, &l.arch_full).is_ok()
+    };
+    let cards: Vec<_> = readable.iter().map(|card| (card.0, &card.1, has_kernels(card))).collect();
+    let found = choose(&cards, choice);
+    if !found.is_empty() {
+        return Ok(found);
     }
     if let (true, Some(error)) = (readable.is_empty(), unreadable) {
         return Err(error);
@@ -96,17 +127,27 @@ pub fn find(driver: &Driver, choice: &DeviceChoice) -> Result<c_int> {
     Err(Error::NoGpu(format!("none is as asked for, {choice:?}; there are {}", names.join(", "))))
 }
 
-fn best_of(cards: &[(c_int, Limits)], choice: &DeviceChoice) -> Option<c_int> {
-    let is_meant = |index: c_int, l: &Limits| match choice {
-        DeviceChoice::Best => true,
-        DeviceChoice::Index(wanted) => i64::from(index) == i64::from(*wanted),
+/// `cards` with whether there are kernels for each; where there are for none, the one that is best otherwise.
+fn choose(cards: &[(c_int, &Limits, bool)], choice: &DeviceChoice) -> Vec<c_int> {
+    let is_meant = |(_, l, _): &&(c_int, &Limits, bool)| match choice {
         DeviceChoice::Name(part) => {
             format!("{}\n{}", l.name, l.arch_full).to_lowercase().contains(&part.to_lowercase())
         }
+        _ => true,
     };
     // max_by_key takes the last of equals; here the first shall win
-    let meant = cards.iter().rev().filter(|(index, limits)| is_meant(*index, limits));
-    meant.max_by_key(|(_, limits)| (!limits.integrated, limits.memory_total)).map(|(index, _)| *index)
+    let meant = cards.iter().rev().filter(is_meant);
+    let Some(best) = meant.max_by_key(|(_, l, kernels)| (*kernels, !l.integrated, l.memory_total)) else {
+        return Vec::new();
+    };
+    match choice {
+        DeviceChoice::All => {
+            let alike = cards.iter().filter(|(_, l, kernels)| *kernels && l.integrated == best.1.integrated);
+            let all: Vec<_> = alike.map(|(index, ..)| *index).collect();
+            if all.is_empty() { vec![best.0] } else { all }
+        }
+        _ => vec![best.0],
+    }
 }
 
 impl Card {
@@ -320,12 +361,32 @@ mod tests {
             card(2, "AMD Radeon RX 7900 XT", "gfx1100", 20, false),
             card(3, "AMD Radeon RX 7900 XTX", "gfx1100", 24, false),
         ];
-        let named = |name: &str| best_of(&cards, &DeviceChoice::Name(name.into()));
-        assert_eq!(best_of(&cards, &DeviceChoice::Best), Some(1));
-        assert_eq!(best_of(&cards[..1], &DeviceChoice::Best), Some(0));
-        assert_eq!(named("7900 xt"), Some(1));
-        assert_eq!(named("gfx1103"), Some(0));
-        assert_eq!(named("graphics"), Some(0));
-        assert_eq!(named("MI300X"), None);
+        let cards = cards.iter().map(|(index, limits)| (*index, limits, true)).collect::<Vec<_>>();
+        let named = |name: &str| choose(&cards, &DeviceChoice::Name(name.into()));
+        assert_eq!(choose(&cards, &DeviceChoice::Best), [1]);
+        assert_eq!(choose(&cards[..1], &DeviceChoice::Best), [0]);
+        assert_eq!(named("7900 xt"), [1]);
+        assert_eq!(named("gfx1103"), [0]);
+        assert_eq!(named("graphics"), [0]);
+        assert!(named("MI300X").is_empty());
+        assert_eq!(choose(&cards, &DeviceChoice::All), [1, 2, 3]);
+        assert_eq!(choose(&cards[..1], &DeviceChoice::All), [0]);
+    }
+
+    #[test]
+    fn a_card_with_kernels_comes_before_a_larger_one_without() {
+        let cards = [
+            card(0, "AMD Radeon RX 480", "gfx803", 64, false),
+            card(1, "AMD Radeon Graphics", "gfx1103", 16, true),
+        ];
+        let with = |kernels: [bool; 2]| {
+            cards.iter().zip(kernels).map(|((index, l), k)| (*index, l, k)).collect::<Vec<_>>()
+        };
+        assert_eq!(choose(&with([false, true]), &DeviceChoice::Best), [1]);
+        assert_eq!(choose(&with([false, true]), &DeviceChoice::All), [1]);
+        // none has any: the error is to be about the best
+        assert_eq!(choose(&with([false, false]), &DeviceChoice::Best), [0]);
+        assert_eq!(choose(&with([false, false]), &DeviceChoice::All), [0]);
+        assert_eq!(choose(&with([true, true]), &DeviceChoice::All), [0]);
     }
 }

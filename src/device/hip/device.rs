@@ -9,10 +9,13 @@ use super::driver::Driver;
 use super::limits::Limits;
 use super::memory::{HALF_BYTES, Pool, Staging, bytes_of, bytes_of_mut};
 use super::ops;
-use super::program::HipProgram;
+use super::program::{self, HipProgram};
+use super::scratch::Layout;
 use super::stream::Stream;
 use crate::device::plan::Plan;
-use crate::device::{Device, DeviceChoice, DeviceInfo, GpuInfo, Program, Progress};
+use crate::device::{
+    Device, DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, Program, Progress, SessionLimits,
+};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -26,8 +29,18 @@ pub struct HipDevice {
 impl HipDevice {
     /// Errors: those of [`Card::open`].
     pub fn open(choice: &DeviceChoice) -> Result<Self> {
-        let card = Card::open(choice)?;
-        Ok(HipDevice { pool: Pool::new(Arc::clone(&card)), card })
+        Ok(HipDevice::new(Card::open(choice)?))
+    }
+
+    fn new(card: Arc<Card>) -> Self {
+        HipDevice { pool: Pool::new(Arc::clone(&card)), card }
+    }
+
+    /// Every GPU of the choice, in its order; at least one. Errors: as of [`open`](Self::open).
+    pub fn open_all(choice: &DeviceChoice) -> Result<Vec<Self>> {
+        let driver = Driver::get()?;
+        let indices = card::find_all(driver, choice)?;
+        indices.into_iter().map(|index| Ok(HipDevice::new(Card::new(driver, index)?))).collect()
     }
 
     pub fn card(&self) -> &Arc<Card> {
@@ -46,6 +59,17 @@ pub fn list() -> Result<Vec<Result<DeviceInfo>>> {
         Ok(describe(driver, index, &limits, free, has_kernels))
     };
     Ok(card::all(driver).into_iter().enumerate().map(describe_one).collect())
+}
+
+/// The one of [`list`] that `DeviceChoice::Best` means.
+pub fn best(listed: Vec<Result<DeviceInfo>>) -> Option<DeviceInfo> {
+    let usable = |info: &DeviceInfo| info.gpu.as_ref().is_some_and(|gpu| gpu.has_kernels);
+    let rank = |info: &DeviceInfo| {
+        let integrated = info.gpu.as_ref().is_some_and(|gpu| gpu.integrated);
+        (!integrated, info.memory_total)
+    };
+    // max_by_key takes the last of equals; here the first shall win
+    listed.into_iter().rev().flatten().filter(usable).max_by_key(rank)
 }
 
 fn describe(driver: &Driver, index: c_int, limits: &Limits, free: u64, has_kernels: bool) -> DeviceInfo {
@@ -82,6 +106,20 @@ impl Device for HipDevice {
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Program>> {
         Ok(Arc::new(HipProgram::load(&self.pool, plan, &file, progress)?))
+    }
+
+    fn memory(&self) -> Result<Memory> {
+        let (free, total) = self.card.memory()?;
+        Ok(Memory { free, total })
+    }
+
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
+        let layout = Layout::new(plan, limits, self.card.limits())?;
+        Ok(Needs {
+            weights: program::weight_bytes(plan)?,
+            cache: 2 * layout.cache_bytes,
+            scratch: layout.scratch_bytes,
+        })
     }
 
     fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {

@@ -9,8 +9,10 @@ pub mod ops;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::plan::{BufferId, CacheShape, Op, Plan, Rows, WeightId};
-use super::{BLOCK_LEN, Device, DeviceInfo, Observer, Program, Progress, Session, SessionLimits, Step};
+use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
+use super::{
+    BLOCK_LEN, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
+};
 use crate::gguf::{Gguf, dequant};
 use crate::{Error, Result};
 
@@ -39,6 +41,16 @@ impl Device for ReferenceDevice {
             compute_units: self.threads,
             ..DeviceInfo::default()
         }
+    }
+
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
+        let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+        let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
+        Ok(Needs {
+            weights: 0,
+            cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
+            scratch: buffers.fold(0, u64::saturating_add),
+        })
     }
 
     fn load(
@@ -119,14 +131,10 @@ impl Program for ReferenceProgram {
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         let mut buffers = Vec::with_capacity(self.plan.buffers.len());
         for buffer in &self.plan.buffers {
-            let rows = match buffer.rows {
-                Rows::Tokens => limits.max_tokens,
-                Rows::Outputs => limits.max_outputs,
-            };
-            buffers.push(zeros(buffer.name, &[rows, buffer.width])?);
+            buffers.push(zeros(buffer.name, &[max_rows(buffer, limits), buffer.width])?);
         }
-        let CacheShape { n_layers, n_head_kv, head_dim, .. } = self.plan.cache;
-        let cells = [n_layers, limits.n_blocks, BLOCK_LEN, n_head_kv, head_dim];
+        let CacheShape { n_head_kv, head_dim, .. } = self.plan.cache;
+        let cells = cache_dims(self.plan.cache, limits);
         let cache = Cache {
             k: zeros("the cache", &cells)?,
             v: zeros("the cache", &cells)?,
@@ -135,6 +143,18 @@ impl Program for ReferenceProgram {
         };
         Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
     }
+}
+
+fn max_rows(buffer: &Buffer, limits: SessionLimits) -> usize {
+    match buffer.rows {
+        Rows::Tokens => limits.max_tokens,
+        Rows::Outputs => limits.max_outputs,
+    }
+}
+
+/// Of keys, and of values.
+fn cache_dims(shape: CacheShape, limits: SessionLimits) -> [usize; 5] {
+    [shape.n_layers, limits.n_blocks, BLOCK_LEN, shape.n_head_kv, shape.head_dim]
 }
 
 fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {

@@ -54,12 +54,19 @@ pub struct Q8Rows {
     stride: usize,
 }
 
+fn stride(max_cols: usize) -> usize {
+    max_cols.div_ceil(BLOCK) | 1
+}
+
 impl Q8Rows {
     pub fn new(max_rows: usize, max_cols: usize) -> Result<Self> {
-        let stride = max_cols.div_ceil(BLOCK) | 1;
-        let bytes = max_rows.saturating_mul(stride).saturating_mul(size_of::<Q8Block>());
-        let blocks = Memory::zeroed(bytes, "quantized activations")?;
-        Ok(Self { blocks, max_rows, stride })
+        let blocks = Memory::zeroed(Self::bytes_of(max_rows, max_cols), "quantized activations")?;
+        Ok(Self { blocks, max_rows, stride: stride(max_cols) })
+    }
+
+    /// Bytes that such rows take; saturated where they overflow.
+    pub fn bytes_of(max_rows: usize, max_cols: usize) -> usize {
+        max_rows.saturating_mul(stride(max_cols)).saturating_mul(size_of::<Q8Block>()).max(1)
     }
 
     pub fn bytes(&self) -> usize {

@@ -40,6 +40,16 @@ pub enum ActivationFormat {
     F32,
 }
 
+impl ActivationFormat {
+    /// Of products with weights of the type.
+    pub fn of(ty: TensorType) -> Self {
+        match ty {
+            TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActivationFormat::F32,
+            _ => ActivationFormat::Q8,
+        }
+    }
+}
+
 /// Activations of a step, one row per token.
 #[derive(Clone, Copy)]
 pub enum Activations<'a> {
@@ -162,11 +172,13 @@ impl PackedMatrix {
         self.tile_bytes * self.n_tiles()
     }
 
+    /// The same before there is a matrix; saturated where it overflows.
+    pub fn bytes_of((ty, rows, cols): Shape) -> Result<u64> {
+        Ok((tile_bytes(ty, cols)? as u64).saturating_mul(rows.div_ceil(TILE_ROWS) as u64))
+    }
+
     pub fn format(&self) -> ActivationFormat {
-        match self.ty {
-            TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActivationFormat::F32,
-            _ => ActivationFormat::Q8,
-        }
+        ActivationFormat::of(self.ty)
     }
 
     /// Fills tile `t` from the tensor's bytes, row-major as in the file.

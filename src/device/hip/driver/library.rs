@@ -40,6 +40,16 @@ impl Search {
         }
     }
 
+    /// False where no GPU can be found, whatever is installed: the kernel shows none to this process. Costs a few
+    /// looks at files; opening a runtime costs milliseconds and threads.
+    pub fn is_promising(&self) -> bool {
+        /// The drivers of AMD and NVIDIA, NVIDIA's on Tegra, and that of either in a virtual machine of Windows.
+        const NODES: [&str; 4] = ["/dev/kfd", "/dev/nvidiactl", "/dev/nvmap", "/dev/dxg"];
+        matches!(self, Search::Only(_))
+            || !cfg!(target_os = "linux")
+            || NODES.iter().any(|node| std::path::Path::new(node).exists())
+    }
+
     /// AMD's libraries, in order; files that are not there are left out, names that the loader resolves are not.
     fn hip_libraries(folders: &[PathBuf]) -> Vec<PathBuf> {
         let mut found = Vec::new();
