@@ -249,6 +249,24 @@ DEVICE T load(const void *p) {
     return *static_cast<const T *>(p);
 }
 
+// Whether copy_to_lds exists: 16 bytes, aligned, from memory that no thread writes while the kernel runs. What a thread
+// has copied so is there after copies_to_lds_done, for other threads after a barrier behind that.
+#if defined(__NVPTX__) && __CUDA_ARCH__ >= 800
+constexpr bool COPIES_TO_LDS = true;
+
+DEVICE void copy_to_lds(void *to, const void *from) {
+    const auto shared = (__attribute__((address_space(3))) void *)to;
+    const auto global = (const __attribute__((address_space(1))) void *)from;
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((u32)(u64)shared), "l"(global) : "memory");
+}
+DEVICE void copies_to_lds_done() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+#else
+constexpr bool COPIES_TO_LDS = false;
+
+DEVICE void copy_to_lds(void *, const void *) {}
+DEVICE void copies_to_lds_done() {}
+#endif
+
 // ---- Arithmetic ----
 
 #if defined(__gfx900__) || defined(__gfx9_generic__) || defined(__gfx1010__) || defined(__gfx10_1_generic__)
@@ -295,6 +313,15 @@ DEVICE float exp2(float x) {
 #endif
 }
 
+// The same, but 0 where the result is denormal.
+DEVICE float exp2_normal(float x) {
+#if defined(__NVPTX__)
+    return __nvvm_ex2_approx_f(x);
+#else
+    return __builtin_amdgcn_exp2f(x);
+#endif
+}
+
 // e^x within a few ulp: the rounding of x * log2(e), which 2^x would magnify, is made good.
 DEVICE float exp(float x) {
     constexpr float LOG2_E = 1.44269504f, LOG2_E_REST = 1.92596300e-8f, LN_2 = 0.693147181f;
@@ -313,6 +340,53 @@ DEVICE float f16_value(u16 half) { return (float)bits<f16>(half); }
 DEVICE u16 f16_bits(float x) { return bits<u16>((f16)x); }
 DEVICE float bf16_value(u16 half) { return bits<float>((u32)half << 16); }
 
+// Two f16 in a word, the first in the low half.
+DEVICE u32 f16_pair(float low, float high) {
+#if defined(__NVPTX__) && __CUDA_ARCH__ >= 800
+    u32 pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return bits<u32>(Vector<f16, 2>{(f16)low, (f16)high});
+#endif
+}
+
+// Powers of two that bring a row of f32 to f16 and back. The largest magnitude, whose bits `most` are, comes to
+// [2^14, 2^15): no value overflows, and those down to 2^-28 of it keep all bits. `down` is NaN if `most` is not finite.
+struct F16Factors {
+    float up, down;
+
+    __attribute__((device)) explicit F16Factors(u32 most) {
+        const u32 exponent = most >> 23, held = exponent < 15 ? 15 : exponent;
+        up = bits<float>((268 - held) << 23);
+        down = exponent < 255 ? bits<float>((held - 14) << 23) : __builtin_nanf("");
+    }
+};
+
+// The larger of two magnitudes' bits: they order as the magnitudes do, NaN last.
+DEVICE u32 magnitude(float x) { return bits<u32>(x) & 0x7fffffff; }
+DEVICE u32 max(u32 a, u32 b) { return a > b ? a : b; }
+
+// A word's four signed bytes.
+DEVICE f32x4 signed_bytes(u32 word) {
+    f32x4 values;
+#if defined(__NVPTX__)
+    // 2^23 + 128 + byte, whose bits are the byte's but for its sign's
+    constexpr u32 TWO_23 = 0x4b000000;
+    word ^= 0x80808080;
+#pragma unroll
+    for (u32 b = 0; b < 4; b++) {
+        u32 value;
+        asm("prmt.b32 %0, %1, %2, %3;" : "=r"(value) : "r"(word), "n"(TWO_23), "n"(0x7650 + b));
+        values[b] = bits<float>(value) - 8388736.0f;
+    }
+#else
+#pragma unroll
+    for (u32 b = 0; b < 4; b++) values[b] = (float)(i8)(word >> (8 * b));
+#endif
+    return values;
+}
+
 // Nearest, ties to even; NaN stays NaN.
 DEVICE u16 bf16_bits(float x) {
     const u32 b = bits<u32>(x);
@@ -323,7 +397,7 @@ DEVICE u16 bf16_bits(float x) {
 // ---- Matrix tiles ----
 //
 // Products of 16x16 tiles by one wave: C[m][n] += sum over k of A[m][k] * B[n][k]. A and B lie in LDS, k inner, rows
-// `stride` elements apart and aligned to 16 bytes; TileF16 takes 16 k at once, TileI8 32.
+// `stride` elements apart and aligned to 16 bytes.
 //   C              the lane's SIZE elements: [i] is at row row(i), column col(i)
 //   A, B           a lane's part of an operand, to be used several times
 
@@ -391,12 +465,22 @@ struct TileF16 : TileC {
     using A = u32x4; // (row, k): (g, 2j), (g + 8, 2j), (g, 2j + 8), (g + 8, 2j + 8) with g = lane / 4, j = lane % 4
     using B = u32x4; // (n, k): (g, 2j), (g, 2j + 8), (g + 8, 2j), (g + 8, 2j + 8)
 
-    DEVICE u32x4 words(const f16 *tile, u32 stride) {
-        const f16 *low = tile + thread_x() % 32 / 4 * stride + thread_x() % 4 * 2, *high = low + 8 * stride;
-        return {load<u32>(low), load<u32>(high), load<u32>(low + 8), load<u32>(high + 8)};
+    // Four matrices of 8x8; lane i names the row i % 8 of matrix i / 8.
+    DEVICE u32x4 matrices(const f16 *row) {
+        const auto shared = (const __attribute__((address_space(3))) f16 *)row;
+        u32x4 v;
+        asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                     : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                     : "r"((u32)(u64)shared)
+                     : "memory");
+        return v;
     }
-    DEVICE A load_a(const f16 *tile, u32 stride) { return words(tile, stride); }
-    DEVICE B load_b(const f16 *tile, u32 stride) { return words(tile, stride).xzyw; }
+    DEVICE A load_a(const f16 *tile, u32 stride) {
+        return matrices(tile + thread_x() % 16 * stride + thread_x() % 32 / 16 * 8);
+    }
+    DEVICE B load_b(const f16 *tile, u32 stride) {
+        return matrices(tile + (thread_x() % 8 + thread_x() % 32 / 16 * 8) * stride + thread_x() / 8 % 2 * 8);
+    }
 
     DEVICE C multiply(A a, B b, C c) {
 #pragma unroll
@@ -444,115 +528,98 @@ struct TileF16 : TileC {
 #endif
 };
 
-struct TileI8 : TileC {
-    using C = Vector<i32, SIZE>;
+// Two products in a row, as attention has them: scores of keys and queries, then sums of values weighted by what
+// became of the scores, which stay in registers where the target's layouts allow. Tiles are 16 keys, queries, or
+// elements of a value, as rows in LDS: values are there transposed, keys inner.
+//   Scores          element i is of key key(i) and query query(i) of the tile
+//   Sums            element i is of a value's element element(i) and query query(i)
+//   QUERIES         how many queries a lane's elements are of; slot(i) counts them
+struct TileChain : TileF16 {
+    using Scores = C;
+    using Sums = C;
+
+#if defined(TILE_MMA)
+    // A is of the queries in both products: C of the first is laid out as A of the second.
+    using Queries = A;
+    using Weights = A;
+    static constexpr u32 QUERIES = 2, SCRATCH = 0;
+
+    DEVICE u32 key(u32 i) { return col(i); }
+    DEVICE u32 element(u32 i) { return col(i); }
+    DEVICE u32 query(u32 i) { return row(i); }
+    static constexpr u32 slot(u32 i) { return i / 2 % 2; }
+
+    DEVICE Queries load_queries(const f16 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE B load_other(const f16 *tile, u32 stride) { return load_b(tile, stride); }
+    DEVICE C multiply_other(B keys, Queries queries, C c) { return multiply(queries, keys, c); }
+
+    DEVICE Weights weights(Scores p, f16 *, u32) {
+        return {f16_pair(p[0], p[1]), f16_pair(p[2], p[3]), f16_pair(p[4], p[5]), f16_pair(p[6], p[7])};
+    }
+
+    // Of the lanes that share queries.
+    template <class Op>
+    DEVICE float over_keys(float value, Op op) {
+        return lanes_reduce<4>(value, op);
+    }
+#else
+    // B is of the queries in both products.
+    using Queries = B;
+    using Weights = B;
+    static constexpr u32 QUERIES = 1;
+
+    DEVICE u32 key(u32 i) { return row(i); }
+    DEVICE u32 element(u32 i) { return row(i); }
+    DEVICE u32 query(u32 i) { return col(i); }
+    static constexpr u32 slot(u32) { return 0; }
+
+    DEVICE Queries load_queries(const f16 *tile, u32 stride) { return load_b(tile, stride); }
+    DEVICE A load_other(const f16 *tile, u32 stride) { return load_a(tile, stride); }
+    DEVICE C multiply_other(A keys, Queries queries, C c) { return multiply(keys, queries, c); }
 
 #if defined(TILE_WMMA) && defined(__GFX11__)
-    struct A {
-        Vector<i32, 4> k0, k16;
-    };
-    using B = A;
+    static constexpr u32 SCRATCH = 0;
 
-    DEVICE A load_a(const i8 *tile, u32 stride) {
-        const i8 *row = tile + thread_x() % 16 * stride;
-        return {load<Vector<i32, 4>>(row), load<Vector<i32, 4>>(row + 16)};
-    }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
-    DEVICE C multiply(A a, B b, C c) {
-        c = __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a.k0, true, b.k0, c, false);
-        return __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32(true, a.k16, true, b.k16, c, false);
-    }
-#elif defined(TILE_WMMA)
-    struct A {
-        Vector<i32, 2> k0, k16;
-    };
-    using B = A;
-
-    DEVICE A load_a(const i8 *tile, u32 stride) {
-        return {tile_run<Vector<i32, 2>>(tile, stride), tile_run<Vector<i32, 2>>(tile + 16, stride)};
-    }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
-    DEVICE C multiply(A a, B b, C c) {
-        c = __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a.k0, true, b.k0, c, false);
-        return __builtin_amdgcn_wmma_i32_16x16x16_iu8_w32_gfx12(true, a.k16, true, b.k16, c, false);
-    }
-#elif defined(TILE_MFMA) && (defined(__gfx908__) || defined(__gfx90a__))
-    struct A {
-        i32 k0, k16;
-    };
-    using B = A;
-
-    DEVICE A load_a(const i8 *tile, u32 stride) {
-        return {tile_run<i32>(tile, stride), tile_run<i32>(tile + 16, stride)};
-    }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return load_a(tile, stride); }
-    DEVICE C multiply(A a, B b, C c) {
-        c = __builtin_amdgcn_mfma_i32_16x16x16i8(a.k0, b.k0, c, 0, 0, 0);
-        return __builtin_amdgcn_mfma_i32_16x16x16i8(a.k16, b.k16, c, 0, 0, 0);
-    }
-#elif defined(TILE_MFMA)
-    using A = long;
-    using B = A;
-
-    DEVICE A load_a(const i8 *tile, u32 stride) { return tile_run<A>(tile, stride); }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return tile_run<B>(tile, stride); }
-    DEVICE C multiply(A a, B b, C c) { return __builtin_amdgcn_mfma_i32_16x16x32_i8(a, b, c, 0, 0, 0); }
-#elif defined(TILE_MMA)
-    using A = u32x4; // (row, k): (g, 4j), (g + 8, 4j), (g, 4j + 16), (g + 8, 4j + 16) with g = lane / 4, j = lane % 4
-    using B = u32x4; // (n, k): (g, 4j), (g, 4j + 16), (g + 8, 4j), (g + 8, 4j + 16)
-
-    DEVICE u32x4 words(const i8 *tile, u32 stride) {
-        const i8 *low = tile + thread_x() % 32 / 4 * stride + thread_x() % 4 * 4, *high = low + 8 * stride;
-        return {load<u32>(low), load<u32>(high), load<u32>(low + 16), load<u32>(high + 16)};
-    }
-    DEVICE A load_a(const i8 *tile, u32 stride) { return words(tile, stride); }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return words(tile, stride).xzyw; }
-
-    DEVICE C multiply(A a, B b, C c) {
+    // A lane has every other key, its partner in the other half of the wave the rest; both need all.
+    DEVICE Weights weights(Scores p, f16 *, u32) {
+        const bool odd = thread_x() & 16;
+        Vector<u32, 8> all;
 #pragma unroll
-        for (int n = 0; n < 2; n++) {
-            i32 c0 = c[4 * n], c1 = c[4 * n + 1], c2 = c[4 * n + 2], c3 = c[4 * n + 3];
-#if __CUDA_ARCH__ >= 800
-            asm("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-                "{%0, %1, %2, %3};"
-                : "+r"(c0), "+r"(c1), "+r"(c2), "+r"(c3)
-                : "r"(a.x), "r"(a.y), "r"(a.z), "r"(a.w), "r"(b[2 * n]), "r"(b[2 * n + 1]));
+        for (u32 i = 0; i < 4; i++) {
+            const u32 own = f16_pair(p[2 * i], p[2 * i + 1]), other = lane_xor<16>(own);
+            const u32 even_keys = odd ? other : own, odd_keys = odd ? own : other;
+            all[2 * i] = (even_keys & 0xffff) | odd_keys << 16;
+            all[2 * i + 1] = even_keys >> 16 | (odd_keys & 0xffff0000);
+        }
+        return bits<Weights>(all);
+    }
+#elif defined(TILE_WMMA) || defined(TILE_MFMA)
+    static constexpr u32 SCRATCH = 0;
+
+    DEVICE Weights weights(Scores p, f16 *, u32) {
+        Vector<u32, SIZE / 2> pairs;
+#pragma unroll
+        for (u32 i = 0; i < SIZE; i += 2) pairs[i / 2] = f16_pair(p[i], p[i + 1]);
+        return bits<Weights>(pairs);
+    }
 #else
+    // f16 in LDS that a tile's weights take, of a row
+    static constexpr u32 SCRATCH = 16;
+
+    DEVICE Weights weights(Scores p, f16 *tile, u32 stride) {
+        Vector<u32, SIZE / 2> pairs;
 #pragma unroll
-            for (int k = 0; k < 2; k++) {
-                asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-                    : "+r"(c0), "+r"(c1)
-                    : "r"(a[2 * k]), "r"(b[2 * n + k]));
-                asm("mma.sync.aligned.m8n8k16.row.col.s32.s8.s8.s32 {%0, %1}, {%2}, {%3}, {%0, %1};"
-                    : "+r"(c2), "+r"(c3)
-                    : "r"(a[2 * k + 1]), "r"(b[2 * n + k]));
-            }
+        for (u32 i = 0; i < SIZE; i += 2) pairs[i / 2] = f16_pair(p[i], p[i + 1]);
+        *(Vector<u32, SIZE / 2> *)(tile + query(0) * stride + key(0)) = pairs;
+        return {tile, stride};
+    }
 #endif
-            c[4 * n] = c0, c[4 * n + 1] = c1, c[4 * n + 2] = c2, c[4 * n + 3] = c3;
-        }
-        return c;
-    }
-#else
-    struct A {
-        const i8 *tile;
-        u32 stride;
-    };
-    using B = A;
 
-    DEVICE A load_a(const i8 *tile, u32 stride) { return {tile, stride}; }
-    DEVICE B load_b(const i8 *tile, u32 stride) { return {tile, stride}; }
-    DEVICE C multiply(A a, B b, C c) {
-#pragma unroll 1
-        for (u32 half = 0; half < 32; half += 16) {
-            const auto y = load<u32x4>(b.tile + col(0) * b.stride + half);
-#pragma unroll
-            for (u32 i = 0; i < SIZE; i++) {
-                const auto x = load<u32x4>(a.tile + row(i) * a.stride + half);
-#pragma unroll
-                for (int k = 0; k < 4; k++) c[i] = dot4(x[k], y[k], c[i]);
-            }
-        }
-        return c;
+    template <class Op>
+    DEVICE float over_keys(float value, Op op) {
+        value = op(value, lane_xor<16>(value));
+        if constexpr (LANES == 64) value = op(value, lane_xor<LANES / 2>(value));
+        return value;
     }
 #endif
 };

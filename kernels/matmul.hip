@@ -1,139 +1,299 @@
-// Matrix times matrix by matrix tiles: dst[t][r] = dot(w[r], x[t]) + bias[r].
+// Matrix times matrix by f16 matrix tiles: dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r] (+ dst[t][r]).
 //
-// A group makes 64 tokens by 64 rows; its waves make 32 rows each of LANES tokens. Columns are taken 32 at a time
-// through LDS; the next 32 are under way to registers while these are multiplied. Tokens are the tiles' rows, so
-// that neighbouring lanes store neighbouring rows of the weight.
-#include "device.hpp"
+// A group makes SIDE tokens by SIDE rows, 32 columns at a time through LDS: x is f16 already (half_rows.hip), weights
+// become f16 on their way. While a step is multiplied the next one is under way to registers. Where SIDE is 64, for
+// products too small to fill a GPU otherwise, the group's two halves take every other step each, and their sums are
+// added at the end. Tokens are the tiles' rows, so that neighbouring lanes store neighbouring rows of the weight.
+#include "units.hpp"
 
 namespace matmul {
 
-constexpr u32 THREADS = 128, SIDE = 64, STEP = 32;
+constexpr u32 THREADS = 256, STEP = 32, STRIDE = STEP + 8;
 
-// The wave's part of the 64x64: TOKEN_TILES x ROW_TILES tiles.
-constexpr u32 TOKEN_TILES = LANES / 16, ROW_TILES = 2;
+// Two buffers spare a barrier per step, but on GPUs with 64 KB of LDS for all of a CU's groups room for more groups is
+// better.
+constexpr u32 BUFFERS = LANES == 64 ? 1 : 2;
 
-struct Wave {
-    u32 token0, row0;
+// What there is to do, as the host states it.
+struct Product {
+    Planes w;
+    const f16 *x;
+    const float *scale, *bias;
+    float *dst;
+    u32 rows, cols, n, add;
 };
 
-DEVICE Wave wave() {
-    const u32 index = thread_x() / LANES;
-    return {index / 2 * LANES % SIDE, index % 2 * (ROW_TILES * 16)};
-}
+// ---- Weights: a thread takes half a step of one row ----
+//
+//   Loaded     what it loads of columns col0 + 16 * half and following
+//   store      the same as f16, to LDS
 
-// The products of one step: tokens in `x`, rows in `w`, both k inner, `stride` elements apart.
-template <class Tile, class T, class Use>
-DEVICE void multiply(const T *w, const T *x, u32 stride, Wave own, Use use) {
-    typename Tile::B b[ROW_TILES];
+// scale * q - min of 16 signed bytes.
+DEVICE void store_quants(u32x4 q, float scale, float min, f16 *to) {
+    u32x4 low, high;
 #pragma unroll
-    for (u32 j = 0; j < ROW_TILES; j++) b[j] = Tile::load_b(w + (own.row0 + j * 16) * stride, stride);
-#pragma unroll
-    for (u32 i = 0; i < TOKEN_TILES; i++) {
-        const auto a = Tile::load_a(x + (own.token0 + i * 16) * stride, stride);
-#pragma unroll
-        for (u32 j = 0; j < ROW_TILES; j++) use(i, j, a, b[j]);
+    for (u32 k = 0; k < 4; k++) {
+        const f32x4 v = signed_bytes(q[k]);
+        u32x4 &out = k < 2 ? low : high;
+        out[k % 2 * 2] = f16_pair(fma(scale, v.x, -min), fma(scale, v.y, -min));
+        out[k % 2 * 2 + 1] = f16_pair(fma(scale, v.z, -min), fma(scale, v.w, -min));
     }
+    *(u32x4 *)to = low;
+    *(u32x4 *)(to + 8) = high;
 }
 
-DEVICE void store(const TileF16::C (&sum)[TOKEN_TILES][ROW_TILES], Wave own, const float *bias, float *dst, u32 rows,
-                  u32 n) {
+template <class U>
+struct Quantized {
+    using Loaded = typename U::Loaded;
+
+    DEVICE u32 unit(u32 col0, u32 half) { return U::COLS == 16 ? col0 / 16 + half : col0 / 32; }
+
+    DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
+        return U::load(w, (u64)row * (cols / U::COLS), unit(col0, half));
+    }
+
+    DEVICE void store(const Loaded &loaded, u32 col0, u32 half, f16 *to) {
+        const auto w = U::unpack(loaded, unit(col0, half));
+        if constexpr (U::COLS == 16) {
+            store_quants(w.q, w.d, 0.0f, to);
+        } else {
+            const units::Affine factors = U::affine(w);
+            store_quants(half ? w.high : w.low, half ? factors.high_scale : factors.low_scale,
+                         half ? factors.high_min : factors.low_min, to);
+        }
+    }
+};
+
+// 16 values of T, zeros beyond the last column, as words; loaded by 16 bytes if rows are a multiple of 8 values, as they
+// must be unless RAGGED.
+template <class T, bool RAGGED>
+struct Values {
+    static constexpr u32 WORDS = 4 * sizeof(T), PER_WORD = 4 / sizeof(T);
+    u32 words[WORDS];
+
+    DEVICE Values load(const T *row, u32 cols, u32 col) {
+        Values values;
+        if (!RAGGED || cols % 8 == 0) {
 #pragma unroll
-    for (u32 j = 0; j < ROW_TILES; j++) {
+            for (u32 i = 0; i < WORDS; i += 4) {
+                const u32 first = col + i * PER_WORD;
+                const u32x4 run = first < cols ? load_near(row + first) : u32x4(0);
 #pragma unroll
-        for (u32 e = 0; e < TileC::SIZE; e++) {
-            const u32 row = group_x() * SIDE + own.row0 + j * 16 + TileC::col(e);
-            if (row >= rows) continue;
-            const float add = bias ? bias[row] : 0.0f;
+                for (u32 k = 0; k < 4; k++) values.words[i + k] = run[k];
+            }
+        } else {
 #pragma unroll
-            for (u32 i = 0; i < TOKEN_TILES; i++) {
-                const u32 token = group_y() * SIDE + own.token0 + i * 16 + TileC::row(e);
-                if (token < n) dst[(u64)token * rows + row] = sum[i][j][e] + add;
+            for (u32 i = 0; i < WORDS; i++) {
+                values.words[i] = 0;
+#pragma unroll
+                for (u32 k = 0; k < PER_WORD; k++) {
+                    const u32 at = col + i * PER_WORD + k;
+                    if (at < cols) values.words[i] |= (u32)row[at] << (k * 8 * sizeof(T));
+                }
             }
         }
+        return values;
     }
-}
 
-// cols: a multiple of 8.
-KERNEL(128, 2) void matmul_f16(const f16 *w, const f16 *x, const float *bias, float *dst, u32 rows, u32 cols, u32 n) {
-    constexpr u32 STRIDE = STEP + 8, RUN = 8, RUNS = STEP / RUN, LOADS = SIDE * RUNS / THREADS;
-    SHARED __attribute__((aligned(16))) f16 w_tile[SIDE * STRIDE], x_tile[SIDE * STRIDE];
-    const Wave own = wave();
-    TileF16::C sum[TOKEN_TILES][ROW_TILES] = {};
-    u32x4 w_next[LOADS], x_next[LOADS];
-
-    const auto fetch = [&](u32 col0) {
+    // pair(k): values 2k and 2k + 1 as f16
+    template <class Pair>
+    DEVICE void store(f16 *to, Pair pair) {
 #pragma unroll
-        for (u32 k = 0; k < LOADS; k++) {
-            const u32 run = k * THREADS + thread_x(), line = run / RUNS, col = col0 + run % RUNS * RUN;
-            const u32 row = min(group_x() * SIDE + line, rows - 1), token = min(group_y() * SIDE + line, n - 1);
-            w_next[k] = col < cols ? load<u32x4>(w + (u64)row * cols + col) : u32x4(0);
-            x_next[k] = col < cols ? load<u32x4>(x + (u64)token * cols + col) : u32x4(0);
-        }
-    };
-
-    fetch(0);
-    for (u32 col0 = 0; col0 < cols; col0 += STEP) {
-        barrier();
-#pragma unroll
-        for (u32 k = 0; k < LOADS; k++) {
-            const u32 run = k * THREADS + thread_x(), at = run / RUNS * STRIDE + run % RUNS * RUN;
-            *(u32x4 *)(w_tile + at) = w_next[k];
-            *(u32x4 *)(x_tile + at) = x_next[k];
-        }
-        barrier();
-        fetch(col0 + STEP);
-#pragma unroll
-        for (u32 k = 0; k < STEP; k += 16) {
-            multiply<TileF16>(w_tile + k, x_tile + k, STRIDE, own, [&](u32 i, u32 j, TileF16::A a, TileF16::B b) {
-                sum[i][j] = TileF16::multiply(a, b, sum[i][j]);
-            });
+        for (u32 i = 0; i < 16; i += 8) {
+            *(u32x4 *)(to + i) = u32x4{pair(i / 2), pair(i / 2 + 1), pair(i / 2 + 2), pair(i / 2 + 3)};
         }
     }
-    store(sum, own, bias, dst, rows, n);
-}
+};
 
-// A step is a block of Q8_0 and a block of the quantized tokens.
-KERNEL(128, 2) void matmul_q8_0(Planes w, const i8 *q, const f32x2 *ds, const float *bias, float *dst, u32 rows,
-                                u32 cols, u32 n) {
-    constexpr u32 STRIDE = STEP + 16, RUN = 16;
-    SHARED __attribute__((aligned(16))) i8 w_tile[SIDE * STRIDE], x_tile[SIDE * STRIDE];
-    SHARED float factors[2 * SIDE]; // d of the rows, then of the tokens
-    const Wave own = wave();
-    const u32 blocks = cols / 32;
-    TileF16::C sum[TOKEN_TILES][ROW_TILES] = {};
-    u32x4 w_next, x_next;
-    float factor_next;
+struct F32 {
+    using Loaded = Values<u32, true>;
 
-    // Two threads a row and a token: 16 bytes of each; the first takes the row's d, the second the token's.
-    const u32 line = thread_x() / 2, half = thread_x() % 2;
-    const u64 row = (u64)min(group_x() * SIDE + line, rows - 1) * blocks;
-    const u64 token = (u64)min(group_y() * SIDE + line, n - 1) * blocks;
-    const auto fetch = [&](u32 block) {
-        if (block >= blocks) return;
-        w_next = load<u32x4>(w.as<i8>(0) + (row + block) * 32 + half * RUN);
-        x_next = load<u32x4>(q + (token + block) * 32 + half * RUN);
-        factor_next = half ? ds[token + block].x : f16_value(w.as<u16>(1)[row + block]);
-    };
-
-    fetch(0);
-    for (u32 block = 0; block < blocks; block++) {
-        barrier();
-        *(u32x4 *)(w_tile + line * STRIDE + half * RUN) = w_next;
-        *(u32x4 *)(x_tile + line * STRIDE + half * RUN) = x_next;
-        factors[half * SIDE + line] = factor_next;
-        barrier();
-        fetch(block + 1);
-        multiply<TileI8>(w_tile, x_tile, STRIDE, own, [&](u32 i, u32 j, TileI8::A a, TileI8::B b) {
-            const auto product = TileI8::multiply(a, b, TileI8::C(0));
-#pragma unroll
-            for (u32 e = 0; e < TileC::SIZE; e++) {
-                const float d = factors[own.row0 + j * 16 + TileC::col(e)] *
-                                factors[SIDE + own.token0 + i * 16 + TileC::row(e)];
-                sum[i][j][e] = fma(d, (float)product[e], sum[i][j][e]);
-            }
+    DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
+        return Loaded::load(w.as<u32>(0) + (u64)row * cols, cols, col0 + half * 16);
+    }
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) {
+            return f16_pair(bits<float>(v.words[2 * k]), bits<float>(v.words[2 * k + 1]));
         });
     }
-    store(sum, own, bias, dst, rows, n);
+};
+
+template <bool RAGGED>
+struct BF16 {
+    using Loaded = Values<u16, RAGGED>;
+
+    DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
+        return Loaded::load(w.as<u16>(0) + (u64)row * cols, cols, col0 + half * 16);
+    }
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) {
+            return f16_pair(bits<float>(v.words[k] << 16), bits<float>(v.words[k] & 0xffff0000));
+        });
+    }
+};
+
+template <bool RAGGED>
+struct F16 {
+    using Loaded = Values<u16, RAGGED>;
+
+    DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
+        return BF16<RAGGED>::load(w, row, cols, col0, half);
+    }
+    DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
+        Loaded::store(to, [&](u32 k) { return v.words[k]; });
+    }
+};
+
+// ---- The product ----
+
+// SIDE 128: all threads work on one tile of 128 x 128; 64: two halves of the group, PARTS, on one of 64 x 64.
+template <u32 SIDE>
+struct Shape {
+    static constexpr u32 TEAM = 2 * SIDE, PARTS = THREADS / TEAM, WAVES = TEAM / LANES;
+    // How a part's waves divide the tile, and how many tiles of 16 x 16 each then has.
+    static constexpr u32 ROW_WAVES = WAVES == 8 ? 4 : 2, TOKEN_WAVES = WAVES / ROW_WAVES;
+    static constexpr u32 ROW_TILES = SIDE / 16 / ROW_WAVES, TOKEN_TILES = SIDE / 16 / TOKEN_WAVES;
+    static constexpr u32 BUFFER = 2 * SIDE * STRIDE; // f16 of a step: rows, then tokens
+    static constexpr u32 SUMS = ROW_TILES * TOKEN_TILES * TileC::SIZE;
+};
+
+template <class W, u32 SIDE>
+DEVICE void multiply(const Product &p) {
+    using S = Shape<SIDE>;
+    SHARED __attribute__((aligned(16))) f16 tiles[S::PARTS * BUFFERS * S::BUFFER];
+    static_assert(S::PARTS == 1 || sizeof(tiles) >= S::SUMS * S::TEAM * sizeof(float));
+
+    const u32 part = S::PARTS > 1 ? uniform(thread_x() / S::TEAM) : 0, thread = thread_x() % S::TEAM;
+    const u32 wave = uniform(thread / LANES);
+    const u32 token_tile0 = wave / S::ROW_WAVES * S::TOKEN_TILES, row_tile0 = wave % S::ROW_WAVES * S::ROW_TILES;
+    f16 *own = tiles + part * (BUFFERS * S::BUFFER);
+
+    // Lanes 0-7 take rows 0-7, 8-15 their other halves, and so on: no two of eight lanes that store 16 bytes meet in a
+    // bank, and a row's halves are loaded together. Rows and tokens past the last repeat it.
+    const u32 w_line = thread / 32 * 16 + thread % 32 / 16 * 8 + thread % 8, half = thread / 8 % 2;
+    const u32 row = min(group_y() * SIDE + w_line, p.rows - 1);
+    const u32 x_line = thread / 32 * 8 + thread % 8, run = thread % 32 / 8 * 8;
+    const u64 x_stride = (p.cols + STEP - 1) / STEP * STEP;
+    const f16 *x[2];
+#pragma unroll
+    for (u32 k = 0; k < 2; k++) {
+        x[k] = p.x + min(group_x() * SIDE + x_line + k * (SIDE / 2), p.n - 1) * x_stride + run;
+    }
+
+    typename W::Loaded w_next;
+    u32x4 x_next[2];
+    const auto x_place = [&](u32 buffer, u32 k) {
+        return own + buffer * S::BUFFER + (SIDE + x_line + k * (SIDE / 2)) * STRIDE + run;
+    };
+    const auto fetch = [&](u32 col0, u32 buffer) {
+        if (col0 >= p.cols) return;
+#pragma unroll
+        for (u32 k = 0; k < 2; k++) {
+            if constexpr (COPIES_TO_LDS) {
+                copy_to_lds(x_place(buffer, k), x[k] + col0);
+            } else {
+                x_next[k] = load_near(x[k] + col0);
+            }
+        }
+        w_next = W::load(p.w, row, p.cols, col0, half);
+    };
+
+    TileF16::C sum[S::TOKEN_TILES][S::ROW_TILES] = {};
+    u32 buffer = 0;
+    fetch(part * STEP, buffer);
+    for (u32 start = 0; start < p.cols; start += S::PARTS * STEP) {
+        const u32 col0 = start + part * STEP;
+        f16 *w_tile = own + buffer * S::BUFFER, *x_tile = w_tile + SIDE * STRIDE;
+        if (BUFFERS == 1) barrier();
+        if (col0 < p.cols) {
+            W::store(w_next, col0, half, w_tile + w_line * STRIDE + half * 16);
+            if constexpr (!COPIES_TO_LDS) {
+#pragma unroll
+                for (u32 k = 0; k < 2; k++) *(u32x4 *)x_place(buffer, k) = x_next[k];
+            }
+        }
+        copies_to_lds_done();
+        barrier();
+        if (col0 >= p.cols) break; // the last step, which only the other part has
+        if (BUFFERS > 1) buffer ^= 1;
+        fetch(col0 + S::PARTS * STEP, buffer);
+#pragma unroll
+        for (u32 k = 0; k < STEP; k += 16) {
+            TileF16::B b[S::ROW_TILES];
+#pragma unroll
+            for (u32 j = 0; j < S::ROW_TILES; j++) {
+                b[j] = TileF16::load_b(w_tile + (row_tile0 + j) * 16 * STRIDE + k, STRIDE);
+            }
+#pragma unroll
+            for (u32 i = 0; i < S::TOKEN_TILES; i++) {
+                const auto a = TileF16::load_a(x_tile + (token_tile0 + i) * 16 * STRIDE + k, STRIDE);
+#pragma unroll
+                for (u32 j = 0; j < S::ROW_TILES; j++) sum[i][j] = TileF16::multiply(a, b[j], sum[i][j]);
+            }
+        }
+    }
+
+    if constexpr (S::PARTS > 1) {
+        float *sums = (float *)tiles;
+        barrier();
+        if (part > 0) {
+#pragma unroll
+            for (u32 i = 0; i < S::SUMS; i++) {
+                const u32 tile = i / TileC::SIZE;
+                sums[i * S::TEAM + thread] = sum[tile / S::ROW_TILES][tile % S::ROW_TILES][i % TileC::SIZE];
+            }
+        }
+        barrier();
+        if (part > 0) return;
+#pragma unroll
+        for (u32 i = 0; i < S::SUMS; i++) {
+            const u32 tile = i / TileC::SIZE;
+            sum[tile / S::ROW_TILES][tile % S::ROW_TILES][i % TileC::SIZE] += sums[i * S::TEAM + thread];
+        }
+    }
+
+#pragma unroll
+    for (u32 i = 0; i < S::TOKEN_TILES; i++) {
+        // f(sum, token, row) for each that there is
+        const auto each = [&](auto f) {
+#pragma unroll
+            for (u32 e = 0; e < TileC::SIZE; e++) {
+                const u32 token = group_x() * SIDE + (token_tile0 + i) * 16 + TileC::row(e);
+#pragma unroll
+                for (u32 j = 0; j < S::ROW_TILES; j++) {
+                    const u32 r = group_y() * SIDE + (row_tile0 + j) * 16 + TileC::col(e);
+                    if (token < p.n && r < p.rows) sum[i][j][e] = f(sum[i][j][e], token, r);
+                }
+            }
+        };
+        each([&](float v, u32 token, u32) { return v * p.scale[token]; });
+        if (p.bias) each([&](float v, u32, u32 r) { return v + p.bias[r]; });
+        if (p.add) each([&](float v, u32 token, u32 r) { return v + p.dst[(u64)token * p.rows + r]; });
+        each([&](float v, u32 token, u32 r) { return p.dst[(u64)token * p.rows + r] = v; });
+    }
 }
+
+#define MATMUL(name, W, SIDE)                                                                                         \
+    KERNEL(256, 2) void matmul_##name##_##SIDE(Planes w, const f16 *x, const float *scale, const float *bias,         \
+                                               float *dst, u32 rows, u32 cols, u32 n, u32 add) {                      \
+        multiply<W, SIDE>({w, x, scale, bias, dst, rows, cols, n, add});                                              \
+    }
+#define MATMULS(name, ...) MATMUL(name, __VA_ARGS__, 128) MATMUL(name, __VA_ARGS__, 64)
+
+MATMUL(f32, F32, 64)
+MATMUL(f16, F16<true>, 64)
+MATMUL(f16, F16<false>, 128)
+MATMUL(bf16, BF16<true>, 64)
+MATMUL(bf16, BF16<false>, 128)
+MATMULS(q4_0, Quantized<units::Q4_0>)
+MATMULS(q4_1, Quantized<units::Q4_1>)
+MATMULS(q5_0, Quantized<units::Q5_0>)
+MATMULS(q5_1, Quantized<units::Q5_1>)
+MATMULS(q8_0, Quantized<units::Q8_0>)
+MATMULS(q2_k, Quantized<units::Q2_K>)
+MATMULS(q3_k, Quantized<units::Q3_K>)
+MATMULS(q4_k, Quantized<units::Q4_K>)
+MATMULS(q5_k, Quantized<units::Q5_K>)
+MATMULS(q6_k, Quantized<units::Q6_K>)
 
 } // namespace matmul

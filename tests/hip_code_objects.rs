@@ -46,9 +46,6 @@ const LDS: &[(&str, u64)] = &[
     ("attend_d256_h4", attend_lds(256, 4)),
     ("attend_d512_h1", attend_lds(512, 1)),
     ("attend_d512_h2", attend_lds(512, 2)),
-    // tiles of 64 rows and 64 tokens, 32 deep and padded by 8
-    ("matmul_f16", 2 * 64 * 40 * 2),
-    ("matmul_q8_0", 2 * 64 * 48 + 2 * 64 * 4),
     // a chunk, and of each of 8 waves a rank and an id
     ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
     ("sample_total", 8 * 8),
@@ -56,6 +53,13 @@ const LDS: &[(&str, u64)] = &[
     ("sample_pick", 2048 * (8 + 4) + 2 * 4 + 32 * (8 + 4 + 8 + 4) + 16 + 8),
     ("sample_count", 2048 * 8),
     ("sample_descend", 32 * 8 + 16),
+    // two reductions of f32 a wave, for each of two ways to load
+    ("half_rows", 2 * 2 * 8 * 4),
+    // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
+    ("matmul_", 2 * 2 * 128 * 40 * 2),
+    // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
+    // instructions the weights too
+    ("prefill_attention_", 54016),
     ("", 0),
 ];
 
@@ -194,43 +198,27 @@ struct Instructions {
     /// 4 x 8-bit dot product.
     dot: Option<&'static str>,
     f16_matrix: Option<&'static str>,
-    i8_matrix: Option<&'static str>,
     load_16_bytes: &'static [&'static str],
 }
 
 fn instructions(arch: &str) -> Instructions {
     let dwordx4 = &["global_load_dwordx4"][..];
-    let (dot, f16_matrix, i8_matrix, load_16_bytes) = match arch {
-        "gfx900" | "gfx9-generic" | "gfx1010" | "gfx10-1-generic" => (None, None, None, dwordx4),
-        "gfx906" => (Some("v_dot4_i32_i8"), None, None, dwordx4),
-        "gfx908" | "gfx90a" => {
-            (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16f16"), Some("v_mfma_i32_16x16x16i8"), dwordx4)
-        }
+    let (dot, f16_matrix, load_16_bytes) = match arch {
+        "gfx900" | "gfx9-generic" | "gfx1010" | "gfx10-1-generic" => (None, None, dwordx4),
+        "gfx906" => (Some("v_dot4_i32_i8"), None, dwordx4),
+        "gfx908" | "gfx90a" => (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16f16"), dwordx4),
         "gfx942" | "gfx950" | "gfx9-4-generic" => {
-            (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16_f16"), Some("v_mfma_i32_16x16x32_i8"), dwordx4)
+            (Some("v_dot4c_i32_i8"), Some("v_mfma_f32_16x16x16_f16"), dwordx4)
         }
-        "gfx1030" | "gfx10-3-generic" => (Some("v_dot4c_i32_i8"), None, None, dwordx4),
-        _ if arch.starts_with("gfx11") || arch.starts_with("gfx12") => (
-            Some("v_dot4_i32_iu8"),
-            Some("v_wmma_f32_16x16x16_f16"),
-            Some("v_wmma_i32_16x16x16_iu8"),
-            &["global_load_b128"][..],
-        ),
-        "sm_75" => (
-            Some("dp4a.s32.s32"),
-            Some("mma.sync.aligned.m16n8k8"),
-            Some("mma.sync.aligned.m8n8k16"),
-            PTX_LOADS,
-        ),
-        "sm_80" | "sm_90" => (
-            Some("dp4a.s32.s32"),
-            Some("mma.sync.aligned.m16n8k16"),
-            Some("mma.sync.aligned.m16n8k32"),
-            PTX_LOADS,
-        ),
+        "gfx1030" | "gfx10-3-generic" => (Some("v_dot4c_i32_i8"), None, dwordx4),
+        _ if arch.starts_with("gfx11") || arch.starts_with("gfx12") => {
+            (Some("v_dot4_i32_iu8"), Some("v_wmma_f32_16x16x16_f16"), &["global_load_b128"][..])
+        }
+        "sm_75" => (Some("dp4a.s32.s32"), Some("mma.sync.aligned.m16n8k8"), PTX_LOADS),
+        "sm_80" | "sm_90" => (Some("dp4a.s32.s32"), Some("mma.sync.aligned.m16n8k16"), PTX_LOADS),
         other => panic!("say here what {other} has"),
     };
-    Instructions { dot, f16_matrix, i8_matrix, load_16_bytes }
+    Instructions { dot, f16_matrix, load_16_bytes }
 }
 
 const PTX_LOADS: &[&str] = &[".v4.u32", ".v4.b32", ".v4.f32", ".v2.u64", ".v2.b64"];
@@ -250,7 +238,7 @@ fn kernels_use_the_instructions_that_the_target_has() {
     let scratch = Scratch::new("code-objects");
     let mut faults = Vec::new();
     for object in carried() {
-        let Instructions { dot, f16_matrix, i8_matrix, load_16_bytes } = instructions(&object.arch);
+        let Instructions { dot, f16_matrix, load_16_bytes } = instructions(&object.arch);
         let kernels = disassembled(&object, &scratch);
         for signature in SIGNATURES {
             let body = kernels
@@ -275,12 +263,11 @@ fn kernels_use_the_instructions_that_the_target_has() {
             if weight.is_some() || STREAMS.iter().any(|start| signature.name.starts_with(start)) {
                 expect(has(load_16_bytes), "loads of 16 bytes");
             }
-            let matrix = match signature.name {
-                "matmul_f16" => f16_matrix,
-                "matmul_q8_0" => i8_matrix,
-                _ => continue,
-            };
-            match matrix {
+            if !["matmul_", "prefill_attention_"].iter().any(|start| signature.name.starts_with(start)) {
+                continue;
+            }
+            expect(has(load_16_bytes), "loads of 16 bytes");
+            match f16_matrix {
                 Some(matrix) => expect(has(&[matrix]), matrix),
                 None => expect(!has(&MATRIX), "matrix tiles that the target lacks"),
             }

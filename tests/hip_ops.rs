@@ -53,8 +53,6 @@ const TESTS: &[Test] = &[
     Test::new("matvec_q5_k", |gpu| matvec(gpu, Q5_K)),
     Test::new("matvec_q6_k", |gpu| matvec(gpu, Q6_K)),
     Test::new("matvec_extremes", matvec_extremes),
-    Test::new("matmul_f16", matmul_f16),
-    Test::new("matmul_q8_0", matmul_q8_0),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -560,57 +558,6 @@ fn matvec_extremes(gpu: &Gpu) {
     }
 }
 
-const MATMULS: [(usize, usize, usize); 6] =
-    [(1, 32, 1), (64, 64, 64), (65, 96, 3), (30, 576, 70), (130, 64, 33), (17, 896, 5)];
-
-fn matmul_f16(gpu: &Gpu) {
-    let shapes = MATMULS.into_iter().chain([(20, 40, 9)]);
-    for (rows, cols, n) in shapes.chain(gpu.is_fast().then_some((4096, 4096, 512))) {
-        let mut rng = Rng(14);
-        let bytes = random_tensor(&mut rng, F16, rows * cols, 1.0);
-        let weight = load(gpu, F16, rows, cols, &bytes);
-        let x: Vec<f16> = floats(&mut rng, n * cols, 1.0).into_iter().map(f16::from_f32).collect();
-        let bias = floats(&mut rng, rows, 1.0);
-        let values: Vec<f32> = x.iter().map(|x| x.to_f32()).collect();
-        let (input, factors) =
-            (gpu.input(&x.iter().map(|x| x.to_bits()).collect::<Vec<u16>>()), gpu.input(&bias));
-        for with_bias in [false, true] {
-            let output = gpu.output::<f32>(n * rows);
-            let device_bias = with_bias.then(|| factors.span());
-            ops::matmul_f16(&gpu.stream, &weight, input.span(), device_bias, output.span(), n).unwrap();
-            let want = products(F16, &bytes, &values, with_bias.then_some(&bias[..]), rows, cols);
-            let error = nmse(&want, &gpu.read(&output));
-            assert!(error <= 1e-10, "{rows} x {cols}, {n} tokens, bias {with_bias}: NMSE {error:.1e}");
-        }
-    }
-}
-
-fn matmul_q8_0(gpu: &Gpu) {
-    for (rows, cols, n) in MATMULS.into_iter().chain(gpu.is_fast().then_some((4096, 4096, 512))) {
-        let mut rng = Rng(15);
-        let bytes = random_tensor(&mut rng, Q8_0, rows * cols, 1.0);
-        let weight = load(gpu, Q8_0, rows, cols, &bytes);
-        let x = floats(&mut rng, n * cols, 1.0);
-        let bias = floats(&mut rng, rows, 1.0);
-        let (rounded, factors) = (Rounded::new(gpu, &x, n, cols), gpu.input(&bias));
-        let values = rounded.values(gpu);
-        for with_bias in [false, true] {
-            let output = gpu.output::<f32>(n * rows);
-            let device_bias = with_bias.then(|| factors.span());
-            ops::matmul_q8_0(&gpu.stream, &weight, rounded.planes(), device_bias, output.span(), n).unwrap();
-            let got = gpu.read::<f32>(&output);
-            for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
-                if what == "exact" && n * rows < ENOUGH {
-                    continue;
-                }
-                let want = products(Q8_0, &bytes, x, with_bias.then_some(&bias[..]), rows, cols);
-                let error = nmse(&want, &got);
-                assert!(error <= bound, "{rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");
-            }
-        }
-    }
-}
-
 fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let buffer: Buffer = gpu.pool.alloc(4096, "a test's buffer").unwrap();
     let (all, s) = (buffer.span(), &gpu.stream);
@@ -646,7 +593,6 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         matvec(x, Some(all.part(0..4).unwrap()), all, 1),
         matvec(x, None, all.part(0..4).unwrap(), 1),
         matvec(Quantized { q: all.part(0..32).unwrap(), ds: all }, None, all, 1),
-        ops::matmul_q8_0(s, &weight, x, None, part, 200),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");

@@ -1,5 +1,7 @@
 //! What a GPU reads a second: from memory plainly, and in each matrix-vector kernel, which reads its weight and
-//! little else.
+//! little else. And what it multiplies a second in the kernels that take many tokens.
+
+mod prefill;
 
 use std::io::{self, Write};
 use std::str::FromStr;
@@ -26,7 +28,8 @@ use crate::{interrupt, stats, terminal};
 
 #[derive(clap::Args)]
 pub struct GpuArgs {
-    /// Measure a GPU's matrix-vector kernels beside how fast it reads its memory, no model needed
+    /// Measure a GPU's matrix-vector kernels beside how fast it reads its memory, then its kernels for many tokens; no
+    /// model needed
     #[arg(long, conflicts_with = "bandwidth")]
     pub kernels: bool,
     /// Matrices for --kernels as ROWSxCOLS, comma-separated; the default are those of models of 0.5B, 1B and 8B
@@ -71,6 +74,22 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
         };
         bench.matvecs(&args.shapes, &mut report)?;
         bench.draws(&mut report)?;
+        if !is_json {
+            writeln!(out, "\n| kernel | task | tokens | us | TFLOP/s |")?;
+            writeln!(out, "| --- | ---: | ---: | ---: | ---: |")?;
+        }
+        bench.prefill(&args.shapes, |figure| {
+            let prefill::Figure { kernel, task, n, operations, seconds } = &figure;
+            if is_json {
+                figures.push(json!({
+                    "kernel": kernel, "task": task, "n_tokens": n, "operations": operations, "seconds": seconds,
+                }));
+                return Ok(());
+            }
+            let (us, rate) = (seconds * 1e6, figure.tera_a_second());
+            writeln!(out, "| {kernel} | {task} | {n} | {us:.1} | {rate:.1} |")?;
+            Ok(out.flush()?)
+        })?;
     }
     if is_json {
         let json = json!({
@@ -216,9 +235,7 @@ impl GpuBench {
         let room = |bytes: usize| self.pool.alloc(bytes as u64, "activations");
         let (x, q, ds) = (room(4 * n * cols)?, room(n * cols)?, room(n * cols / ops::Q8_BLOCK * 8)?);
         let dst = room(4 * n * rows)?;
-        let mut rng = Rng(7);
-        let values: Vec<u8> = (0..n * cols).flat_map(|_| rng.signed().to_le_bytes()).collect();
-        Staging::new(&self.card)?.upload(&self.stream, &values, x.span())?;
+        self.fill_with_values(&x)?;
         let rounded = Quantized { q: q.span(), ds: ds.span() };
         ops::quantize(&self.stream, x.span(), rounded, n, cols)?;
         self.stream.synchronize()?;
@@ -294,6 +311,22 @@ impl GpuBench {
         Ok(stats::percentile(&times, 0.5).max(f64::MIN_POSITIVE))
     }
 
+    /// f32 between -1 and 1.
+    fn fill_with_values(&self, buffer: &Buffer) -> Result<()> {
+        let mut rng = Rng(7);
+        let values: Vec<u8> = (0..buffer.bytes() / 4).flat_map(|_| rng.signed().to_le_bytes()).collect();
+        let whole = buffer.span().part(0..values.len() as u64)?;
+        Ok(Staging::new(&self.card)?.upload(&self.stream, &values, whole)?)
+    }
+
+    fn words(&self, words: &[u32]) -> Result<Buffer> {
+        let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let buffer = self.pool.alloc(bytes.len() as u64, "words")?;
+        let whole = buffer.span().part(0..bytes.len() as u64)?;
+        Staging::new(&self.card)?.upload(&self.stream, &bytes, whole)?;
+        Ok(buffer)
+    }
+
     /// Memory that reads alike at any address could be compressed on its way.
     fn randomize(&self, buffer: &Buffer) -> Result<()> {
         let mut rng = Rng(1);
@@ -311,8 +344,12 @@ impl GpuBench {
 
 /// Blocks of random bits with scales of an ordinary size; after 65,536 they repeat.
 fn random_blocks(ty: TensorType, n: usize) -> Vec<u8> {
+    // of each f16 of a block; an f16 in the upper half of an f32, or as a bf16, is small too
     let scales_at: &[usize] = match ty {
-        TensorType::Q4_K => &[0, 2],
+        TensorType::F32 => &[2],
+        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
+        TensorType::Q2_K => &[80, 82],
+        TensorType::Q3_K => &[108],
         TensorType::Q6_K => &[208],
         _ => &[0],
     };
@@ -365,7 +402,7 @@ mod tests {
 
     #[test]
     fn blocks_repeat_but_no_value_is_odd() {
-        for ty in TYPES {
+        for ty in prefill::TYPES {
             let n = (1 << 16) + 5;
             let bytes = random_blocks(ty, n);
             assert_eq!(bytes.len(), n * ty.block_bytes());

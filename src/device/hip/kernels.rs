@@ -513,15 +513,67 @@ kernels! {
         ATTEND_D512_H2 = "attend_d512_h2",
     }
 
-    /// `dst[t][r] = dot(w[r], x[t]) + bias[r]` by matrix tiles; w f16 rows x cols, x f16 n x cols; bias f32 or none.
-    /// Grid: x over rows / 64, y over n / 64.
-    MatMulF16Args(w: Ptr, x: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
-        MATMUL_F16 = "matmul_f16",
+    /// Rows of `width` f32 as f16, the input of matrix products: h `[row][width up to a multiple of 32]`, zeros behind
+    /// the row; scale f32 a row, a power of two. A value is h * scale; scale is NaN, and h anything, for a row with a
+    /// value that is not finite. x is aligned to 16 bytes. Grid: x over rows.
+    HalfRowsArgs(x: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
+        HALF_ROWS = "half_rows",
     }
 
-    /// The same with 8-bit integer tiles; x as quantize_q8 leaves it.
-    MatMulArgs(w: Planes, q: Ptr, ds: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32) [128, 1, 1] waves 2 {
-        MATMUL_Q8_0 = "matmul_q8_0",
+    /// The same of `x[r] / sqrt(mean(x[r]^2) + eps) * weight`.
+    HalfRowsNormArgs(x: Ptr, weight: Ptr, h: Ptr, scale: Ptr, width: u32, eps: f32) [256, 1, 1] waves 4 {
+        HALF_ROWS_RMS_NORM = "half_rows_rms_norm",
+    }
+
+    /// The same of `activation(gate) * up`.
+    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
+        HALF_ROWS_SILU = "half_rows_silu",
+        HALF_ROWS_GELU = "half_rows_gelu",
+    }
+
+    /// `dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r]`, and `+ dst[t][r]` if `add` is not 0, by f16 matrix tiles;
+    /// weights are rounded to f16; x and scale as half_rows leaves them; bias f32 or none. Grid: x over n, y over rows,
+    /// by the number at the end of the name.
+    MatMulArgs(w: Planes, x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, add: u32)
+        [256, 1, 1] waves 2 {
+        MATMUL_F32_64 = "matmul_f32_64",
+        MATMUL_F16_64 = "matmul_f16_64",
+        MATMUL_BF16_64 = "matmul_bf16_64",
+        MATMUL_Q4_0_64 = "matmul_q4_0_64",
+        MATMUL_Q4_1_64 = "matmul_q4_1_64",
+        MATMUL_Q5_0_64 = "matmul_q5_0_64",
+        MATMUL_Q5_1_64 = "matmul_q5_1_64",
+        MATMUL_Q8_0_64 = "matmul_q8_0_64",
+        MATMUL_Q2_K_64 = "matmul_q2_k_64",
+        MATMUL_Q3_K_64 = "matmul_q3_k_64",
+        MATMUL_Q4_K_64 = "matmul_q4_k_64",
+        MATMUL_Q5_K_64 = "matmul_q5_k_64",
+        MATMUL_Q6_K_64 = "matmul_q6_k_64",
+        MATMUL_F16_128 = "matmul_f16_128",
+        MATMUL_BF16_128 = "matmul_bf16_128",
+        MATMUL_Q4_0_128 = "matmul_q4_0_128",
+        MATMUL_Q4_1_128 = "matmul_q4_1_128",
+        MATMUL_Q5_0_128 = "matmul_q5_0_128",
+        MATMUL_Q5_1_128 = "matmul_q5_1_128",
+        MATMUL_Q8_0_128 = "matmul_q8_0_128",
+        MATMUL_Q2_K_128 = "matmul_q2_k_128",
+        MATMUL_Q3_K_128 = "matmul_q3_k_128",
+        MATMUL_Q4_K_128 = "matmul_q4_k_128",
+        MATMUL_Q5_K_128 = "matmul_q5_k_128",
+        MATMUL_Q6_K_128 = "matmul_q6_k_128",
+    }
+
+    /// Causal attention of many tokens, for heads padded to D. q, out: f32 [token][head][head_dim], q rotated and
+    /// aligned to 16 bytes; k, v: a layer's cache, f16 [block][kv head][64 positions][D]; tiles: u32 (first token,
+    /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
+    /// blocks a sequence. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
+    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,
+        head_dim: u32, table_stride: u32, scale: f32) [128, 1, 1] waves 1 {
+        PREFILL_ATTENTION_D32 = "prefill_attention_d32",
+        PREFILL_ATTENTION_D64 = "prefill_attention_d64",
+        PREFILL_ATTENTION_D128 = "prefill_attention_d128",
+        PREFILL_ATTENTION_D256 = "prefill_attention_d256",
+        PREFILL_ATTENTION_D512 = "prefill_attention_d512",
     }
 }
 

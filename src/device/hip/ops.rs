@@ -5,6 +5,8 @@
 //! the kernel's 32 bits, is `Error::Param` and nothing is launched.
 
 pub mod attend;
+pub mod matmul;
+pub mod prefill;
 pub mod project;
 pub mod sample;
 
@@ -365,73 +367,6 @@ pub fn quantize(stream: &Stream, x: Span<'_>, dst: Quantized<'_>, n: usize, cols
     let n_blocks = n as u64 * (cols / Q8_BLOCK) as u64; // below the bytes of x, which fit u64
     let args = QuantizeArgs { x: x.ptr(), q: dst.q.ptr(), ds: dst.ds.ptr(), n_blocks };
     over(stream, QUANTIZE_Q8, n_blocks, 32, &args)
-}
-
-/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by matrix tiles; w and x f16.
-pub fn matmul_f16(
-    stream: &Stream,
-    w: &Weight,
-    x: Span<'_>,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    if w.ty() != TensorType::F16 {
-        return Err(Error::Internal(format!("f16 tiles of a {} weight", w.ty())));
-    }
-    holds("x", x, &[n, w.cols()], 2)?;
-    is_aligned("x", x, 16)?;
-    if !w.cols().is_multiple_of(8) {
-        return Err(Error::param(format!("{} columns are not whole 16 bytes", w.cols())));
-    }
-    if n == 0 {
-        return Ok(());
-    }
-    let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args = MatMulF16Args { w: w.planes().0[0], x: x.ptr(), bias, dst: dst.ptr(), rows, cols, n };
-    launch(stream, MATMUL_F16, tiles(rows, n), &args)
-}
-
-/// `dst[t][r]` (f32) = `dot(w[r], x[t]) + bias[r]` by 8-bit integer tiles; w Q8_0.
-pub fn matmul_q8_0(
-    stream: &Stream,
-    w: &Weight,
-    x: Quantized<'_>,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    if w.ty() != TensorType::Q8_0 {
-        return Err(Error::Internal(format!("Q8_0 tiles of a {} weight", w.ty())));
-    }
-    x.holds(n, w.cols())?;
-    if n == 0 {
-        return Ok(());
-    }
-    let (bias, rows, cols, n) = product_shape(w, bias, dst, n)?;
-    let args =
-        MatMulArgs { w: w.planes(), q: x.q.ptr(), ds: x.ds.ptr(), bias, dst: dst.ptr(), rows, cols, n };
-    launch(stream, MATMUL_Q8_0, tiles(rows, n), &args)
-}
-
-/// Checks bias and dst; gives bias's address, rows, cols and n as the kernels take them.
-fn product_shape(
-    w: &Weight,
-    bias: Option<Span<'_>>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<(Ptr, u32, u32, u32)> {
-    if let Some(bias) = bias {
-        holds("bias", bias, &[w.rows()], 4)?;
-    }
-    holds("dst", dst, &[n, w.rows()], 4)?;
-    let bias = bias.map_or(Ptr::default(), Span::ptr);
-    Ok((bias, dim("rows", w.rows())?, dim("cols", w.cols())?, dim("n", n)?))
-}
-
-/// Grid of the matrix-tile kernels.
-fn tiles(rows: u32, n: u32) -> [u64; 3] {
-    [u64::from(rows).div_ceil(64), u64::from(n).div_ceil(64), 1]
 }
 
 /// Launches a kernel of which a group takes `share` of `n`.

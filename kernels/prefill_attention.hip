@@ -1,0 +1,326 @@
+// Attention of many tokens, causal, over the paged cache. A group makes a tile of tokens of one sequence and one query
+// head: it walks the keys up to the last token's position, with a running maximum and sum (Milakov & Gimelshein 2018,
+// Dao et al. 2022). Both products are of f16 matrix tiles; scores, weights' sums and outputs are f32.
+#include "device.hpp"
+
+namespace prefill_attention {
+
+constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
+
+// Tokens of one sequence, the first of them at `position`, the others behind it.
+struct Tile {
+    u32 first, count, sequence, position;
+};
+
+// q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
+// `table` has a row of `table_stride` blocks a sequence.
+struct Task {
+    const float *q;
+    const f16 *k, *v;
+    const Tile *tiles;
+    const u32 *table;
+    float *out;
+    u32 n_head, n_head_kv, head_dim, table_stride;
+    float scale;
+};
+
+// For heads padded to D. LDS holds a step's keys and values, and before them or beside them the queries.
+template <u32 D>
+struct Shape {
+    // A group makes SLICE elements of the outputs; of wide heads several groups make one, each with all the scores.
+    static constexpr u32 SLICE = D < 128 ? D : 128, SLICES = D / SLICE;
+    // Waves that share queries and divide the slice.
+    static constexpr u32 SHARING = D == 512 ? 2 : 1;
+    // Elements of keys in LDS at a time, and positions in a step.
+    static constexpr u32 CHUNK = D <= 128 ? D : 64, CHUNKS = D / CHUNK, KEYS = D <= 64 ? 64 : 32;
+    // Tiles of 16 a wave has: of queries, of keys, of elements of the outputs.
+    static constexpr u32 QUERY_TILES = LANES / 32, KEY_TILES = KEYS / 16, OUT_TILES = SLICE / SHARING / 16;
+    static constexpr u32 QUERIES = 16 * QUERY_TILES * WAVES / SHARING;
+
+    static constexpr bool QUERIES_IN_REGISTERS = D <= 128 && TileChain::SCRATCH == 0;
+    static constexpr u32 K_STRIDE = CHUNK + 8, V_STRIDE = KEYS + 8, Q_STRIDE = D + 8;
+    static constexpr u32 V_AT = KEYS * K_STRIDE, KV_END = V_AT + SLICE * V_STRIDE;
+    static constexpr u32 Q_AT = QUERIES_IN_REGISTERS ? 0 : KV_END, Q_END = Q_AT + QUERIES * Q_STRIDE;
+    static constexpr u32 WEIGHTS_AT = Q_END > KV_END ? Q_END : KV_END;
+    static constexpr u32 LDS = WEIGHTS_AT + (TileChain::SCRATCH ? 16 * QUERY_TILES * WAVES * V_STRIDE : 0);
+};
+
+// Halves of two words: both low ones, both high ones.
+DEVICE u32 low_halves(u32 a, u32 b) { return (a & 0xffff) | b << 16; }
+DEVICE u32 high_halves(u32 a, u32 b) { return a >> 16 | (b & 0xffff0000); }
+
+template <u32 D>
+DEVICE void attend(const Task &a) {
+    using S = Shape<D>;
+    using T = TileChain;
+    SHARED __attribute__((aligned(16))) f16 lds[S::LDS];
+    SHARED float factors[S::QUERIES];
+
+    const Tile tile = a.tiles[group_y()];
+    const u32 head = group_x() / S::SLICES, slice0 = group_x() % S::SLICES * S::SLICE;
+    const u32 kv_head = head / (a.n_head / a.n_head_kv), last = tile.position + tile.count - 1;
+    const u32 *table = a.table + (u64)tile.sequence * a.table_stride;
+
+    const u32 wave = uniform(thread_x() / LANES), sharer = wave % S::SHARING;
+    const u32 query0 = wave / S::SHARING * S::QUERY_TILES * 16, out0 = sharer * S::OUT_TILES * 16;
+    f16 *const keys = lds, *const values = lds + S::V_AT, *const queries = lds + S::Q_AT;
+    f16 *const scratch = lds + S::WEIGHTS_AT + wave * (S::QUERY_TILES * 16 * S::V_STRIDE);
+
+    // A step's keys and values on their way. Values are transposed: a thread takes 8 positions of 4 elements.
+    constexpr u32 RUNS = S::CHUNK / 8, K_LOADS = S::KEYS * RUNS / THREADS, OCTETS = S::KEYS / 8;
+    static_assert(K_LOADS * THREADS == S::KEYS * RUNS && OCTETS * S::SLICE / 4 <= THREADS);
+    const u32 octet = thread_x() % OCTETS * 8, quad = thread_x() / OCTETS * 4;
+    const bool has_values = quad < S::SLICE;
+    u32x4 k_next[K_LOADS];
+    u32x2 v_next[8];
+    // The keys of a step lie in one block.
+    const auto cells = [&](u32 position0) {
+        return (((u64)table[position0 / BLOCK] * a.n_head_kv + kv_head) * BLOCK + position0 % BLOCK) * D;
+    };
+    const auto fetch_keys = [&](u64 from, u32 col0) {
+#pragma unroll
+        for (u32 i = 0; i < K_LOADS; i++) {
+            const u32 run = i * THREADS + thread_x();
+            k_next[i] = load_near(a.k + from + run / RUNS * D + col0 + run % RUNS * 8);
+        }
+    };
+    const auto store_keys = [&] {
+#pragma unroll
+        for (u32 i = 0; i < K_LOADS; i++) {
+            const u32 run = i * THREADS + thread_x();
+            *(u32x4 *)(keys + run / RUNS * S::K_STRIDE + run % RUNS * 8) = k_next[i];
+        }
+    };
+    // What lies behind the last position may be no number, which a weight of 0 would not make one.
+    const auto fetch_values = [&](u64 from, u32 position0) {
+        if (!has_values) return;
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            const bool exists = position0 + octet + i <= last;
+            v_next[i] = exists ? load<u32x2>(a.v + from + (octet + i) * D + slice0 + quad) : u32x2(0);
+        }
+    };
+    const auto store_values = [&] {
+        if (!has_values) return;
+        u32x4 rows[4];
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            const u32x2 one = v_next[2 * i], two = v_next[2 * i + 1];
+            rows[0][i] = low_halves(one.x, two.x);
+            rows[1][i] = high_halves(one.x, two.x);
+            rows[2][i] = low_halves(one.y, two.y);
+            rows[3][i] = high_halves(one.y, two.y);
+        }
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) *(u32x4 *)(values + (quad + i) * S::V_STRIDE + octet) = rows[i];
+    };
+    if constexpr (S::CHUNKS == 1) {
+        const u64 from = cells(0);
+        fetch_keys(from, 0);
+        fetch_values(from, 0);
+    }
+
+    // Queries to f16, several threads a row; tokens past the last repeat it.
+    {
+        constexpr u32 TEAM = THREADS / S::QUERIES;
+        const u32 query = thread_x() / TEAM, lane = thread_x() % TEAM;
+        const u64 token = tile.first + min(query, tile.count - 1);
+        const float *row = a.q + (token * a.n_head + head) * a.head_dim;
+        const auto four = [&](u32 col) {
+            if (a.head_dim % 4 == 0 && col < a.head_dim) return load<f32x4>(row + col);
+            f32x4 v;
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) v[k] = col + k < a.head_dim ? row[col + k] : 0.0f;
+            return v;
+        };
+        u32 most = 0;
+#pragma unroll 4
+        for (u32 i = 0; i < D / 4 / TEAM; i++) {
+            const f32x4 v = four((i * TEAM + lane) * 4);
+#pragma unroll
+            for (u32 k = 0; k < 4; k++) most = max(most, magnitude(v[k]));
+        }
+        const F16Factors range(lanes_reduce<TEAM>(most, [](u32 x, u32 y) { return max(x, y); }));
+#pragma unroll 4
+        for (u32 i = 0; i < D / 4 / TEAM; i++) {
+            const u32 col = (i * TEAM + lane) * 4;
+            const f32x4 v = four(col) * range.up;
+            *(u32x2 *)(queries + query * S::Q_STRIDE + col) = u32x2{f16_pair(v.x, v.y), f16_pair(v.z, v.w)};
+        }
+        constexpr float LOG2_E = 1.44269504f;
+        if (lane == 0) factors[query] = range.down * (a.scale * LOG2_E);
+    }
+    barrier();
+
+    // Of each query that the lane has to do with: what its scores are multiplied by, its position, the running maximum
+    // and the lane's part of the sum. Logarithms are to base 2.
+    float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
+    u32 position[S::QUERY_TILES][T::QUERIES];
+#pragma unroll
+    for (u32 t = 0; t < S::QUERY_TILES; t++) {
+#pragma unroll
+        for (u32 q = 0; q < T::QUERIES; q++) {
+            const u32 query = query0 + t * 16 + T::query(2 * q);
+            factor[t][q] = factors[query];
+            position[t][q] = tile.position + query;
+            most[t][q] = -__builtin_inff();
+            sum[t][q] = 0.0f;
+        }
+    }
+    T::Queries held[S::QUERY_TILES][S::QUERIES_IN_REGISTERS ? D / 16 : 1];
+    if constexpr (S::QUERIES_IN_REGISTERS) {
+#pragma unroll
+        for (u32 t = 0; t < S::QUERY_TILES; t++) {
+#pragma unroll
+            for (u32 d = 0; d < D / 16; d++) {
+                held[t][d] = T::load_queries(queries + (query0 + t * 16) * S::Q_STRIDE + d * 16, S::Q_STRIDE);
+            }
+        }
+    }
+
+    T::Sums out[S::QUERY_TILES][S::OUT_TILES] = {};
+#pragma unroll 1
+    for (u32 position0 = 0; position0 <= last; position0 += S::KEYS) {
+        T::Scores scores[S::QUERY_TILES][S::KEY_TILES] = {};
+        const auto add_scores = [&](u32 col0) {
+#pragma unroll
+            for (u32 d = 0; d < S::CHUNK / 16; d++) {
+                T::Queries own[S::QUERY_TILES];
+#pragma unroll
+                for (u32 t = 0; t < S::QUERY_TILES; t++) {
+                    if constexpr (S::QUERIES_IN_REGISTERS) {
+                        own[t] = held[t][d];
+                    } else {
+                        const f16 *from = queries + (query0 + t * 16) * S::Q_STRIDE + col0 + d * 16;
+                        own[t] = T::load_queries(from, S::Q_STRIDE);
+                    }
+                }
+#pragma unroll
+                for (u32 k = 0; k < S::KEY_TILES; k++) {
+                    const auto key = T::load_other(keys + k * 16 * S::K_STRIDE + d * 16, S::K_STRIDE);
+#pragma unroll
+                    for (u32 t = 0; t < S::QUERY_TILES; t++) {
+                        scores[t][k] = T::multiply_other(key, own[t], scores[t][k]);
+                    }
+                }
+            }
+        };
+        if constexpr (S::CHUNKS == 1) {
+            barrier();
+            store_keys();
+            store_values();
+            barrier();
+            if (position0 + S::KEYS <= last) {
+                const u64 from = cells(position0 + S::KEYS);
+                fetch_keys(from, 0);
+                fetch_values(from, position0 + S::KEYS);
+            }
+            add_scores(0);
+        } else {
+            const u64 from = cells(position0);
+            fetch_values(from, position0);
+#pragma unroll 1
+            for (u32 col0 = 0; col0 < D; col0 += S::CHUNK) {
+                fetch_keys(from, col0);
+                barrier();
+                store_keys();
+                if (col0 == 0) store_values();
+                barrier();
+                add_scores(col0);
+            }
+        }
+
+        T::Weights weights[S::QUERY_TILES][S::KEY_TILES];
+        float shrink[S::QUERY_TILES][T::QUERIES];
+#pragma unroll
+        for (u32 t = 0; t < S::QUERY_TILES; t++) {
+            float now[T::QUERIES];
+#pragma unroll
+            for (u32 q = 0; q < T::QUERIES; q++) now[q] = most[t][q];
+#pragma unroll
+            for (u32 k = 0; k < S::KEY_TILES; k++) {
+#pragma unroll
+                for (u32 i = 0; i < T::SIZE; i++) {
+                    const u32 q = T::slot(i);
+                    scores[t][k][i] *= factor[t][q];
+                    if (position0 + S::KEYS > tile.position + 1 &&
+                        position0 + k * 16 + T::key(i) > position[t][q]) {
+                        scores[t][k][i] = -__builtin_inff();
+                    }
+                    now[q] = max(now[q], scores[t][k][i]);
+                }
+            }
+#pragma unroll
+            for (u32 q = 0; q < T::QUERIES; q++) {
+                now[q] = T::over_keys(now[q], [](float x, float y) { return max(x, y); });
+                shrink[t][q] = exp2_normal(most[t][q] - now[q]);
+                most[t][q] = now[q];
+                sum[t][q] *= shrink[t][q];
+            }
+#pragma unroll
+            for (u32 k = 0; k < S::KEY_TILES; k++) {
+#pragma unroll
+                for (u32 i = 0; i < T::SIZE; i++) {
+                    // 2^12 times the weight: in f16 those down to 2^-26 of the largest keep all bits
+                    const u32 q = T::slot(i);
+                    scores[t][k][i] = exp2_normal(scores[t][k][i] - most[t][q] + 12.0f);
+                    sum[t][q] += scores[t][k][i];
+                }
+                f16 *place = scratch + t * 16 * S::V_STRIDE + k * 16;
+                weights[t][k] = T::weights(scores[t][k], place, S::V_STRIDE);
+            }
+        }
+
+#pragma unroll
+        for (u32 o = 0; o < S::OUT_TILES; o++) {
+#pragma unroll
+            for (u32 t = 0; t < S::QUERY_TILES; t++) {
+#pragma unroll
+                for (u32 i = 0; i < T::SIZE; i++) out[t][o][i] *= shrink[t][T::slot(i)];
+            }
+#pragma unroll
+            for (u32 k = 0; k < S::KEY_TILES; k++) {
+                const auto value = T::load_other(values + (out0 + o * 16) * S::V_STRIDE + k * 16, S::V_STRIDE);
+#pragma unroll
+                for (u32 t = 0; t < S::QUERY_TILES; t++) {
+                    out[t][o] = T::multiply_other(value, weights[t][k], out[t][o]);
+                }
+            }
+        }
+    }
+
+#pragma unroll
+    for (u32 t = 0; t < S::QUERY_TILES; t++) {
+        float inverse[T::QUERIES];
+#pragma unroll
+        for (u32 q = 0; q < T::QUERIES; q++) {
+            inverse[q] = 1.0f / T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+        }
+#pragma unroll
+        for (u32 i = 0; i < T::SIZE; i++) {
+            const u32 query = query0 + t * 16 + T::query(i);
+            if (query >= tile.count) continue;
+            float *row = a.out + ((u64)(tile.first + query) * a.n_head + head) * a.head_dim;
+#pragma unroll
+            for (u32 o = 0; o < S::OUT_TILES; o++) {
+                const u32 col = slice0 + out0 + o * 16 + T::element(i);
+                if (col < a.head_dim) row[col] = out[t][o][i] * inverse[T::slot(i)];
+            }
+        }
+    }
+}
+
+#define PREFILL_ATTENTION(D)                                                                                          \
+    KERNEL(128, 1) void prefill_attention_d##D(const float *q, const f16 *k, const f16 *v, const Tile *tiles,         \
+                                               const u32 *table, float *out, u32 n_head, u32 n_head_kv, u32 head_dim, \
+                                               u32 table_stride, float scale) {                                       \
+        attend<D>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, table_stride, scale});                    \
+    }
+
+PREFILL_ATTENTION(32)
+PREFILL_ATTENTION(64)
+PREFILL_ATTENTION(128)
+PREFILL_ATTENTION(256)
+PREFILL_ATTENTION(512)
+
+} // namespace prefill_attention
