@@ -236,7 +236,7 @@
 #define RF_TOKEN_BYTE 6
 
 /**
- * As much as the GPUs' free memory holds of weights, cache and scratch, less a margin of a twentieth, at most 512 MiB.
+ * As much as the GPUs' free memory holds of weights, cache and scratch, less a margin: a twentieth, but 32 to 512 MiB.
  */
 #define RF_GPU_LAYERS_AUTO 0
 

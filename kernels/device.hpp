@@ -139,6 +139,11 @@ DEVICE float lane_xor(float value) {
     return bits<float>(lane_xor<MASK>(bits<u32>(value)));
 }
 
+template <u32 MASK>
+DEVICE u64 lane_xor(u64 value) {
+    return (u64)lane_xor<MASK>((u32)(value >> 32)) << 32 | lane_xor<MASK>((u32)value);
+}
+
 // Combines the values of WIDTH neighbouring lanes; all of them get the result. `op` commutes.
 template <u32 WIDTH, class T, class Op>
 DEVICE T lanes_reduce(T value, Op op) {
@@ -175,10 +180,10 @@ DEVICE float lanes_sum_each(const float (&values)[COUNT]) {
 
 // Combines the values of a group of THREADS threads (x only); all get the result. Twice in a kernel: LDS is
 // free for reuse when the call returns.
-template <u32 THREADS, class Op>
-DEVICE float group_reduce(float value, Op op) {
+template <u32 THREADS, class T, class Op>
+DEVICE T group_reduce(T value, Op op) {
     constexpr u32 WAVES = THREADS / LANES;
-    SHARED float parts[WAVES];
+    SHARED T parts[WAVES];
     value = lanes_reduce<LANES>(value, op);
     if (thread_x() % LANES == 0) parts[thread_x() / LANES] = value;
     barrier();

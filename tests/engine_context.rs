@@ -9,7 +9,7 @@ use common::backends::{DEVICES, context, load};
 use common::tiny_model::{Rng, TinyModel};
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
-use rocmforge::engine::{Batch, Context, DeviceKind, Model};
+use rocmforge::engine::{Batch, Context, DeviceKind, Model, Sampler, SamplerParams};
 use rocmforge::gguf::TensorType;
 
 fn model(device: DeviceKind) -> Model {
@@ -299,4 +299,77 @@ fn counters_count() {
     let info = context.info();
     // 2 layers of keys and values, 1 head of 64, f32 in the reference device
     assert_eq!((info.n_ctx, info.n_batch, info.cache_bytes), (256, 16, 256 * 2 * 2 * 64 * 4));
+}
+
+fn sampling() -> Sampler {
+    let params = SamplerParams {
+        temperature: 1.3,
+        repeat_penalty: 1.2,
+        penalty_last_n: 8,
+        seed: 11,
+        ..SamplerParams::default()
+    };
+    Sampler::new(params).unwrap()
+}
+
+#[test]
+fn a_context_samples_what_the_sampler_samples() {
+    for device in DEVICES {
+        let model = model(device);
+        // steps of 8 tokens: logits of several steps are kept
+        let mut context = context(&model, 256, 8, 2);
+        let prompt = tokens(5, 20);
+        for n_wanted in [1, 3, 20] {
+            let want: Vec<bool> = (0..prompt.len()).map(|i| i >= prompt.len() - n_wanted).collect();
+            context.kv_clear();
+            context.perf_reset();
+            context.decode(&Batch { want: Some(&want), ..batch(&prompt) }).unwrap();
+            let (mut one, mut other) = (sampling(), sampling());
+            for row in 0..n_wanted {
+                let want = one.sample(context.logits(row).unwrap()).unwrap();
+                assert_eq!(context.sample(row, &mut other).unwrap(), want, "{device:?} row {row}");
+                one.accept(want);
+                other.accept(want);
+            }
+            assert!(matches!(context.sample(n_wanted, &mut other), Err(Error::Param(_))));
+            assert_eq!(context.perf().sampled_tokens, n_wanted as u64);
+        }
+    }
+}
+
+#[test]
+fn evaluating_and_sampling_in_one_is_the_same_as_one_by_one() {
+    for device in DEVICES {
+        let model = model(device);
+        let (mut one, mut both) = (context(&model, 256, 8, 1), context(&model, 256, 8, 1));
+        let (mut first, mut second) = (sampling(), sampling());
+        let mut next = tokens(6, 20);
+        for step in 0..12 {
+            one.decode(&batch(&next)).unwrap();
+            let want = first.sample(one.logits(0).unwrap()).unwrap();
+            let got = both.decode_and_sample(&batch(&next), &mut second).unwrap();
+            assert_eq!(got, want, "{device:?} step {step}");
+            assert_eq!(rows(&one), rows(&both));
+            first.accept(want);
+            second.accept(want);
+            next = vec![want];
+        }
+        assert_eq!(state(&one), state(&both));
+        let perf = both.perf();
+        assert_eq!((perf.prefill_tokens, perf.decode_tokens, perf.sampled_tokens), (20, 11, 12));
+
+        // the last wanted row counts; without one nothing happens
+        let want = [true, true, false];
+        let three = Batch { want: Some(&want), ..batch(&[1, 2, 3]) };
+        one.decode(&three).unwrap();
+        let wanted = first.sample(one.logits(1).unwrap()).unwrap();
+        assert_eq!(both.decode_and_sample(&three, &mut second).unwrap(), wanted);
+        let before = state(&both);
+        let none = Batch { want: Some(&[false; 3]), ..batch(&[1, 2, 3]) };
+        assert!(matches!(both.decode_and_sample(&none, &mut second), Err(Error::Param(_))));
+        assert_eq!((state(&both), both.n_logits()), (before, 0));
+        one.decode(&three).unwrap();
+        let wanted = first.sample(one.logits(1).unwrap()).unwrap();
+        assert_eq!(both.decode_and_sample(&three, &mut second).unwrap(), wanted);
+    }
 }

@@ -230,18 +230,28 @@ fn without_a_runtime_a_clear_status_and_the_cpu() {
 }
 
 #[test]
-fn models_are_refused_with_the_reason() {
-    on_emulator("models_are_refused_with_the_reason", &[], || {
-        let backend = create(RF_DEVICE_HIP, -1).unwrap();
+fn a_model_goes_on_the_gpu_or_stays_off_it() {
+    on_emulator("a_model_goes_on_the_gpu_or_stays_off_it", &[], || {
+        let backend = create(RF_DEVICE_AUTO, -1).unwrap();
         let path = c"tests/data/tiny/tiny.gguf";
-        let mut model = ptr::null_mut();
-        // SAFETY: a live handle; pointers to this frame.
-        unsafe {
-            let mut params: rf_model_params = zeroed();
-            assert_eq!(rf_model_params_init(&mut params, size_of::<rf_model_params>()), RF_OK);
-            assert_eq!(rf_model_load(backend, path.as_ptr(), &params, &mut model), RF_ERROR_UNSUPPORTED);
-            rf_backend_release(backend);
+        for (asked, got) in [(RF_GPU_LAYERS_AUTO, 3), (RF_GPU_LAYERS_ALL, 3), (RF_GPU_LAYERS_NONE, 0), (1, 1)]
+        {
+            let mut model = ptr::null_mut();
+            // SAFETY: a live handle; plain data; pointers to this frame; released once.
+            unsafe {
+                let mut params: rf_model_params = zeroed();
+                assert_eq!(rf_model_params_init(&mut params, size_of::<rf_model_params>()), RF_OK);
+                params.gpu_layers = asked;
+                let status = rf_model_load(backend, path.as_ptr(), &params, &mut model);
+                assert_eq!(status, RF_OK, "{asked}: {}", last_error());
+                let mut info: rf_model_details = zeroed();
+                info.size = size_of::<rf_model_details>();
+                assert_eq!(rf_model_info(model, &mut info), RF_OK);
+                assert_eq!((info.n_layer, info.n_gpu_layers), (2, got), "{asked}");
+                rf_model_release(model);
+            }
         }
-        assert!(model.is_null() && last_error().contains("supported: CPU"), "{}", last_error());
+        // SAFETY: released once.
+        unsafe { rf_backend_release(backend) };
     });
 }

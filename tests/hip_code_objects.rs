@@ -31,6 +31,13 @@ const LDS: &[(&str, u64)] = &[
     // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
     // instructions the weights too
     ("prefill_attention_", 54016),
+    // a chunk, and of each of 8 waves a rank and an id
+    ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
+    ("sample_total", 8 * 8),
+    // ranks, segments, two counts; of each of 32 waves a rank, an id and sums of both kinds; what was found of both
+    ("sample_pick", 2048 * (8 + 4) + 2 * 4 + 32 * (8 + 4 + 8 + 4) + 16 + 8),
+    ("sample_count", 2048 * 8),
+    ("sample_descend", 32 * 8 + 16),
     ("", 0),
 ];
 

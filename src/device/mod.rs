@@ -10,6 +10,7 @@ pub mod hip;
 pub mod pipeline;
 pub mod plan;
 pub mod reference;
+pub mod sampling;
 pub mod split;
 pub mod weights;
 
@@ -19,6 +20,7 @@ use std::sync::atomic::AtomicBool;
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 use plan::Plan;
+use sampling::Draw;
 
 /// Positions per cache block, on every device.
 pub const BLOCK_LEN: usize = 64;
@@ -251,6 +253,14 @@ pub trait Session: Send {
     /// What the last step left in the plan's `output` buffer: logits, `outputs.len() x n_vocab`, or the rows
     /// that the next part of the model takes as its input. Waits for the step.
     fn output(&self) -> Result<&[f32]>;
+
+    /// Draws a token from row `row` of the logits that the last step left, once it is done, and waits for it. They stay
+    /// as they are. None: this device makes no draws, [`output`](Self::output) has the logits.
+    ///
+    /// `Error::Param`: there is no such row, or [`sampling`] calls the logits an error.
+    fn sample(&mut self, _row: usize, _draw: &Draw<'_>) -> Result<Option<u32>> {
+        Ok(None)
+    }
 
     /// Copies one cache block, all layers: for sequences that part ways inside a block.
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;

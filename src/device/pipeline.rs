@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plan::Plan;
+use super::sampling::Draw;
 use super::{Device, Observer, Program, Progress, Session, SessionLimits, Step};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
@@ -109,6 +110,13 @@ impl Session for PipelineSession {
 
     fn output(&self) -> Result<&[f32]> {
         self.last()?.output()
+    }
+
+    fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {
+        match self.sessions.last_mut() {
+            Some(last) => last.sample(row, draw),
+            None => Ok(None),
+        }
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {

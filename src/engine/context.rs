@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Model;
 use super::cache::PagedCache;
+use super::{Model, Sampler};
 use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
 use crate::model::Config;
 use crate::{Error, Result};
@@ -53,6 +53,8 @@ pub struct PerfCounters {
     /// The same for batches of one token.
     pub decode_tokens: u64,
     pub decode_us: u64,
+    /// Tokens chosen, and the time of that; where it cannot be told from the evaluation's (a device that draws goes on
+    /// to it by itself), it is in that.
     pub sampled_tokens: u64,
     pub sample_us: u64,
 }
@@ -284,6 +286,38 @@ impl Context {
     /// Evaluates the batch: all of it, or on any error none (the caches are as before; a batch longer than n_batch that is
     /// cancelled or fails half-way is rolled back).
     pub fn decode(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.evaluate(batch, |context, start| {
+            context.session.wait()?;
+            context.count_evaluation(batch, start.elapsed());
+            Ok(())
+        })
+    }
+
+    /// The same, and chooses a token from the last wanted row, as [`sample`](Self::sample) would: a device that draws
+    /// does so without a wait in between. A batch that wants no logits is Error::Param. An error of the choice is one of
+    /// the batch: nothing of it is kept, and the sampler is as before.
+    pub fn decode_and_sample(&mut self, batch: &Batch<'_>, sampler: &mut Sampler) -> Result<u32> {
+        self.evaluate(batch, |context, start| {
+            let Some(last) = context.rows.len().checked_sub(1) else {
+                return Err(Error::param("a token from a batch that wants no logits"));
+            };
+            if let Some(token) = context.draw(last, sampler)? {
+                context.count_evaluation(batch, start.elapsed());
+                context.count_sampling(1, Duration::ZERO);
+                return Ok(token);
+            }
+            context.session.wait()?;
+            context.count_evaluation(batch, start.elapsed());
+            context.sample(last, sampler)
+        })
+    }
+
+    /// Runs the batch's steps and `finish`, which gets the time of the start; commits what they did, or undoes it.
+    fn evaluate<T>(
+        &mut self,
+        batch: &Batch<'_>,
+        finish: impl FnOnce(&mut Self, Instant) -> Result<T>,
+    ) -> Result<T> {
         let start = Instant::now();
         self.rows.clear();
         self.kept.clear();
@@ -295,18 +329,25 @@ impl Context {
                 return Err(e);
             }
         }
-        if let Err(e) = self.run_steps().and_then(|()| self.session.wait()) {
-            self.rows.clear();
-            self.kept.clear();
-            self.cache.roll_back();
-            if matches!(e, Error::Cancelled) {
-                self.forget_cancel();
+        match self.run_steps().and_then(|()| finish(self, start)) {
+            Ok(value) => {
+                self.cache.commit();
+                Ok(value)
             }
-            return Err(e);
+            Err(e) => {
+                self.rows.clear();
+                self.kept.clear();
+                self.cache.roll_back();
+                if matches!(e, Error::Cancelled) {
+                    self.forget_cancel();
+                }
+                Err(e)
+            }
         }
-        self.cache.commit();
+    }
 
-        let us = start.elapsed().as_micros() as u64;
+    fn count_evaluation(&mut self, batch: &Batch<'_>, time: Duration) {
+        let us = time.as_micros() as u64;
         match batch.tokens.len() {
             1 => {
                 self.perf.decode_tokens += 1;
@@ -317,7 +358,6 @@ impl Context {
                 self.perf.prefill_us += us;
             }
         }
-        Ok(())
     }
 
     fn run_steps(&mut self) -> Result<()> {
@@ -402,6 +442,29 @@ impl Context {
         let n_vocab = self.model.config().n_vocab;
         let all = if self.kept.is_empty() { self.session.output()? } else { &self.kept };
         Ok(&all[*at as usize * n_vocab..][..n_vocab])
+    }
+
+    /// Chooses a token from row `row` of the logits, on the device where it can. As [`Sampler::sample`], it does not
+    /// remember the token.
+    pub fn sample(&mut self, row: usize, sampler: &mut Sampler) -> Result<u32> {
+        let start = Instant::now();
+        let token = match self.draw(row, sampler)? {
+            Some(token) => token,
+            None => sampler.sample(self.logits(row)?)?,
+        };
+        self.count_sampling(1, start.elapsed());
+        Ok(token)
+    }
+
+    /// Lets the device choose. None: it makes no draws, or holds the logits no more.
+    fn draw(&mut self, row: usize, sampler: &mut Sampler) -> Result<Option<u32>> {
+        let Some(at) = self.rows.get(row).filter(|_| self.kept.is_empty()) else { return Ok(None) };
+        let draw = sampler.draw(self.model.config().n_vocab);
+        let token = self.session.sample(*at as usize, &draw)?;
+        if token.is_some() {
+            sampler.count_draw();
+        }
+        Ok(token)
     }
 
     fn sequence(&self, seq: u32) -> Result<usize> {

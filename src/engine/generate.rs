@@ -84,7 +84,7 @@ pub fn generate(
     };
 
     let start = Instant::now();
-    let evaluated = evaluate(context, prompt, params.sequence);
+    let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch));
     generation.prompt_us = start.elapsed().as_micros() as u64;
     match evaluated {
         Ok(()) => prompt.iter().for_each(|token| sampler.accept(*token)),
@@ -100,11 +100,9 @@ pub fn generate(
     let mut detokenizer = Detokenizer::new(vocab.clone(), params.special);
     let mut held = HeldText::new(&params.stop);
     let most = params.max_tokens.unwrap_or(usize::MAX);
-    while generation.tokens.len() < most {
-        let sampling = Instant::now();
-        let token = sampler.sample(context.logits(0)?)?;
+    let mut next = if most > 0 { Some(context.sample(0, sampler)?) } else { None };
+    while let Some(token) = next.take() {
         sampler.accept(token);
-        context.count_sampling(1, sampling.elapsed());
         generation.tokens.push(token);
 
         let mut found = held.push(&detokenizer.push(token));
@@ -135,12 +133,14 @@ pub fn generate(
             generation.stop = stop;
             break;
         }
-        let evaluated = match goes_on {
-            ControlFlow::Continue(()) => evaluate(context, &[token], params.sequence),
+        let sampled = match goes_on {
+            ControlFlow::Continue(()) => {
+                with_batch(&[token], params.sequence, |batch| context.decode_and_sample(batch, sampler))
+            }
             ControlFlow::Break(()) => Err(Error::Cancelled),
         };
-        match evaluated {
-            Ok(()) => {}
+        match sampled {
+            Ok(token) => next = Some(token),
             Err(Error::Cancelled) => {
                 if !held.push(&detokenizer.finish()) {
                     held.finish();
@@ -157,12 +157,13 @@ pub fn generate(
     Ok(generation)
 }
 
-fn evaluate(context: &mut Context, tokens: &[u32], sequence: u32) -> Result<()> {
+/// Hands on a batch of one sequence's tokens, of which the last one's logits are wanted.
+fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>) -> T) -> T {
     let batch = |sequences| Batch { tokens, positions: None, sequences, want: None };
     match tokens.len() {
-        _ if sequence == 0 => context.decode(&batch(None)),
-        1 => context.decode(&batch(Some(&[sequence]))),
-        n => context.decode(&batch(Some(&vec![sequence; n]))),
+        _ if sequence == 0 => evaluate(&batch(None)),
+        1 => evaluate(&batch(Some(&[sequence]))),
+        n => evaluate(&batch(Some(&vec![sequence; n]))),
     }
 }
 

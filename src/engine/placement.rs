@@ -4,7 +4,7 @@
 //! output comes back. What GPUs do not take the processor computes, with the weights and the cache that belong to it in
 //! its own memory.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use crate::device::split::Part;
 use crate::device::{BLOCK_LEN, Memory, Needs, SessionLimits};
@@ -64,15 +64,17 @@ pub struct Placement {
     pub smaller: Vec<Alternative>,
 }
 
-/// What Auto leaves free of a GPU's memory: a twentieth, at most this much. The runtime's own needs (graphs, printf
-/// buffers, code), and what other programs take meanwhile.
-const MARGIN: u64 = 512 << 20;
+/// What Auto leaves free of a GPU's memory: a twentieth, at least and at most so much. For blocks on their way there
+/// during the load, the runtime's own needs (graphs, printf buffers, code), and what other programs take meanwhile.
+const MARGIN: RangeInclusive<u64> = 32 << 20..=512 << 20;
 
 /// Bytes of a GPU that may be planned with; as much as it takes where its memory is not known.
 fn usable(memory: Memory, margin: bool) -> u64 {
     match memory {
         Memory { total: 0, .. } => u64::MAX - 1,
-        Memory { free, .. } if margin => free - (free / 20).min(MARGIN),
+        Memory { free, .. } if margin => {
+            free.saturating_sub((free / 20).clamp(*MARGIN.start(), *MARGIN.end()))
+        }
         Memory { free, .. } => free,
     }
 }
@@ -607,7 +609,7 @@ mod tests {
     fn free(mb: u64, gpu_layers: GpuLayers) -> Memory {
         let usable = mb * MB;
         let free = match gpu_layers {
-            GpuLayers::Auto => usable + (usable / 19 + 1).min(MARGIN),
+            GpuLayers::Auto => usable + (usable / 19 + 1).clamp(*MARGIN.start(), *MARGIN.end()),
             _ => usable,
         };
         Memory { free, total: 1 << 40 }
@@ -671,9 +673,10 @@ mod tests {
         let exact = Memory { free: 1180 * MB, total: 1 << 40 };
         assert_eq!(text(&sizes.place_in(&[exact], GpuLayers::All).unwrap()), "gpu0:in+0-10+out");
         assert_eq!(text(&sizes.place_in(&[exact], GpuLayers::Auto).unwrap()), "host:in+0-0 gpu0:0-10+out");
-        assert_eq!(usable(Memory { free: 100, total: 200 }, true), 95);
-        let large = Memory { free: 100 << 30, total: 1 << 40 };
-        assert_eq!(usable(large, true), large.free - MARGIN);
+        let of = |free| usable(Memory { free, total: 1 << 40 }, true);
+        assert_eq!((of(100), of(32 * MB + 7), of(1000 * MB)), (0, 7, 950 * MB));
+        assert_eq!(of(100 << 30), (100 << 30) - 512 * MB);
+        assert_eq!(usable(Memory { free: 100, total: 1 << 40 }, false), 100);
     }
 
     #[test]

@@ -1,17 +1,14 @@
 //! From logits to a token: penalties, top-k, top-p, min-p, temperature, and a seeded draw, in this order
 //! (the default order of llama.cpp's chain).
 //!
-//! What is drawn is a function of the seed, the number of draws before and the logits alone, written so
-//! that another device can compute the same:
-//! - candidates are ranked by logit, highest first, equal ones by id, lowest first;
-//! - the uniform number of draw `n` is the top 53 bits of `splitmix64(seed + (n + 1) * 0x9E3779B97F4A7C15)`,
-//!   divided by 2^53;
-//! - the token is the first in rank order at which the running sum of exp((logit - max) / temperature)
-//!   exceeds that number times the sum over all candidates left.
+//! What is drawn is a function of the seed, the number of draws before and the logits alone, the same on every
+//! device: [`crate::device::sampling`] has the definition. The uniform number of draw `n` is the top 53 bits of
+//! `splitmix64(seed + (n + 1) * 0x9E3779B97F4A7C15)`, divided by 2^53.
 
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 
+use crate::device::sampling::{self, Draw, Penalty, WHOLE};
 use crate::{Error, Result};
 
 #[derive(Clone, Debug)]
@@ -86,14 +83,20 @@ impl SamplerParams {
 /// One stream's sampling state. One thread at a time.
 #[derive(Clone, Debug)]
 pub struct Sampler {
+    history: History,
+    chooser: Chooser,
+}
+
+/// What decides the next draw.
+#[derive(Clone, Debug)]
+struct History {
     params: SamplerParams,
     /// The last `penalty_last_n` accepted tokens, oldest first.
     recent: VecDeque<u32>,
     draws: u64,
     /// The rest is scratch memory, kept so that a token allocates nothing.
-    candidates: Ranked,
-    penalized: Vec<f32>,
     seen: Vec<u32>,
+    penalties: Vec<Penalty>,
 }
 
 impl Sampler {
@@ -101,103 +104,144 @@ impl Sampler {
     pub fn new(params: SamplerParams) -> Result<Self> {
         params.check()?;
         let window = if params.has_penalties() { params.penalty_last_n.min(1 << 16) } else { 0 };
-        Ok(Sampler {
+        let history = History {
             params,
             recent: VecDeque::with_capacity(window),
             draws: 0,
-            candidates: Ranked::default(),
-            penalized: Vec::new(),
             seen: Vec::with_capacity(window),
-        })
+            penalties: Vec::with_capacity(window),
+        };
+        Ok(Sampler { history, chooser: Chooser::default() })
     }
 
     pub fn params(&self) -> &SamplerParams {
-        &self.params
+        &self.history.params
     }
 
     /// Chooses a token; does not remember it (see `accept`). Logits of minus infinity are never chosen; NaN,
     /// plus infinity, or nothing to choose from is Error::Param.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        if let Some(id) = logits.iter().position(|l| l.is_nan() || *l == f32::INFINITY) {
-            return Err(Error::param(format!("the logit of token {id} is {}", logits[id])));
-        }
-        if self.params.has_penalties() && !self.recent.is_empty() {
-            let mut penalized = std::mem::take(&mut self.penalized);
-            penalized.clear();
-            penalized.extend_from_slice(logits);
-            self.penalize(&mut penalized);
-            let token = self.choose(&penalized);
-            self.penalized = penalized;
-            token
-        } else {
-            self.choose(logits)
-        }
+        let token = self.chooser.choose(&self.history.draw(logits.len()), logits)?;
+        self.history.count_draw();
+        Ok(token)
+    }
+
+    /// The next draw, from `n_logits` logits: for a device that makes it. Once a token has come of it, it is to be
+    /// counted with [`count_draw`](Self::count_draw).
+    pub fn draw(&mut self, n_logits: usize) -> Draw<'_> {
+        self.history.draw(n_logits)
+    }
+
+    /// Goes on to the next number of the seed's sequence; greedy choices take none.
+    pub fn count_draw(&mut self) {
+        self.history.count_draw();
     }
 
     /// Remembers a token for the penalties (prompt tokens too, if they shall count).
     pub fn accept(&mut self, token: u32) {
-        if self.params.has_penalties() {
-            if self.recent.len() == self.params.penalty_last_n {
-                self.recent.pop_front();
+        let History { params, recent, .. } = &mut self.history;
+        if params.has_penalties() {
+            if recent.len() == params.penalty_last_n {
+                recent.pop_front();
             }
-            self.recent.push_back(token);
+            recent.push_back(token);
         }
     }
 
     /// Forgets accepted tokens and starts the seed's sequence anew.
     pub fn reset(&mut self) {
-        self.recent.clear();
-        self.draws = 0;
-    }
-
-    fn penalize(&mut self, logits: &mut [f32]) {
-        self.seen.clear();
-        self.seen.extend(self.recent.iter().filter(|t| (**t as usize) < logits.len()));
-        self.seen.sort_unstable();
-        for same in self.seen.chunk_by(|a, b| a == b) {
-            let logit = &mut logits[same[0] as usize];
-            if *logit > 0.0 {
-                *logit /= self.params.repeat_penalty;
-            } else {
-                *logit *= self.params.repeat_penalty;
-            }
-            *logit -= same.len() as f32 * self.params.frequency_penalty + self.params.presence_penalty;
-        }
-    }
-
-    fn choose(&mut self, logits: &[f32]) -> Result<u32> {
-        let SamplerParams { temperature, top_k, top_p, min_p, seed, .. } = self.params;
-        let k = if temperature <= 0.0 { 1 } else { top_k as usize };
-        let candidates = &mut self.candidates;
-        candidates.fill(logits, k);
-        let Some(best) = candidates.best() else {
-            return Err(Error::param("no logit is above minus infinity"));
-        };
-        if temperature <= 0.0 {
-            return Ok(best.id);
-        }
-        let max = best.logit;
-        if top_p < 1.0 {
-            let n = candidates.reach(f64::from(top_p), 1.0, |running, wanted| running >= wanted);
-            candidates.truncate(n);
-        }
-        if min_p > 0.0 {
-            candidates.drop_below(max + min_p.ln());
-        }
-        self.draws += 1;
-        let u = uniform(seed, self.draws);
-        let n = candidates.reach(u, temperature, |running, wanted| running > wanted);
-        Ok(candidates.at(n - 1).id)
+        self.history.recent.clear();
+        self.history.draws = 0;
     }
 }
 
-/// Uniform in [0, 1) from a seed and the number of the draw, counted from 1: Vigna's splitmix64.
-fn uniform(seed: u64, draw: u64) -> f64 {
+impl History {
+    fn draw(&mut self, n_logits: usize) -> Draw<'_> {
+        self.find_penalties(n_logits);
+        let SamplerParams { temperature, top_k, top_p, min_p, repeat_penalty, seed, .. } = self.params;
+        let is_greedy = temperature <= 0.0;
+        Draw {
+            top_k: if is_greedy { 1 } else { top_k },
+            // products with a power of two are exact
+            top_p: if top_p < 1.0 { (f64::from(top_p) * WHOLE as f64) as u64 } else { WHOLE },
+            min_p: if min_p > 0.0 { min_p.ln() } else { f32::NEG_INFINITY },
+            inverse_temperature: if is_greedy { 1.0 } else { (1.0 / temperature).min(f32::MAX) },
+            uniform: uniform(seed, self.draws + 1),
+            repeat_penalty,
+            penalties: &self.penalties,
+        }
+    }
+
+    fn count_draw(&mut self) {
+        self.draws += u64::from(self.params.temperature > 0.0);
+    }
+
+    fn find_penalties(&mut self, n_logits: usize) {
+        let SamplerParams { frequency_penalty, presence_penalty, .. } = self.params;
+        self.seen.clear();
+        self.seen.extend(self.recent.iter().filter(|t| (**t as usize) < n_logits));
+        self.seen.sort_unstable();
+        self.penalties.clear();
+        self.penalties.extend(self.seen.chunk_by(|a, b| a == b).map(|same| Penalty {
+            token: same[0],
+            subtract: same.len() as f32 * frequency_penalty + presence_penalty,
+        }));
+    }
+}
+
+/// Uniform below 2^53 from a seed and the number of the draw, counted from 1: Vigna's splitmix64.
+fn uniform(seed: u64, draw: u64) -> u64 {
     let mut z = seed.wrapping_add(draw.wrapping_mul(0x9E37_79B9_7F4A_7C15));
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^= z >> 31;
-    (z >> 11) as f64 / (1u64 << 53) as f64
+    z >> 11
+}
+
+/// Makes draws on the processor.
+#[derive(Clone, Debug, Default)]
+struct Chooser {
+    /// Both are scratch memory.
+    candidates: Ranked,
+    penalized: Vec<f32>,
+}
+
+impl Chooser {
+    fn choose(&mut self, draw: &Draw<'_>, logits: &[f32]) -> Result<u32> {
+        let logits = if draw.penalties.is_empty() {
+            logits
+        } else {
+            self.penalized.clear();
+            self.penalized.extend_from_slice(logits);
+            for penalty in draw.penalties {
+                let logit = &mut self.penalized[penalty.token as usize];
+                *logit = penalty.apply(*logit, draw.repeat_penalty);
+            }
+            &self.penalized
+        };
+        if let Some(id) = logits.iter().position(|l| sampling::is_bad(*l)) {
+            return Err(sampling::bad_logit(id as u32, logits[id]));
+        }
+        if logits.len() > sampling::MAX_LOGITS {
+            return Err(Error::param(format!("{} logits; the most is 2^24", logits.len())));
+        }
+        let candidates = &mut self.candidates;
+        candidates.fill(logits, draw.top_k as usize);
+        let Some(best) = candidates.best() else { return Err(sampling::no_candidate()) };
+        if draw.top_k == 1 {
+            return Ok(best.id);
+        }
+        if draw.top_p < WHOLE {
+            // at least the share: more than one less than it
+            let n = candidates.reach(1.0, |sum| sampling::share(draw.top_p, sum).saturating_sub(1));
+            candidates.truncate(n);
+        }
+        if draw.min_p > f32::NEG_INFINITY {
+            candidates.drop_below(best.logit + draw.min_p);
+        }
+        let n = candidates.reach(draw.inverse_temperature, |sum| sampling::share(draw.uniform, sum));
+        Ok(candidates.at(n - 1).id)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -270,16 +314,16 @@ impl Ranked {
         self.candidates[i]
     }
 
-    /// How many of the best it takes until `enough(their sum, share * the sum of all)`; a candidate counts
-    /// exp((logit - max) / temperature). At least 1, at most all.
-    fn reach(&mut self, share: f64, temperature: f32, enough: impl Fn(f64, f64) -> bool) -> usize {
-        let max = self.at(0).logit;
-        let weight = |c: &Candidate| f64::from(((c.logit - max) / temperature).exp());
-        let wanted = share * self.candidates.iter().map(weight).sum::<f64>();
-        let mut running = 0.0;
+    /// How many of the best it takes until the sum of their weights exceeds `limit(the sum of all)`, which is below
+    /// the latter.
+    fn reach(&mut self, inverse_temperature: f32, limit: impl Fn(u64) -> u64) -> usize {
+        let best = self.at(0).logit;
+        let weight = |c: &Candidate| sampling::weight(c.logit, best, inverse_temperature);
+        let limit = limit(self.candidates.iter().map(weight).sum());
+        let mut running = 0;
         for i in 0..self.candidates.len() {
             running += weight(&self.at(i));
-            if enough(running, wanted) {
+            if running > limit {
                 return i + 1;
             }
         }

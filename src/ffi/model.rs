@@ -58,7 +58,7 @@ pub struct rf_model_params {
     pub n_batch: u32,
 }
 
-/// As much as the GPUs' free memory holds of weights, cache and scratch, less a margin of a twentieth, at most 512 MiB.
+/// As much as the GPUs' free memory holds of weights, cache and scratch, less a margin: a twentieth, but 32 to 512 MiB.
 pub const RF_GPU_LAYERS_AUTO: i32 = 0;
 /// All layers and the output, or RF_ERROR_MEMORY.
 pub const RF_GPU_LAYERS_ALL: i32 = -1;

@@ -3,7 +3,6 @@
 #![allow(non_camel_case_types)]
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
-use std::time::Instant;
 
 use super::args::Out;
 use super::context::{self, rf_context};
@@ -132,9 +131,8 @@ pub unsafe extern "C" fn rf_sample(
         context::enter(ctx, |state| {
             // SAFETY: the caller passes NULL or valid pointers.
             let (sampler, out) = (handle::share(sampler)?, Out::new(token, "token")?);
-            let start = Instant::now();
-            let id = sampler.lock()?.sample(state.context.logits(row)?)?;
-            state.context.count_sampling(1, start.elapsed());
+            let mut sampler = sampler.lock()?;
+            let id = state.context.sample(row, &mut sampler)?;
             out.set(id as rf_token);
             Ok(())
         })

@@ -16,9 +16,10 @@ use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{Buffer, Pool, Staging};
 use rocmforge::device::hip::ops::project::{self, Input, Product};
 use rocmforge::device::hip::ops::{self, Quantized};
+use rocmforge::device::hip::sampler::DeviceSampler;
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::engine::DeviceKind;
+use rocmforge::engine::{DeviceKind, Sampler, SamplerParams};
 use rocmforge::gguf::TensorType;
 use serde_json::json;
 
@@ -56,7 +57,7 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
             writeln!(out, "\n| kernel | matrix | tokens | us | GB/s | of read |")?;
             writeln!(out, "| --- | ---: | ---: | ---: | ---: | ---: |")?;
         }
-        bench.matvecs(&args.shapes, |figure| {
+        let mut report = |figure: Figure| {
             let Figure { kernel, ty, shape, n, bytes, seconds } = figure;
             let rate = bytes as f64 / seconds;
             if is_json {
@@ -70,7 +71,9 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
             let (us, gb, share) = (seconds * 1e6, rate / 1e9, 100.0 * rate / bandwidth);
             writeln!(out, "| {kernel} | {shape} | {n} | {us:.1} | {gb:.0} | {share:.1} % |")?;
             Ok(out.flush()?)
-        })?;
+        };
+        bench.matvecs(&args.shapes, &mut report)?;
+        bench.draws(&mut report)?;
         if !is_json {
             writeln!(out, "\n| kernel | task | tokens | us | TFLOP/s |")?;
             writeln!(out, "| --- | ---: | ---: | ---: | ---: |")?;
@@ -131,6 +134,9 @@ const SHAPES: &str = "896x896,4864x896,896x4864,151936x896,\
 const TYPES: [TensorType; 4] = [TensorType::Q8_0, TensorType::Q4_0, TensorType::Q4_K, TensorType::Q6_K];
 /// Tokens at once: one of each variant.
 const TOKENS: [usize; 4] = [1, 2, 4, 8];
+
+/// Tokens to draw from: Qwen's.
+const N_VOCAB: usize = 151_936;
 
 /// Replays before those that are timed.
 const WARM_UPS: u32 = 3;
@@ -247,6 +253,40 @@ impl GpuBench {
             bytes: weights[0].layout().file_bytes(),
             seconds: seconds / weights.len() as f64,
         })
+    }
+
+    /// Draws from a row of logits, from the parameters' copy to that of the token.
+    fn draws(&self, mut report: impl FnMut(Figure) -> Result<()>) -> Result<()> {
+        let row = self.pool.alloc(4 * N_VOCAB as u64, "logits")?;
+        let mut rng = Rng(5);
+        let values: Vec<u8> = (0..N_VOCAB).flat_map(|_| (12.0 * rng.signed()).to_le_bytes()).collect();
+        Staging::new(&self.card)?.upload(&self.stream, &values, row.span())?;
+        let mut device = DeviceSampler::new(&self.pool, N_VOCAB)?;
+        let default = SamplerParams::default();
+        for (kernel, params) in [
+            ("draw, greedy", SamplerParams { temperature: 0.0, ..default.clone() }),
+            ("draw, top-k 40", default.clone()),
+            ("draw, top-p 0.9", SamplerParams { top_k: 0, top_p: 0.9, min_p: 0.0, ..default }),
+        ] {
+            let mut sampler = Sampler::new(params)?;
+            let mut times = Vec::new();
+            for i in 0..WARM_UPS + self.replays {
+                interrupt::check()?;
+                self.start.record(&self.stream)?;
+                device.enqueue(&self.stream, row.span(), &sampler.draw(N_VOCAB))?;
+                self.end.record(&self.stream)?;
+                device.finish(&self.stream, row.span())?;
+                sampler.count_draw();
+                if i >= WARM_UPS {
+                    times.push(self.end.seconds_since(&self.start)?);
+                }
+            }
+            times.sort_by(f64::total_cmp);
+            let seconds = stats::percentile(&times, 0.5).max(f64::MIN_POSITIVE);
+            let shape = Shape { rows: 1, cols: N_VOCAB };
+            report(Figure { kernel, ty: TensorType::F32, shape, n: 1, bytes: 4 * N_VOCAB as u64, seconds })?;
+        }
+        Ok(())
     }
 
     /// Seconds of `work`: the median of its replays as a graph, or of its launches one by one where graphs are

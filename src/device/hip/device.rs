@@ -99,6 +99,25 @@ impl Device for HipDevice {
         describe(self.card.driver(), self.card.index(), self.card.limits(), free, true)
     }
 
+    fn memory(&self) -> Result<Memory> {
+        let (free, total) = self.card.memory()?;
+        Ok(Memory { free, total })
+    }
+
+    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
+        let weights = program::weight_bytes(plan)?;
+        match Layout::new(plan, limits, self.card.limits()) {
+            Ok(layout) => Ok(Needs {
+                weights,
+                cache: layout.cache_bytes.saturating_mul(2),
+                scratch: layout.scratch_bytes.saturating_add(layout.sampler_bytes),
+            }),
+            // beyond what can be counted
+            Err(Error::OutOfMemory { .. }) => Ok(Needs { weights, cache: u64::MAX, scratch: u64::MAX }),
+            Err(error) => Err(error),
+        }
+    }
+
     fn load(
         &self,
         plan: Arc<Plan>,
@@ -106,20 +125,6 @@ impl Device for HipDevice {
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Program>> {
         Ok(Arc::new(HipProgram::load(&self.pool, plan, &file, progress)?))
-    }
-
-    fn memory(&self) -> Result<Memory> {
-        let (free, total) = self.card.memory()?;
-        Ok(Memory { free, total })
-    }
-
-    fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
-        let layout = Layout::new(plan, limits, self.card.limits())?;
-        Ok(Needs {
-            weights: program::weight_bytes(plan)?,
-            cache: 2 * layout.cache_bytes,
-            scratch: layout.scratch_bytes,
-        })
     }
 
     fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {

@@ -354,6 +354,41 @@ kernels! {
         ARG_MAX_F32 = "arg_max_f32",
     }
 
+    /// First of a draw from n logits (src/device/sampling.rs), for sample_total and sample_pick: `found`, 16 bytes for
+    /// each 2048 logits; `segments`, a u32 for each 32 of whole 2048; where params has penalties also `changed`, n
+    /// logits. Grid: x over n / 2048.
+    SampleScanArgs(logits: Ptr, params: Ptr, changed: Ptr, found: Ptr, segments: Ptr, n: u32) [256, 1, 1] waves 4 {
+        SAMPLE_SCAN = "sample_scan",
+    }
+
+    /// `totals`: sums of weights, a u64 for each 2048 logits. Grid: x over n / 2048.
+    SampleTotalArgs(logits: Ptr, params: Ptr, changed: Ptr, found: Ptr, totals: Ptr, n: u32) [256, 1, 1] waves 4 {
+        SAMPLE_TOTAL = "sample_total",
+    }
+
+    /// `outcome`: the token, an error, or that it is undecided; then `search` and `histogram` are ready for
+    /// sample_count. `totals` are read where the draw is from all logits. Grid: 1.
+    SamplePickArgs(
+        logits: Ptr, params: Ptr, changed: Ptr, found: Ptr, segments: Ptr, totals: Ptr, search: Ptr, histogram: Ptr,
+        outcome: Ptr, n: u32
+    ) [1024, 1, 1] waves 4 {
+        SAMPLE_PICK = "sample_pick",
+    }
+
+    /// Adds to `histogram` (2048 u64) for digit 0 to 4 of the search for: 0 the end of top-k, 1 that of top-p, 2 the
+    /// token. Grid: x over n / 2048.
+    SampleCountArgs(
+        logits: Ptr, params: Ptr, changed: Ptr, search: Ptr, histogram: Ptr, n: u32, what: u32, digit: u32
+    ) [256, 1, 1] waves 4 {
+        SAMPLE_COUNT = "sample_count",
+    }
+
+    /// Finds the digit in what sample_count left, and zeroes it; the last digit of 2 is the `outcome`. Grid: 1.
+    SampleDescendArgs(params: Ptr, search: Ptr, histogram: Ptr, outcome: Ptr, what: u32, digit: u32)
+        [1024, 1, 1] waves 4 {
+        SAMPLE_DESCEND = "sample_descend",
+    }
+
     /// Rounds x (f32, n_blocks of 32) to 8 bits: q i8; ds (d, d * sum of q) f32 a block, d = largest magnitude / 127.
     /// To nearest, ties to even; a block with a value that is not finite gets d NaN and q 0; one whose largest
     /// magnitude is below 1e-35 gets zeros. Grid: x over n_blocks / 32.

@@ -5,6 +5,7 @@
 //!   session   one user of a program, the run of a step; step: its ops, launch by launch; scratch: its memory
 //!     program   a plan's weights, and the ops as a GPU gets them (schedule)
 //!       loader  from the file's blocks to a weight
+//!     sampler   from logits to a token
 //!     ops     one function per operation: shapes -> grid, arguments, launch
 //!       weight    a matrix in planes; planes: how it lies in memory
 //!       memory (pool, staging), graph, event, stream
@@ -33,6 +34,7 @@ pub mod memory;
 pub mod ops;
 pub mod planes;
 pub mod program;
+pub mod sampler;
 mod schedule;
 mod scratch;
 pub mod session;

@@ -8,6 +8,7 @@ pub mod attend;
 pub mod matmul;
 pub mod prefill;
 pub mod project;
+pub mod sample;
 
 use super::kernels::*;
 use super::memory::Span;

@@ -7,6 +7,7 @@ use super::memory::aligned;
 use super::ops::Q8_BLOCK;
 use super::ops::attend::{AttendShape, head_pad};
 use super::ops::project::{MATVEC_MAX_N, wants_rounded};
+use super::sampler::DeviceSampler;
 use crate::device::plan::{Op, Plan, Rows};
 use crate::device::{BLOCK_LEN, SessionLimits};
 use crate::{Error, Result};
@@ -30,6 +31,9 @@ pub struct Layout {
     /// What a step says of its tokens; see `HipSession::describe`.
     pub step: Range<u64>,
     pub scratch_bytes: u64,
+    /// Entries of a row of logits, where the plan ends with them and they can be drawn from; and what that takes.
+    pub sampled_vocab: Option<usize>,
+    pub sampler_bytes: u64,
 }
 
 /// Places one behind the other, each aligned as an allocation is.
@@ -95,6 +99,10 @@ impl Layout {
             return Err(too_large());
         }
         let scratch_bytes = places.end;
+        let output = plan.buffer(plan.output);
+        let draws = output.rows == Rows::Outputs && (1..=DeviceSampler::MAX_VOCAB).contains(&output.width);
+        let sampled_vocab = draws.then_some(output.width);
+        let sampler_bytes = sampled_vocab.map_or(0, DeviceSampler::bytes);
         Ok(Layout {
             cache_bytes,
             layer_bytes,
@@ -107,6 +115,8 @@ impl Layout {
             turns,
             step,
             scratch_bytes,
+            sampled_vocab,
+            sampler_bytes,
         })
     }
 }

@@ -11,11 +11,13 @@ use super::graph::Graph;
 use super::memory::{Buffer, Span, Staging, bytes_of, bytes_of_mut};
 use super::ops::project::{LayerCache, MATVEC_MAX_N};
 use super::program::HipProgram;
+use super::sampler::DeviceSampler;
 use super::schedule::Scheduled;
 use super::scratch::Layout;
 use super::step::Running;
 use super::stream::Stream;
 use crate::device::plan::{BufferId, Plan, Rope, Rows};
+use crate::device::sampling::Draw;
 use crate::device::{BLOCK_LEN, Observer, Program, Session, SessionLimits, Step};
 use crate::{Error, Result};
 
@@ -48,6 +50,8 @@ pub struct HipSession {
     keys: Buffer,
     values: Buffer,
     scratch: Buffer,
+    /// Where the plan ends with logits.
+    sampler: Option<DeviceSampler>,
     staging: Mutex<Staging>,
     /// Behind each layer of a step of many ops, in turns.
     layer_done: [Event; 2],
@@ -98,8 +102,13 @@ impl HipSession {
         let keys = pool.alloc(layout.cache_bytes, "the cache's keys")?;
         let values = pool.alloc(layout.cache_bytes, "the cache's values")?;
         let scratch = pool.alloc(layout.scratch_bytes, "scratch")?;
+        let sampler = match layout.sampled_vocab {
+            Some(n_vocab) => Some(DeviceSampler::new(pool, n_vocab)?),
+            None => None,
+        };
         let session = HipSession {
             stream: Stream::new(card)?,
+            sampler,
             graphs: HashMap::new(),
             turns_known: vec![0; program.plan.ropes.len()],
             keys,
@@ -362,6 +371,19 @@ impl Session for HipSession {
         Ok(self.output.get_or_try_init(|| self.download(self.program.plan.output, self.n_rows))?)
     }
 
+    fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {
+        if row >= self.n_rows {
+            return Err(Error::param(format!("row {row} of the logits; the last step left {}", self.n_rows)));
+        }
+        let output = self.program.plan.output;
+        let bytes = 4 * self.program.plan.buffer(output).width as u64;
+        let place = self.layout.buffers[output.0 as usize].clone();
+        let logits = self.scratch.span().part(place)?.part(row as u64 * bytes..(row as u64 + 1) * bytes)?;
+        let Some(sampler) = &mut self.sampler else { return Ok(None) };
+        sampler.enqueue(&self.stream, logits, draw)?;
+        sampler.finish(&self.stream, logits).map(Some)
+    }
+
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
         let n_blocks = self.limits.n_blocks as u64;
         if [from, to].iter().any(|block| u64::from(*block) >= n_blocks) {
@@ -379,7 +401,7 @@ impl Session for HipSession {
     }
 
     fn memory(&self) -> (u64, u64) {
-        (2 * self.layout.cache_bytes, self.layout.scratch_bytes)
+        (2 * self.layout.cache_bytes, self.layout.scratch_bytes + self.layout.sampler_bytes)
     }
 
     fn observe(&mut self, observer: Option<Observer>) {

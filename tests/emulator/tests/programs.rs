@@ -492,12 +492,13 @@ fn atomic_operations() {
     for target in TARGETS {
         let mut card = Card::new(target);
         let (counts, sum, most) = (card.put(&[0i32; 65]), card.put(&[0f32]), card.put(&[0u64; 8]));
+        let wide = card.put(&[0u64; 16]);
         let a = card.put(&p);
         card.run(
             "atomics",
             2,
             256,
-            &[Address(counts), Address(sum), Address(most), Address(a), Int(N as i32)],
+            &[Address(counts), Address(sum), Address(most), Address(wide), Address(a), Int(N as i32)],
         );
         let mut want = [0; 65];
         p.iter().for_each(|p| want[(p & 63) as usize] += 1);
@@ -509,6 +510,9 @@ fn atomic_operations() {
             .map(|k| p.iter().filter(|p| *p & 7 == k).map(|&p| (p as u64) << 8).max().unwrap())
             .collect();
         same("most", target, &card.get::<u64>(most, 8), &want);
+        let mut want = [0; 16];
+        p.iter().for_each(|p| want[(p & 15) as usize] += (*p as u64) << 20);
+        same("wide", target, &card.get::<u64>(wide, 16), &want);
     }
 }
 

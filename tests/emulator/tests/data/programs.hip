@@ -152,21 +152,25 @@ __global__ BLOCK(1024) void transpose(float *out, const float *p, int rows, int 
 }
 
 // Counters in LDS and in memory; sums of integers in f32 are exact in any order.
-__global__ BLOCK(256) void atomics(int *counts, float *sums, u64 *most, const int *p, int n) {
+__global__ BLOCK(256) void atomics(int *counts, float *sums, u64 *most, u64 *wide, const int *p, int n) {
     __shared__ int local[64];
     __shared__ float sum;
+    __shared__ u64 wide_local[16];
     if (thread() < 64) local[thread()] = 0;
+    if (thread() < 16) wide_local[thread()] = 0;
     if (thread() == 64) sum = 0;
     barrier();
     for (int i = block() * 256 + thread(); i < n; i += 512) {
         __atomic_fetch_add(&local[p[i] & 63], 1, __ATOMIC_RELAXED);
         __atomic_fetch_add(&sum, (float)(p[i] & 15), __ATOMIC_RELAXED);
         __atomic_fetch_max(&most[p[i] & 7], (u64)(u32)p[i] << 8, __ATOMIC_RELAXED);
+        __atomic_fetch_add(&wide_local[p[i] & 15], (u64)(u32)p[i] << 20, __ATOMIC_RELAXED);
         int seen = counts[64];
         while (seen < p[i] && !__atomic_compare_exchange_n(&counts[64], &seen, p[i], false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
     }
     barrier();
     if (thread() < 64) __atomic_fetch_add(&counts[thread()], local[thread()], __ATOMIC_RELAXED);
+    if (thread() < 16) __atomic_fetch_add(&wide[thread()], wide_local[thread()], __ATOMIC_RELAXED);
     if (thread() == 0) __atomic_fetch_add(&sums[0], sum, __ATOMIC_RELAXED);
 }
 
