@@ -24,13 +24,6 @@ const LDS: &[(&str, u64)] = &[
     ("read_bytes", 8 * 4),
     // one f32 of each of 4 waves, 8 tokens and 4 rows
     ("matvec_", 4 * 8 * 4 * 4),
-    // two reductions of f32 a wave, for each of two ways to load
-    ("half_rows", 2 * 2 * 8 * 4),
-    // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
-    ("matmul_", 2 * 2 * 128 * 40 * 2),
-    // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
-    // instructions the weights too
-    ("prefill_attention_", 54016),
     // a chunk, and of each of 8 waves a rank and an id
     ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
     ("sample_total", 8 * 8),
@@ -38,6 +31,13 @@ const LDS: &[(&str, u64)] = &[
     ("sample_pick", 2048 * (8 + 4) + 2 * 4 + 32 * (8 + 4 + 8 + 4) + 16 + 8),
     ("sample_count", 2048 * 8),
     ("sample_descend", 32 * 8 + 16),
+    // two reductions of f32 a wave, for each of two ways to load
+    ("half_rows", 2 * 2 * 8 * 4),
+    // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
+    ("matmul_", 2 * 2 * 128 * 40 * 2),
+    // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
+    // instructions the weights too
+    ("prefill_attention_", 54016),
     ("", 0),
 ];
 

@@ -10,7 +10,8 @@ use crate::device::plan::*;
 pub struct Forms {
     /// In the plan's buffer, f32.
     pub plain: bool,
-    /// Rounded to 8 bits in one of the session's two [`Rounded`] places.
+    /// Rounded to 8 bits in one of the session's two [`Rounded`] places; in steps of many tokens to f16, in the one
+    /// place for that.
     pub rounded: Option<Rounded>,
 }
 
@@ -75,7 +76,7 @@ pub enum Size {
     One,
     /// Few: matrix-vector products.
     Few,
-    /// Many: matrix products, whose input is never rounded to 8 bits.
+    /// Many: matrix products of f16 rows.
     Many,
 }
 
@@ -107,8 +108,9 @@ pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
     while i < ops.len() {
         let Placed { op, at } = &ops[i];
         let mut at = *at;
-        let forms = |out: BufferId, place| match size {
-            Size::Many => Forms::PLAIN,
+        let forms = |out: BufferId, place| match (size, place) {
+            (Size::Many, Rounded::First) => Forms::PLAIN,
+            (Size::Many, Rounded::Second) => half_form(plan, ops.get(i + 1), out),
             _ => forms(plan, ops.get(i + 1), out, place),
         };
         let came = std::mem::replace(&mut left, Forms::PLAIN).rounded;
@@ -137,7 +139,8 @@ pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
                 StepOp::Attention { layer: *layer, q: *q, scale: *scale, out: *out, to }
             }
             FusedOp::SelectRows { x, out } => {
-                match next.and_then(|next| select(plan, *x, *out, next, ops[i + 1].at)) {
+                let selected = next.and_then(|next| select(plan, *x, *out, next, ops[i + 1].at));
+                match selected.filter(|_| size != Size::Many) {
                     Some(project) => {
                         i += 1;
                         at = ops[i].at;
@@ -165,6 +168,18 @@ fn forms(plan: &Plan, next: Option<&Placed>, out: BufferId, place: Rounded) -> F
     let rounded = project.parts.iter().filter(|part| wants_rounded(plan.weight(part.weight).ty)).count();
     let plain = rounded < project.parts.len() || !fuse::is_dead(plan, at + 1, out);
     Forms { plain, rounded: (rounded > 0).then_some(place) }
+}
+
+/// A gated unit's result in f16 alone, where the product that comes next is all that reads it.
+fn half_form(plan: &Plan, next: Option<&Placed>, out: BufferId) -> Forms {
+    match next {
+        Some(Placed { op: FusedOp::Project(project), at })
+            if project.x == out && project.norm.is_none() && fuse::is_dead(plan, at + 1, out) =>
+        {
+            Forms { plain: false, rounded: Some(Rounded::Second) }
+        }
+        _ => Forms::PLAIN,
+    }
 }
 
 /// The product to q, k and v and the preparation that follows it, as one op.

@@ -6,6 +6,7 @@ use super::limits::Limits;
 use super::memory::aligned;
 use super::ops::Q8_BLOCK;
 use super::ops::attend::{AttendShape, head_pad};
+use super::ops::matmul::half_stride;
 use super::ops::project::{MATVEC_MAX_N, wants_rounded};
 use super::sampler::DeviceSampler;
 use crate::device::plan::{Op, Plan, Rows};
@@ -24,6 +25,8 @@ pub struct Layout {
     pub buffers: Vec<Range<u64>>,
     /// Quants and factors of rounded rows: two places.
     pub rounded: [[Range<u64>; 2]; 2],
+    /// f16 rows, and a factor each.
+    pub half: [Range<u64>; 2],
     pub parts: Range<u64>,
     pub tickets: Range<u64>,
     /// Of each of the plan's ropes, for every position of the cache.
@@ -88,12 +91,18 @@ impl Layout {
         let mut rounded =
             || [places.take(&[most, widest], 1), places.take(&[most, widest.div_ceil(Q8_BLOCK)], 8)];
         let rounded = [rounded(), rounded()];
+        let cols = plan.ops.iter().filter_map(|named| match named.op {
+            Op::MatMul { weight, .. } => Some(plan.weight(weight).cols),
+            _ => None,
+        });
+        let stride = half_stride(cols.max().unwrap_or(0)).ok_or_else(too_large)?;
+        let half = [places.take(&[most, stride], 2), places.take(&[most], 4)];
         let few = limits.max_tokens.min(MATVEC_MAX_N);
         let parts = places.take(&[few, shape.n_head, attend.splits, head_pad + 2], 4);
         let tickets = places.take(&[few, shape.n_head], 4);
         let positions = limits.n_blocks.checked_mul(BLOCK_LEN).ok_or_else(too_large)?;
         let turns = plan.ropes.iter().map(|rope| places.take(&[positions, rope.inv_freq.len()], 8)).collect();
-        let words = limits.max_tokens.checked_mul(limits.n_blocks).and_then(|n| n.checked_add(4 * most));
+        let words = limits.max_tokens.checked_mul(limits.n_blocks).and_then(|n| n.checked_add(8 * most));
         let step = places.take(&[words.and_then(|n| n.checked_add(16)).ok_or_else(too_large)?], 4);
         if places.overflow {
             return Err(too_large());
@@ -110,6 +119,7 @@ impl Layout {
             attend,
             buffers,
             rounded,
+            half,
             parts,
             tickets,
             turns,

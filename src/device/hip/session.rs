@@ -9,6 +9,7 @@ use once_cell::sync::OnceCell;
 use super::event::Event;
 use super::graph::Graph;
 use super::memory::{Buffer, Span, Staging, bytes_of, bytes_of_mut};
+use super::ops::prefill;
 use super::ops::project::{LayerCache, MATVEC_MAX_N};
 use super::program::HipProgram;
 use super::sampler::DeviceSampler;
@@ -78,19 +79,22 @@ enum Replay {
     Off,
 }
 
-/// Where a step's description lies in the session's words: tokens, positions, sequences, outputs, tables.
+/// Where a step's description lies in the session's words: tokens, positions, sequences, outputs, tiles, tables.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Description {
     pub n: usize,
     pub n_outputs: usize,
     pub n_tables: usize,
+    /// Tiles of [`prefill`](super::ops::prefill) attention, in steps of many tokens.
+    pub n_tiles: usize,
 }
 
 impl Description {
     /// First word of each part, each a multiple of 16 bytes.
-    pub fn starts(&self) -> [usize; 5] {
+    pub fn starts(&self) -> [usize; 6] {
         let (tokens, outputs) = (self.n.next_multiple_of(4), self.n_outputs.next_multiple_of(4));
-        [0, tokens, 2 * tokens, 3 * tokens, 3 * tokens + outputs]
+        let tiles = 3 * tokens + outputs;
+        [0, tokens, 2 * tokens, 3 * tokens, tiles, tiles + 4 * self.n_tiles]
     }
 }
 
@@ -162,18 +166,29 @@ impl HipSession {
 
     /// Brings what the step's kernels read of it to the device.
     fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
-        let description =
-            Description { n: step.tokens.len(), n_outputs: step.outputs.len(), n_tables: step.tables.len() };
+        let n = step.tokens.len();
+        let tiles = if n > MATVEC_MAX_N {
+            let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
+            prefill::attention_tiles(tokens, self.layout.head_pad)
+        } else {
+            Vec::new()
+        };
+        let description = Description {
+            n,
+            n_outputs: step.outputs.len(),
+            n_tables: step.tables.len(),
+            n_tiles: tiles.len(),
+        };
         let starts = description.starts();
         let words = &mut self.words;
         words.clear();
-        let lists = [step.tokens, step.positions, step.sequences, step.outputs];
+        let lists = [step.tokens, step.positions, step.sequences, step.outputs, tiles.as_flattened()];
         for (list, start) in lists.into_iter().zip(starts) {
             words.resize(start, 0);
             words.extend_from_slice(list);
         }
         for (i, table) in step.tables.iter().enumerate() {
-            words.resize(starts[4] + i * self.limits.n_blocks, 0);
+            words.resize(starts[5] + i * self.limits.n_blocks, 0);
             words.extend_from_slice(&table[..table.len().min(self.limits.n_blocks)]);
         }
         let place = &self.layout.step;

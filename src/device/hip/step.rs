@@ -2,6 +2,8 @@
 
 use super::memory::Span;
 use super::ops::attend::{self, AttendScratch, HeadNorms, Tokens};
+use super::ops::matmul::{self, Addends, HalfRows};
+use super::ops::prefill::{self, Tiles};
 use super::ops::project::{self, Input, MATVEC_MAX_N, Product, Target, Turns, wants_rounded};
 use super::ops::{self, Heads, Q8_BLOCK, Quantized};
 use super::program::HipProgram;
@@ -21,14 +23,16 @@ pub struct Running<'a> {
     /// u32: a token each, an output each.
     tokens: Span<'a>,
     outputs: Span<'a>,
+    tiles: Span<'a>,
+    n_tiles: usize,
     described: Tokens<'a>,
 }
 
 impl<'a> Running<'a> {
     pub fn new(session: &'a HipSession, description: Description) -> Result<Self> {
-        let Description { n, n_outputs, n_tables } = description;
+        let Description { n, n_outputs, n_tables, n_tiles } = description;
         let all = session.part(session.layout.step.clone())?;
-        let [tokens, positions, sequences, outputs, tables] = description.starts();
+        let [tokens, positions, sequences, outputs, tiles, tables] = description.starts();
         let stride = session.table_stride();
         let part = |start: usize, len: usize| all.part(4 * start as u64..4 * (start + len) as u64);
         Ok(Running {
@@ -38,6 +42,8 @@ impl<'a> Running<'a> {
             n_outputs,
             tokens: part(tokens, n)?,
             outputs: part(outputs, n_outputs)?,
+            tiles: part(tiles, 4 * n_tiles)?,
+            n_tiles,
             described: Tokens {
                 n,
                 positions: part(positions, n)?,
@@ -188,6 +194,13 @@ impl<'a> Running<'a> {
             parts: session.part(session.layout.parts.clone())?,
             tickets: session.part(session.layout.tickets.clone())?,
         };
+        if self.n > MATVEC_MAX_N && self.n_tiles > 0 {
+            let Tokens { table, n_tables, table_stride, .. } = self.described;
+            let tiles = Tiles { tiles: self.tiles, n_tiles: self.n_tiles, table, n_tables, table_stride };
+            let n_head = self.plan().cache.n_head;
+            let out = self.buffer(out)?;
+            return prefill::prefill_attention(&session.stream, self.n, n_head, q, tiles, cache, scale, out);
+        }
         let width = self.width(out);
         for first in (0..self.n).step_by(MATVEC_MAX_N) {
             let n = MATVEC_MAX_N.min(self.n - first);
@@ -245,6 +258,9 @@ impl<'a> Running<'a> {
         if n == 0 {
             return Ok(());
         }
+        if n > MATVEC_MAX_N && !source.select {
+            return self.project_many(project, source, to, n);
+        }
         let (rounded, plain) = self.input(project, source, n)?;
         let input = |ty| if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(plain) };
         let stream = &self.session.stream;
@@ -288,6 +304,40 @@ impl<'a> Running<'a> {
             ops::glu(stream, activation, out, self.buffer(up.out)?, out, n * width)?;
             if let Some(place) = to.rounded {
                 ops::quantize(stream, out, self.rounded(place)?, n, width)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Of many tokens: matrix products of f16 rows.
+    fn project_many(&self, project: &Project, source: Source, to: Forms, n: usize) -> Result<()> {
+        let (session, stream) = (self.session, &self.session.stream);
+        let [h, scale] = &session.layout.half;
+        let half = HalfRows { h: session.part(h.clone())?, scale: session.part(scale.clone())? };
+        let (x, cols) = (self.buffer(project.x)?, self.plan().weight(project.parts[0].weight).cols);
+        match project.norm {
+            Some((norm, _)) => {
+                let weight = self.program.vector(norm.weight)?;
+                matmul::rms_norm_half(stream, x, weight, half, n, cols, norm.eps)?;
+            }
+            None if source.rounded.is_none() => matmul::half_rows(stream, x, half, n, cols)?,
+            None => {}
+        }
+        let add = matches!(project.then, Then::AddTo(_));
+        for part in &project.parts {
+            let (weight, bias) = self.weight(part)?;
+            let dst = match project.then {
+                Then::AddTo(into) => into,
+                _ => part.out,
+            };
+            matmul::matmul(stream, weight, half, Addends { bias, dst: add }, self.buffer(dst)?, n)?;
+        }
+        if let (Then::Glu(activation), [gate, up]) = (project.then, &project.parts[..]) {
+            let (out, up, width) = (self.buffer(gate.out)?, self.buffer(up.out)?, self.width(gate.out));
+            if to.plain {
+                ops::glu(stream, activation, out, up, out, n * width)?;
+            } else {
+                matmul::glu_half(stream, activation, out, up, half, n, width)?;
             }
         }
         Ok(())
