@@ -269,6 +269,10 @@ DEVICE void copies_to_lds_done() {}
 
 // ---- Arithmetic ----
 
+#if defined(__gfx900__) || defined(__gfx9_generic__) || defined(__gfx1010__) || defined(__gfx10_1_generic__)
+#define NO_DOT4 1
+#endif
+
 // c + the four products of signed bytes.
 DEVICE i32 dot4(u32 a, u32 b, i32 c) {
 #if defined(__NVPTX__)
@@ -277,7 +281,7 @@ DEVICE i32 dot4(u32 a, u32 b, i32 c) {
     return d;
 #elif defined(__GFX11__) || defined(__GFX12__)
     return __builtin_amdgcn_sudot4(true, a, true, b, c, false);
-#elif defined(__gfx900__) || defined(__gfx9_generic__) || defined(__gfx1010__) || defined(__gfx10_1_generic__)
+#elif defined(NO_DOT4)
     asm("" : "+v"(a), "+v"(b), "+v"(c)); // or bytes that are used again would stay in registers of their own
 #pragma unroll
     for (int i = 0; i < 32; i += 8) c += (i32)(i8)(a >> i) * (i32)(i8)(b >> i);

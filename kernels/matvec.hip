@@ -140,6 +140,9 @@ DEVICE void products(const Planes *const (&weights)[WEIGHTS], const u32 (&rows)[
                     const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
                     input = W::Input::load(row.q, row.ds, unit);
                 }
+#if defined(NO_DOT4)
+                __builtin_amdgcn_sched_barrier(0); // token by token: all their bytes at once fill 256 registers
+#endif
 #pragma unroll
                 for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
             }
@@ -328,12 +331,12 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
 #define ONE_TOKEN_WAVES 3
 #endif
 
-// The rows of a team as in `matvec_shape`, kernels.rs; FEW: with 2 to 4 tokens, MANY: with up to 8.
-#define MATVECS(name, Type, FEW, MANY)                                                                                      \
+// The rows of a team as in `matvec_shape`, kernels.rs; FEW: with 2 to 4 tokens.
+#define MATVECS(name, Type, FEW)                                                                                      \
     MATVEC(name, Type, 2, 1, ONE_TOKEN_WAVES)                                                                         \
     MATVEC(name, Type, FEW, 2, 2)                                                                                     \
     MATVEC(name, Type, FEW, 4, 2)                                                                                     \
-    MATVEC(name, Type, MANY, 8, 2)                                                                                    \
+    MATVEC(name, Type, 2, 8, 2)                                                                                       \
     KERNEL(128, ONE_TOKEN_WAVES)                                                                                      \
     void qkv_##name(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Append to) {                    \
         multiply_qkv<Type>(parts, Rows{q, ds}, cols, sharing, to);                                                    \
@@ -342,18 +345,18 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
         multiply_glu<Type>(to, Rows{q, ds}, cols, sharing);                                                           \
     }
 
-MATVECS(f32, F32, 4, 2)
-MATVECS(f16, F16, 4, 2)
-MATVECS(bf16, BF16, 4, 2)
-MATVECS(q4_0, Q4_0, 4, 2)
-MATVECS(q4_1, Q4_1, 4, 2)
-MATVECS(q5_0, Q5_0, 4, 2)
-MATVECS(q5_1, Q5_1, 4, 2)
-MATVECS(q8_0, Q8_0, 4, 2)
-MATVECS(q2_k, Q2_K, 2, 2)
-MATVECS(q3_k, Q3_K, 4, 1)
-MATVECS(q4_k, Q4_K, 4, 2)
-MATVECS(q5_k, Q5_K, 4, 2)
-MATVECS(q6_k, Q6_K, 4, 2)
+MATVECS(f32, F32, 4)
+MATVECS(f16, F16, 4)
+MATVECS(bf16, BF16, 4)
+MATVECS(q4_0, Q4_0, 4)
+MATVECS(q4_1, Q4_1, 4)
+MATVECS(q5_0, Q5_0, 4)
+MATVECS(q5_1, Q5_1, 4)
+MATVECS(q8_0, Q8_0, 4)
+MATVECS(q2_k, Q2_K, 2)
+MATVECS(q3_k, Q3_K, 4)
+MATVECS(q4_k, Q4_K, 4)
+MATVECS(q5_k, Q5_K, 4)
+MATVECS(q6_k, Q6_K, 4)
 
 } // namespace matvec

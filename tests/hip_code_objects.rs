@@ -19,11 +19,33 @@ use targets::{Built, PTX_TARGETS, TARGETS, Target};
 const LDS: &[(&str, u64)] = &[
     ("transpose_", 32 * 33 * 4),
     ("arg_max_", 2 * 32 * 4),
-    ("rms_norm_", 8 * 4),
+    ("rms_norm_f32", 8 * 4),
+    ("rms_norm_q8", 16 * 4),
     ("softmax_", 2 * 8 * 4),
     ("read_bytes", 8 * 4),
-    // one f32 of each of 4 waves, 8 tokens and 4 rows
-    ("matvec_", 4 * 8 * 4 * 4),
+    // of each of 4 teams: the sums of 2 rows and 8 tokens, or of 4 and 4
+    ("matvec_", 4 * 16 * 4),
+    ("qkv_", 4 * 2 * 4),
+    // the rows of a block of the rounding
+    ("glu_silu_", 0),
+    ("glu_gelu_", 0),
+    ("glu_", 32 * 4),
+    // a head and the two waves' sums
+    ("prepare_heads", 512 * 4 + 2 * 4),
+    // of each wave and query head: the columns, largest score and sum; the ticket
+    ("attend_d32_h1", attend_lds(32, 1)),
+    ("attend_d32_h4", attend_lds(32, 4)),
+    ("attend_d32_h8", attend_lds(32, 8)),
+    ("attend_d64_h1", attend_lds(64, 1)),
+    ("attend_d64_h4", attend_lds(64, 4)),
+    ("attend_d64_h8", attend_lds(64, 8)),
+    ("attend_d128_h1", attend_lds(128, 1)),
+    ("attend_d128_h4", attend_lds(128, 4)),
+    ("attend_d128_h8", attend_lds(128, 8)),
+    ("attend_d256_h1", attend_lds(256, 1)),
+    ("attend_d256_h4", attend_lds(256, 4)),
+    ("attend_d512_h1", attend_lds(512, 1)),
+    ("attend_d512_h2", attend_lds(512, 2)),
     // a chunk, and of each of 8 waves a rank and an id
     ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
     ("sample_total", 8 * 8),
@@ -40,6 +62,11 @@ const LDS: &[(&str, u64)] = &[
     ("prefill_attention_", 54016),
     ("", 0),
 ];
+
+/// With waves of 32 lanes, of which a group has 4.
+const fn attend_lds(head_pad: u64, heads: u64) -> u64 {
+    4 * heads * (head_pad + 2) * 4 + 4
+}
 
 /// A tool of the LLVM that compiled the kernels.
 fn llvm_tool(name: &str) -> PathBuf {
@@ -194,7 +221,13 @@ fn instructions(arch: &str) -> Instructions {
     Instructions { dot, f16_matrix, load_16_bytes }
 }
 
-const PTX_LOADS: &[&str] = &[".v4.u32", ".v4.b32", ".v2.u64", ".v2.b64"];
+const PTX_LOADS: &[&str] = &[".v4.u32", ".v4.b32", ".v4.f32", ".v2.u64", ".v2.b64"];
+
+/// Kernels whose names go on with the type of their weights: products of bytes, but for these.
+const PRODUCTS: [&str; 3] = ["matvec_", "qkv_", "glu_"];
+const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
+/// Others that read much.
+const STREAMS: [&str; 3] = ["attend_", "rms_norm_q8", "read_bytes"];
 
 /// None of these where the target has none.
 const MATRIX: [&str; 3] = ["v_wmma", "v_mfma", "mma.sync"];
@@ -218,11 +251,16 @@ fn kernels_use_the_instructions_that_the_target_has() {
             };
             let has = |mnemonics: &[&str]| mnemonics.iter().any(|m| body.contains(m));
             expect(!has(&["scratch_load", "scratch_store"]), "scratch memory");
-            if signature.name.starts_with("matvec_") {
-                match dot {
-                    Some(dot) => expect(has(&[dot]), dot),
-                    None => expect(!has(&DOT), "a dot product that the target lacks"),
-                }
+            // glu_silu_f32 and glu_gelu_f32 have no weights
+            let weight = PRODUCTS.iter().find_map(|start| signature.name.strip_prefix(start));
+            let weight = weight.and_then(|rest| rest.split("_n").next());
+            let weight = weight.filter(|ty| ty.starts_with('q') || FLOATS.contains(ty));
+            match (weight, dot) {
+                (Some(ty), Some(dot)) if ty.starts_with('q') => expect(has(&[dot]), dot),
+                (None, Some(_)) => (), // tiles may be made of them
+                (Some(_), _) | (None, None) => expect(!has(&DOT), "a dot product"),
+            }
+            if weight.is_some() || STREAMS.iter().any(|start| signature.name.starts_with(start)) {
                 expect(has(load_16_bytes), "loads of 16 bytes");
             }
             if !["matmul_", "prefill_attention_"].iter().any(|start| signature.name.starts_with(start)) {

@@ -10,11 +10,11 @@ mod common;
 use std::process::ExitCode;
 
 use common::gpu::{EMULATED, Gpu, Output, Test, nmse};
+use common::operands::{Rounded, bits, floats, load, products, words};
 use common::tiny_model::{Rng, random_tensor};
 use half::{bf16, f16};
 use rocmforge::Error;
-use rocmforge::device::hip::loader::Loader;
-use rocmforge::device::hip::memory::{Buffer, Span, Staging};
+use rocmforge::device::hip::memory::{Buffer, Span};
 use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
 use rocmforge::device::hip::ops::{self, Conversion, Heads, Quantized};
 use rocmforge::device::hip::weight::Weight;
@@ -74,27 +74,6 @@ const SPLIT: [(TensorType, &[(usize, usize)]); 10] = [
     (Q5_K, &[(48, 128), (16, 32), (0, 16)]),
     (Q6_K, &[(0, 128), (128, 64), (192, 16), (208, 2)]),
 ];
-
-fn floats(rng: &mut Rng, n: usize, size: f32) -> Vec<f32> {
-    (0..n).map(|_| size * rng.signed()).collect()
-}
-
-fn words(rng: &mut Rng, n: usize) -> Vec<u32> {
-    (0..n).map(|_| (rng.next() >> 32) as u32).collect()
-}
-
-fn bits(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
-}
-
-/// A weight on the card, loaded in pieces.
-fn load(gpu: &Gpu, ty: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> Weight {
-    let staging = Staging::with_halves(&gpu.card, gpu.pick(1 << 20, 1 << 16)).unwrap();
-    let mut loader = Loader::with_staging(&gpu.pool, staging).unwrap();
-    let weight = loader.load(ty, rows, cols, bytes, "a test's weight").unwrap();
-    loader.finish().unwrap();
-    weight
-}
 
 fn transpose(gpu: &Gpu) {
     let small = [(1, 1), (32, 32), (31, 33), (1, 100), (100, 1), (65, 64), (896, 70), (5, 2000)];
@@ -454,38 +433,6 @@ fn arg_max(gpu: &Gpu) {
     }
 }
 
-/// Activations rounded to 8 bits on the card, and what it holds of them.
-struct Rounded {
-    q: common::gpu::Output,
-    ds: common::gpu::Output,
-}
-
-impl Rounded {
-    fn new(gpu: &Gpu, x: &[f32], n: usize, cols: usize) -> Self {
-        let (input, q, ds) =
-            (gpu.input(x), gpu.output::<i8>(n * cols), gpu.output::<f32>(n * cols / ops::Q8_BLOCK * 2));
-        let rounded = Rounded { q, ds };
-        ops::quantize(&gpu.stream, input.span(), rounded.planes(), n, cols).unwrap();
-        gpu.stream.synchronize().unwrap();
-        rounded
-    }
-
-    fn planes(&self) -> Quantized<'_> {
-        Quantized { q: self.q.span(), ds: self.ds.span() }
-    }
-
-    fn input(&self) -> Input<'_> {
-        Input::Rounded(self.planes())
-    }
-
-    /// The rounded values.
-    fn values(&self, gpu: &Gpu) -> Vec<f32> {
-        let (q, ds) = (gpu.read::<i8>(&self.q), gpu.read::<f32>(&self.ds));
-        let blocks = q.chunks_exact(ops::Q8_BLOCK).zip(ds.chunks_exact(2));
-        blocks.flat_map(|(q, ds)| q.iter().map(|q| f32::from(*q) * ds[0])).collect()
-    }
-}
-
 fn quantize(gpu: &Gpu) {
     for (n, cols) in [(1, 32), (1, 576), (3, 896), (2, 1024), (gpu.pick(512, 1), 4864)] {
         let mut x = floats(&mut Rng(12), n * cols, 3.0);
@@ -500,38 +447,8 @@ fn quantize(gpu: &Gpu) {
             x[160] = 3e38;
         }
         let rounded = Rounded::new(gpu, &x, n, cols);
-        let (q, ds) = (gpu.read::<i8>(&rounded.q), gpu.read::<f32>(&rounded.ds));
-        for (block, x) in x.chunks_exact(32).enumerate() {
-            let (q, ds) = (&q[block * 32..][..32], &ds[block * 2..][..2]);
-            if x.iter().any(|x| !x.is_finite()) {
-                assert!(ds[0].is_nan(), "{n} x {cols}, block {block}: what is not finite stays so");
-                continue;
-            }
-            let amax = x.iter().fold(0f32, |amax, x| amax.max(x.abs()));
-            let (d, inverse) = if amax < 1e-35 { (0.0, 0.0) } else { (amax / 127.0, 127.0 / amax) };
-            let want: Vec<i8> = x.iter().map(|x| (x * inverse).round_ties_even() as i8).collect();
-            assert_eq!(q, want, "{n} x {cols}, block {block}");
-            let sum: i32 = q.iter().map(|q| i32::from(*q)).sum();
-            assert_eq!(ds, [d, d * sum as f32], "{n} x {cols}, block {block}");
-        }
+        rounded.is_of(gpu, &x, &format!("{n} x {cols}"));
     }
-}
-
-/// (products of the weights with `x`, n x rows) by the definition.
-fn products(
-    ty: TensorType,
-    bytes: &[u8],
-    x: &[f32],
-    bias: Option<&[f32]>,
-    rows: usize,
-    cols: usize,
-) -> Vec<f32> {
-    let row_bytes = ty.row_bytes(cols).unwrap();
-    let mut out = vec![0.0; x.len() / cols * rows];
-    let row = |r: usize, w: &mut [f32]| dequant::row(ty, &bytes[r * row_bytes..][..row_bytes], w);
-    let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    reference::mat_mul(x, cols, rows, row, bias, &mut out, threads).unwrap();
-    out
 }
 
 /// Products that make a mean.

@@ -12,12 +12,12 @@ use std::num::FpCategory;
 use std::process::ExitCode;
 
 use common::gpu::{EMULATED, Gpu, Input, Output, Test, nmse};
+use common::operands::{floats, load};
 use common::tiny_model::{Rng, random_tensor};
 use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
-use rocmforge::device::hip::loader::Loader;
-use rocmforge::device::hip::memory::{Buffer, Staging};
+use rocmforge::device::hip::memory::Buffer;
 use rocmforge::device::hip::ops::attend::head_pad;
 use rocmforge::device::hip::ops::matmul::{self as ops, Addends, HalfRows, MatMulTile};
 use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_attention};
@@ -71,18 +71,6 @@ const BOTH_ROUNDED: f64 = 2e-7;
 const ATTENTION: f64 = 1e-6;
 /// Rounded alike: f32 sums in another order.
 const SAME_ROUNDING: f64 = 1e-10;
-
-fn floats(rng: &mut Rng, n: usize, size: f32) -> Vec<f32> {
-    (0..n).map(|_| size * rng.signed()).collect()
-}
-
-fn load(gpu: &Gpu, ty: TensorType, rows: usize, cols: usize, bytes: &[u8]) -> Weight {
-    let staging = Staging::with_halves(&gpu.card, gpu.pick(1 << 20, 1 << 16)).unwrap();
-    let mut loader = Loader::with_staging(&gpu.pool, staging).unwrap();
-    let weight = loader.load(ty, rows, cols, bytes, "a test's weight").unwrap();
-    loader.finish().unwrap();
-    weight
-}
 
 /// Room for f16 rows, and what a kernel has left in it.
 struct Half {

@@ -88,6 +88,18 @@ impl Emulator {
         assert_eq!(code, 0, "{orders:?}");
     }
 
+    /// The last launch's counters (docs/emulator.md, "Counters").
+    pub fn last_launch(&self) -> serde_json::Value {
+        type LastLaunch = unsafe extern "C" fn(*mut c_char, usize) -> usize;
+        let mut text = vec![0u8; 1 << 16];
+        // SAFETY: the emulator's own signature; it writes no more than it is told there is room for.
+        let len = unsafe {
+            let last = self.0.get::<LastLaunch>("rocmforge_emulator_last_launch").unwrap();
+            last(text.as_mut_ptr().cast(), text.len())
+        };
+        serde_json::from_slice(&text[..len]).expect("counters in JSON")
+    }
+
     /// Calls of a function since `fail`, or of all ("").
     pub fn calls(&self, name: &str) -> u64 {
         type Calls = unsafe extern "C" fn(*const c_char) -> u64;

@@ -10,4 +10,6 @@ pub mod gguf_writer;
 pub mod gpu;
 pub mod logits;
 pub mod models;
+#[cfg(feature = "hip")]
+pub mod operands;
 pub mod tiny_model;

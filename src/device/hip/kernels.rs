@@ -608,7 +608,6 @@ pub fn matvec_shape(ty: TensorType, rows: u32, cols: u32, n: u32) -> MatVecShape
     let team_rows = match (n, ty) {
         (2..=4, TensorType::Q2_K) => 2,
         (2..=4, _) => 4,
-        (5.., TensorType::Q3_K) => 1,
         _ => 2,
     };
     // A lane takes one unit at a time. Sums of several tokens cost more to bring together: then a row is shared only

@@ -22,7 +22,7 @@ pub struct Config {
     pub log: Option<PathBuf>,
     /// COUNTERS: the file to which each launch's counters are appended.
     pub counters: Option<PathBuf>,
-    /// THREADS, LIMIT.
+    /// THREADS, LIMIT, READS.
     pub options: Options,
 }
 
@@ -76,8 +76,8 @@ impl Config {
             .filter(|line| !line.trim().is_empty())
             .map(|line| line.split_once('=').ok_or_else(|| format!("{line:?} is no KEY=VALUE")))
             .collect::<Result<_, _>>()?;
-        const KEYS: [&str; 9] =
-            ["CARD", "MEMORY", "VERSION", "FAIL", "SCHEDULE", "LOG", "COUNTERS", "THREADS", "LIMIT"];
+        const KEYS: [&str; 10] =
+            ["CARD", "MEMORY", "VERSION", "FAIL", "SCHEDULE", "LOG", "COUNTERS", "READS", "THREADS", "LIMIT"];
         if let Some((key, _)) = pairs.iter().find(|(key, _)| !KEYS.contains(&key.trim())) {
             return Err(format!("no setting {key}; there are {}", KEYS.join(", ")));
         }
@@ -120,6 +120,11 @@ impl Config {
                     thread::available_parallelism().map_or(1, usize::from),
                 )?,
                 limit: number("LIMIT", get("LIMIT"), 1 << 30)?,
+                reads: match get("READS").as_deref() {
+                    None | Some("0") => false,
+                    Some("1") => true,
+                    Some(other) => return Err(format!("READS: {other:?} is neither 0 nor 1")),
+                },
             },
         })
     }
@@ -173,7 +178,7 @@ mod tests {
         assert_eq!(config.cards[0].memory, 3 << 20);
         assert!(!config.lazy);
         assert!(Config::read("CARD=none").unwrap().cards.is_empty());
-        for wrong in ["CARD=gfx1", "COLOUR=red", "CARD", "MEMORY=much", "SCHEDULE=never"] {
+        for wrong in ["CARD=gfx1", "COLOUR=red", "CARD", "MEMORY=much", "SCHEDULE=never", "READS=all"] {
             assert!(Config::read(wrong).is_err(), "{wrong}");
         }
     }

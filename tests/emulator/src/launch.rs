@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::code_object::{Kernel, UserSgpr};
-use crate::counters::Counters;
+use crate::counters::{Counters, Reads};
 use crate::group::Group;
 use crate::isa::{Arch, Generation, Program};
 use crate::lds::Lds;
@@ -33,6 +33,8 @@ pub struct Options {
     pub threads: usize,
     /// Instructions of one wave that are taken for an endless loop.
     pub limit: u64,
+    /// Whether to keep [`Counters::reads`].
+    pub reads: bool,
 }
 
 /// A kernel on its way to the card.
@@ -147,7 +149,7 @@ impl Launch {
         };
         let threads = options.threads.min(usize::try_from(groups).unwrap_or(usize::MAX)).max(1);
         let work = || {
-            let mut runner = Runner::new(self, memory, kernarg, packet, options.limit);
+            let mut runner = Runner::new(self, memory, kernarg, packet, options);
             runner.work(&queue);
         };
         if threads == 1 {
@@ -236,22 +238,23 @@ impl Items {
 }
 
 impl<'a> Runner<'a> {
-    fn new(launch: &'a Launch, memory: &'a Memory, kernarg: u64, packet: u64, limit: u64) -> Self {
+    fn new(launch: &'a Launch, memory: &'a Memory, kernarg: u64, packet: u64, options: &Options) -> Self {
         let function = &launch.function;
         let lanes = function.lanes();
         let [f32_mode, other_mode] = function.kernel.descriptor.denormals();
         let waves = (0..launch.work_items().div_ceil(lanes)).map(|_| {
             let mut wave = Wave::new(lanes);
-            wave.limit = limit;
+            wave.limit = options.limit;
             wave.denormals = Denormals::from_mode(f32_mode);
             wave.denormals_16_64 = Denormals::from_mode(other_mode);
             wave
         });
+        let counters = Counters { reads: options.reads.then(Reads::default), ..Counters::default() };
         Runner {
             launch,
             items: (0..waves.len()).map(|n| Items::new(launch, n)).collect(),
             waves: waves.collect(),
-            group: Group { memory, lds: Lds::new(launch.lds()), counters: Counters::default() },
+            group: Group { memory, lds: Lds::new(launch.lds()), counters },
             kernarg,
             packet,
         }
@@ -267,6 +270,9 @@ impl<'a> Runner<'a> {
             if let Err(stop) = self.run(number) {
                 queue.failed.store(true, Relaxed);
                 stopped = Some((number, stop));
+            }
+            if let Some(reads) = &mut self.group.counters.reads {
+                reads.end_group();
             }
         }
         let mut outcome = queue.outcome.lock().unwrap_or_else(PoisonError::into_inner);

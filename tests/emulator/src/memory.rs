@@ -248,6 +248,7 @@ impl Memory {
         })?;
         counters.bytes_read += u64::from(at.active.count_ones() * at.bytes);
         counters.lines_read += lines;
+        note(at, counters);
         Ok(())
     }
 
@@ -309,6 +310,7 @@ impl Memory {
         counters.bytes_written += bytes;
         counters.lines_read += lines;
         counters.lines_written += lines;
+        note(at, counters);
         Ok(())
     }
 
@@ -325,6 +327,9 @@ impl Memory {
         }
         counters.bytes_read += bytes;
         counters.lines_read += (addr + bytes - 1) / LINE - addr / LINE + 1;
+        if let Some(reads) = &mut counters.reads {
+            reads.note(addr, bytes);
+        }
         Ok(())
     }
 
@@ -420,6 +425,13 @@ pub fn aligned(lane: usize, addr: u64, bytes: u32, to: u32) -> Result<(), LaneFa
         return Ok(());
     }
     Err(LaneFault { lane: Some(lane as u32), fault: Fault::Misaligned { addr, bytes } })
+}
+
+/// What the lanes read, where that is kept.
+fn note(at: &Access<'_>, counters: &mut Counters) {
+    if let Some(reads) = &mut counters.reads {
+        at.lanes().for_each(|lane| reads.note(at.addr[lane], at.bytes.into()));
+    }
 }
 
 /// Number of distinct cache lines.

@@ -1,6 +1,6 @@
 //! All that is behind the API: devices, what handles stand for, failures on order, reports.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
@@ -148,7 +148,7 @@ impl Runtime {
         let options = self.config.options;
         match launch.run(&mut self.devices[device].memory, &options) {
             Ok(counters) => {
-                self.last_launch = line(launch, &counters);
+                self.last_launch = line(launch, &counters, &self.devices[device].memory);
                 if let Some(path) = &self.config.counters {
                     append(path, &self.last_launch);
                 }
@@ -191,12 +191,12 @@ fn append(path: &Path, text: &str) {
 }
 
 /// One launch as a line of JSON.
-fn line(launch: &Launch, counters: &Counters) -> String {
+fn line(launch: &Launch, counters: &Counters, memory: &Memory) -> String {
     let instructions: serde_json::Map<_, _> = Class::ALL
         .map(|class| (class.name().to_owned(), counters.waves[class as usize].into()))
         .into_iter()
         .collect();
-    serde_json::json!({
+    let mut line = serde_json::json!({
         "kernel": launch.function.kernel.name,
         "grid": launch.grid,
         "block": launch.block,
@@ -209,6 +209,28 @@ fn line(launch: &Launch, counters: &Counters) -> String {
         "lines_read": counters.lines_read,
         "lines_written": counters.lines_written,
         "bank_conflicts": counters.bank_conflicts,
-    })
-    .to_string()
+    });
+    if let Some(reads) = &counters.reads {
+        // what is gone by now were the launch's arguments
+        let mut allocations = BTreeMap::<u64, [u64; 4]>::new();
+        for (addr, line) in reads.lines() {
+            if let Some(found) = memory.find(addr) {
+                let of_line = [line.bytes.count_ones().into(), line.bytes_by_groups, 1, line.groups];
+                let sums = allocations.entry(found.base).or_default();
+                sums.iter_mut().zip(of_line).for_each(|(sum, of_line)| *sum += of_line);
+            }
+        }
+        let reads =
+            allocations.into_iter().map(|(base, [bytes, bytes_by_groups, lines, lines_by_groups])| {
+                serde_json::json!({
+                    "allocation": base,
+                    "bytes": bytes,
+                    "bytes_by_groups": bytes_by_groups,
+                    "lines": lines,
+                    "lines_by_groups": lines_by_groups,
+                })
+            });
+        line["reads"] = reads.collect();
+    }
+    line.to_string()
 }

@@ -164,7 +164,7 @@ fn what_is_counted_is_exact() {
         global_store_b16 v3, v8, s[6:7]";
     let counters = std::path::PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("counters.jsonl");
     std::fs::remove_file(&counters).ok();
-    let emulator = Emulator::new(&format!("CARD=gfx1100\nCOUNTERS={}", counters.display()));
+    let emulator = Emulator::new(&format!("CARD=gfx1100\nREADS=1\nCOUNTERS={}", counters.display()));
     let function = emulator.function(&assemble("gfx1100", BODY), "k");
     let (src, dst) = (emulator.upload(&[7u32; 128]), emulator.upload(&[0u8; 1024]));
     emulator.run(function, 3, 32, &[src, dst]).unwrap();
@@ -185,6 +185,14 @@ fn what_is_counted_is_exact() {
     assert_eq!(seen["bytes_written"], 3 * 32 * 2);
     assert_eq!(seen["lines_written"], 3 * 8, "a halfword every 32 bytes");
     assert_eq!(seen["bank_conflicts"], 3 * 2 * 7, "32 words in 4 banks");
+    let of_src = serde_json::json!([{
+        "allocation": src,
+        "bytes": 512,
+        "bytes_by_groups": 3 * 512,
+        "lines": 4,
+        "lines_by_groups": 3 * 4,
+    }]);
+    assert_eq!(seen["reads"], of_src);
     let file = std::fs::read_to_string(&counters).unwrap();
     assert_eq!(serde_json::from_str::<serde_json::Value>(file.trim()).unwrap(), seen);
 }

@@ -111,7 +111,7 @@ impl Card {
             dynamic_lds: 0,
             kernarg,
         };
-        launch.run(&mut self.memory, &Options { threads: 1, limit: 1 << 20 })
+        launch.run(&mut self.memory, &Options { threads: 1, limit: 1 << 20, reads: false })
     }
 
     fn run(&mut self, name: &str, groups: usize, block: usize, args: &[Arg]) -> Counters {

@@ -179,7 +179,7 @@ impl LayerCache<'_> {
             holds(name, span, &[self.n_blocks, self.n_head_kv, crate::device::BLOCK_LEN, self.head_pad], 2)?;
             is_aligned(name, span, 16)?;
         }
-        if self.head_dim > self.head_pad {
+        if self.head_dim == 0 || super::attend::head_pad(self.head_dim)? != self.head_pad {
             return Err(Error::Internal(format!("heads of {} in cells of {}", self.head_dim, self.head_pad)));
         }
         Ok(())
