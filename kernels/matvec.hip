@@ -114,25 +114,38 @@ DEVICE void products(const Planes *const (&weights)[WEIGHTS], const u32 (&rows)[
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) first_unit[r] = (u64)rows[r] * units;
 
-    for (u32 unit = share * TEAM + lane; unit < units; unit += sharing * TEAM) {
-        typename W::Loaded loaded[ROWS];
+    // Of one token two units at a time: the loads of both are under way together.
+    constexpr u32 AT_ONCE = N == 1 && ROWS <= 2 ? 2 : 1;
+    const u32 stride = sharing * TEAM;
+    for (u32 start = share * TEAM + lane; start < units; start += AT_ONCE * stride) {
+        typename W::Loaded loaded[AT_ONCE][ROWS];
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++) loaded[r] = W::load(*weights[r % WEIGHTS], first_unit[r], unit);
-        auto input = W::Input::load(x.q, x.ds, unit);
-        typename W::Quants quants[ROWS];
+        for (u32 k = 0; k < AT_ONCE; k++) {
+            const u32 unit = start + k * stride;
+            if (k > 0 && unit >= units) break;
 #pragma unroll
-        for (u32 r = 0; r < ROWS; r++) quants[r] = W::unpack(loaded[r], unit);
+            for (u32 r = 0; r < ROWS; r++) loaded[k][r] = W::load(*weights[r % WEIGHTS], first_unit[r], unit);
+        }
 #pragma unroll
-        for (u32 t = 0; t < N; t++) {
-            if (t > 0) {
-                const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
-                input = W::Input::load(row.q, row.ds, unit);
-            }
+        for (u32 k = 0; k < AT_ONCE; k++) {
+            const u32 unit = start + k * stride;
+            if (k > 0 && unit >= units) break;
+            auto input = W::Input::load(x.q, x.ds, unit);
+            typename W::Quants quants[ROWS];
+#pragma unroll
+            for (u32 r = 0; r < ROWS; r++) quants[r] = W::unpack(loaded[k][r], unit);
+#pragma unroll
+            for (u32 t = 0; t < N; t++) {
+                if (t > 0) {
+                    const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
+                    input = W::Input::load(row.q, row.ds, unit);
+                }
 #if defined(NO_DOT4)
-            __builtin_amdgcn_sched_barrier(0); // a token after the other: all their bytes at once fill 256 registers
+                __builtin_amdgcn_sched_barrier(0); // token by token: all their bytes at once fill 256 registers
 #endif
 #pragma unroll
-            for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
+                for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
+            }
         }
     }
     if constexpr (IS_FLOAT<W>) {
@@ -216,6 +229,17 @@ DEVICE void multiply(const Parts &parts, const Rows &x, u32 cols, u32 n, u32 sha
     }
 }
 
+// Adds up what the teams that share rows have of two sums. False: another team of them goes on with it.
+DEVICE bool join_shares(f32x2 &sums, u32 team, u32 share, u32 sharing) {
+    SHARED f32x2 shares[TEAMS];
+    if (sharing == 1) return true;
+    if (thread_x() % TEAM == 0) shares[team] = sums;
+    barrier();
+#pragma unroll 1
+    for (u32 other = 1; share == 0 && other < sharing; other++) sums = sums + shares[team + other];
+    return share == 0;
+}
+
 // What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` holds the token's
 // blocks; k and v are a layer's cache, [block][kv head][64 positions][head_pad] of f16.
 struct Append {
@@ -244,19 +268,9 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
     const Planes *const weights[1] = {&own.w};
     products<W, 2, 1>(weights, rows, x, cols, 1, share, sharing, sums);
 
-    float first = lanes_sum<TEAM>(sums[0]), second = lanes_sum<TEAM>(sums[1]);
-    if (sharing > 1) {
-        SHARED f32x2 shares[TEAMS];
-        if (lane == 0) shares[team] = f32x2{first, second};
-        barrier();
-        if (share > 0) return;
-#pragma unroll 1
-        for (u32 other = 1; other < sharing; other++) {
-            first += shares[team + other].x;
-            second += shares[team + other].y;
-        }
-    }
-    if (lane > 0 || head * to.head_dim >= own.rows) return;
+    f32x2 both = {lanes_sum<TEAM>(sums[0]), lanes_sum<TEAM>(sums[1])};
+    if (!join_shares(both, team, share, sharing) || lane > 0 || head * to.head_dim >= own.rows) return;
+    float first = both.x, second = both.y;
     if (own.bias) {
         first += own.bias[rows[0]];
         second += own.bias[rows[1]];
@@ -280,46 +294,28 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
 }
 
 // Products of the gate and of what it lets through: dst[r] = activation(dot(gate[r], x) + bias) * (dot(up[r], x) +
-// bias) of one token, as f32 or rounded to 8 bits as quantize_q8 does, or both. A group makes 32 rows, a block of the
-// rounding.
+// bias) of one token, f32.
 struct Gated {
     Planes gate, up;
     const float *gate_bias, *up_bias;
     float *dst;
-    u8 *q;
-    f32x2 *ds;
     u32 rows, gelu;
 };
 
-constexpr u32 GLU_THREADS = 512, GLU_TEAMS = GLU_THREADS / TEAM, GLU_ROWS = 32 / GLU_TEAMS;
-
+// A team makes a row of both.
 template <class W>
-DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols) {
-    SHARED float made[32];
-    const u32 team = team_index(), lane = thread_x() % TEAM;
+DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) {
+    const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
+    const u32 row = (group_x() * TEAMS + team) >> (sharing / 2), own = min(row, to.rows - 1);
     const Planes *const weights[2] = {&to.gate, &to.up};
-#pragma unroll 1
-    for (u32 i = 0; i < GLU_ROWS; i++) {
-        const u32 slot = team * GLU_ROWS + i, row = group_x() * 32 + slot, own = min(row, to.rows - 1);
-        const u32 rows[2] = {own, own};
-        float sums[2] = {};
-        products<W, 2, 1>(weights, rows, x, cols, 1, 0, 1, sums);
-        float gate = lanes_sum<TEAM>(sums[0]), up = lanes_sum<TEAM>(sums[1]);
-        if (lane == 0) {
-            if (to.gate_bias) gate += to.gate_bias[own];
-            if (to.up_bias) up += to.up_bias[own];
-            const float value = row < to.rows ? (to.gelu ? gelu(gate) : silu(gate)) * up : 0.0f;
-            made[slot] = value;
-            if (to.dst && row < to.rows) to.dst[row] = value;
-        }
-    }
-    barrier();
-    if (!to.q || thread_x() >= LANES) return;
-    const u32 at = thread_x() % 8 * 4; // all the wave's lanes take part
-    const f32x4 v = {made[at], made[at + 1], made[at + 2], made[at + 3]};
-    const Rounded8 rounded(v);
-    if (thread_x() < 8) ((u32 *)to.q)[group_x() * 8 + thread_x()] = rounded.packed;
-    if (thread_x() == 0) to.ds[group_x()] = rounded.ds;
+    const u32 rows[2] = {own, own};
+    float sums[2] = {};
+    products<W, 2, 1>(weights, rows, x, cols, 1, share, sharing, sums);
+    f32x2 both = {lanes_sum<TEAM>(sums[0]), lanes_sum<TEAM>(sums[1])};
+    if (!join_shares(both, team, share, sharing) || lane > 0 || row >= to.rows) return;
+    if (to.gate_bias) both.x += to.gate_bias[row];
+    if (to.up_bias) both.y += to.up_bias[row];
+    to.dst[row] = (to.gelu ? gelu(both.x) : silu(both.x)) * both.y;
 }
 
 #define MATVEC(name, Type, ROWS, N, WAVES)                                                                            \
@@ -345,8 +341,8 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols) {
     void qkv_##name(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Append to) {                    \
         multiply_qkv<Type>(parts, Rows{q, ds}, cols, sharing, to);                                                    \
     }                                                                                                                 \
-    KERNEL(512, ONE_TOKEN_WAVES) void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols) {                  \
-        multiply_glu<Type>(to, Rows{q, ds}, cols);                                                                    \
+    KERNEL(128, ONE_TOKEN_WAVES) void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing) {     \
+        multiply_glu<Type>(to, Rows{q, ds}, cols, sharing);                                                           \
     }
 
 MATVECS(f32, F32, 4)

@@ -39,9 +39,9 @@ KERNEL(256, 6) void rms_norm_f32(const float *x, const float *__restrict__ weigh
 
 // Of rows whose width is a multiple of 32: the norm of row `rows[r]` of x (r where `rows` is none) to dst[r] (f32), to
 // q[r] and ds[r] as quantize_q8 leaves them, or to both. A group a row; the first 8,192 columns are read once.
-KERNEL(512, 3) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, f32x4 *dst, u32 *q,
+KERNEL(1024, 4) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, f32x4 *dst, u32 *q,
                                 f32x2 *ds, u32 width, float eps) {
-    constexpr u32 THREADS = 512, KEPT = 4;
+    constexpr u32 THREADS = 1024, KEPT = 2;
     const u32 r = group_x(), fours = width / 4;
     const f32x4 *row = (const f32x4 *)(x + (u64)(rows ? rows[r] : r) * width);
     const auto squares = [](f32x4 v) { return fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, v.w * v.w))); };

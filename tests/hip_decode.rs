@@ -455,22 +455,10 @@ fn glu(
         });
     }
     let x = Activations::new(gpu, &mut rng, ty, 1, cols);
-    let run = |to: Target<'_>| {
-        let (gate, up) = ((&gate.weight, gate.bias()), (&up.weight, up.bias()));
-        project::glu_matvec(&gpu.stream, activation, gate, up, x.input(), to)
-    };
-    let got = if rows.is_multiple_of(ops::Q8_BLOCK) {
-        Targets::run(gpu, 1, rows, &what, |to| run(to).unwrap())
-    } else {
-        let both = Targets {
-            plain: Some(gpu.output::<f32>(rows)),
-            rounded: Some(Rounded::room(gpu, 1, rows.next_multiple_of(32))),
-        };
-        assert!(matches!(run(both.target()), Err(Error::Param(_))), "{what}: blocks are whole");
-        let plain = both.plain.as_ref().unwrap();
-        run(Target { plain: Some(plain.span()), rounded: None }).unwrap();
-        gpu.read::<f32>(plain)
-    };
+    let output = gpu.output::<f32>(rows);
+    let (on_gate, on_up) = ((&gate.weight, gate.bias()), (&up.weight, up.bias()));
+    project::glu_matvec(&gpu.stream, activation, on_gate, on_up, x.input(), output.span()).unwrap();
+    let got = gpu.read::<f32>(&output);
     let mut want = vec![0.0; rows];
     reference::glu(&gate.times(&x.values), &up.times(&x.values), activation, &mut want);
     let error = nmse(&want, &got);
@@ -816,19 +804,13 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         assert!(matches!(result, Err(Error::Internal(_))), "{result:?}");
     }
 
-    let glu = |gate, up, x, to| project::glu_matvec(s, Activation::Silu, gate, up, x, to);
+    let glu = |gate, up, x, dst| project::glu_matvec(s, Activation::Silu, gate, up, x, dst);
     let w = (&q8.weight, None);
     refused.extend([
-        glu((&q8.weight, Some(part(252))), w, Input::Rounded(x), plain),
-        glu(w, (&q8.weight, Some(part(252))), Input::Rounded(x), plain),
-        glu(w, w, Input::Rounded(x), Target { plain: Some(part(252)), rounded: None }),
-        glu(
-            w,
-            w,
-            Input::Rounded(x),
-            Target { plain: None, rounded: Some(Quantized { q: part(63), ds: all }) },
-        ),
-        glu(w, w, Input::Rounded(Quantized { q: part(63), ds: all }), plain),
+        glu((&q8.weight, Some(part(252))), w, Input::Rounded(x), all),
+        glu(w, (&q8.weight, Some(part(252))), Input::Rounded(x), all),
+        glu(w, w, Input::Rounded(x), part(252)),
+        glu(w, w, Input::Rounded(Quantized { q: part(63), ds: all }), all),
     ]);
 
     // one block of 64 positions, one kv head of 64: 8192 bytes each of k and v

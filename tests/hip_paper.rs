@@ -304,12 +304,11 @@ impl Bench<'_> {
     fn glu(&self, model: &Model, ty: TensorType) -> Case {
         let (cols, rows) = (model.width, model.n_ff.min(self.rows));
         let weights = [0; 2].map(|_| self.weight(ty, rows, cols));
-        let ([q, ds], [to_q, to_ds]) = (self.input(cols), self.input(rows));
+        let ([q, ds], dst) = (self.input(cols), self.buffer(4 * rows));
         let x = Input::Rounded(Quantized { q: q.span(), ds: ds.span() });
         let counted = Counted::new(self.gpu, &self.emulator, || {
-            let to = Target { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
             let [gate, up] = weights.each_ref().map(|weight| (weight, None));
-            project::glu_matvec(&self.gpu.stream, Activation::Silu, gate, up, x, to).unwrap();
+            project::glu_matvec(&self.gpu.stream, Activation::Silu, gate, up, x, dst.span()).unwrap();
         });
         let must = weights.iter().map(|weight| weight.layout().file_bytes()).sum();
         let what = format!("gate, up 2 x {} x {cols}, {ty}", model.n_ff);

@@ -65,9 +65,9 @@ fn main() -> ExitCode {
 const ONE_ROUNDED: f64 = 1e-7;
 /// Both factors of a product.
 const BOTH_ROUNDED: f64 = 2e-7;
-/// Queries and weights of attention, both rounded: a score s then errs by some 2^-12 s in the mean, which the softmax
-/// turns into as much of a weight.
-const ATTENTION: f64 = 1e-5;
+/// Queries and weights of attention, both rounded; the softmax turns a score's error into as much of a weight's, so
+/// scores of up to 60 may err by more than [`BOTH_ROUNDED`].
+const ATTENTION: f64 = 1e-6;
 /// Rounded alike: f32 sums in another order.
 const SAME_ROUNDING: f64 = 1e-10;
 

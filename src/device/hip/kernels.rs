@@ -74,8 +74,7 @@ pub struct Append {
     pub padding: u32,
 }
 
-/// A gate and what it lets through, and where the result goes: `dst` f32, `q` and `ds` as quantize_q8 leaves them;
-/// any of them none. Biases f32 or none.
+/// A gate, what it lets through, and where the result goes, f32. Biases f32 or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Gated {
@@ -84,8 +83,6 @@ pub struct Gated {
     pub gate_bias: Ptr,
     pub up_bias: Ptr,
     pub dst: Ptr,
-    pub q: Ptr,
-    pub ds: Ptr,
     pub rows: u32,
     /// Gelu, not silu.
     pub gelu: u32,
@@ -321,7 +318,7 @@ kernels! {
 
     /// The same norm of row `rows[r]` (u32; r where none) of x, to dst (f32), to q and ds as quantize_q8 leaves them, or to
     /// both; width: a multiple of 32. Grid: x over rows.
-    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [512, 1, 1] waves 3 {
+    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [1024, 1, 1] waves 4 {
         RMS_NORM_Q8 = "rms_norm_q8",
     }
 
@@ -472,8 +469,8 @@ kernels! {
         QKV_Q6_K = "qkv_q6_k",
     }
 
-    /// Gate and up of one token. Grid: x over rows / 32.
-    GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32) [512, 1, 1] waves 2 {
+    /// Gate and up of one token. Grid and `sharing` as of a matvec kernel with as many rows a team as both have.
+    GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32, sharing: u32) [128, 1, 1] waves 2 {
         GLU_F32 = "glu_f32",
         GLU_F16 = "glu_f16",
         GLU_BF16 = "glu_bf16",
@@ -608,8 +605,11 @@ pub fn unit_cols(ty: TensorType) -> u32 {
 /// For weights of `rows` rows in all, `cols` columns, and `n` tokens.
 pub fn matvec_shape(ty: TensorType, rows: u32, cols: u32, n: u32) -> MatVecShape {
     // As in kernels/matvec.hip.
-    let few = if ty == TensorType::Q2_K { 2 } else { 4 };
-    let team_rows = if (2..=4).contains(&n) { few } else { 2 };
+    let team_rows = match (n, ty) {
+        (2..=4, TensorType::Q2_K) => 2,
+        (2..=4, _) => 4,
+        _ => 2,
+    };
     // A lane takes one unit at a time. Sums of several tokens cost more to bring together: then a row is shared only
     // if there are too few to fill a GPU.
     let enough = if n <= 1 { u32::MAX } else { 8192 / n.next_power_of_two() };

@@ -268,11 +268,14 @@ impl<'a> Running<'a> {
 
         if let (Then::Glu(activation), 1, [gate, up]) = (project.then, n, &project.parts[..]) {
             let (a, b) = (of(gate.weight), of(up.weight));
-            let fits = to.rounded.is_none() || a.rows.is_multiple_of(Q8_BLOCK);
-            if (a.ty, a.rows, a.cols) == (b.ty, b.rows, b.cols) && fits {
-                let target = self.target(gate.out, to)?;
+            if (a.ty, a.rows, a.cols) == (b.ty, b.rows, b.cols) {
+                let (out, width) = (self.buffer(gate.out)?, a.rows);
                 let (gate, up) = (self.weight(gate)?, self.weight(up)?);
-                return project::glu_matvec(stream, activation, gate, up, input(a.ty), target);
+                project::glu_matvec(stream, activation, gate, up, input(a.ty), out)?;
+                return match to.rounded {
+                    Some(place) => ops::quantize(stream, out, self.rounded(place)?, n, width),
+                    None => Ok(()),
+                };
             }
         }
         let add = matches!(project.then, Then::AddTo(_));

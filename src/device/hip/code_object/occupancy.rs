@@ -35,5 +35,7 @@ pub fn waves(target: &Target, kernel: &KernelInfo, threads: u32) -> u32 {
     }
     let block_waves = u64::from(threads.div_ceil(used.wave_size.max(1)));
     let blocks = u64::from(target.lds) / kernel.lds_bytes;
-    by_registers.min((blocks * block_waves / SIMDS) as u32)
+    // a block of fewer waves than there are SIMDs leaves some of them idle
+    let at_least = u64::from(blocks > 0);
+    by_registers.min((blocks * block_waves / SIMDS).max(at_least) as u32)
 }

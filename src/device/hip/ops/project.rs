@@ -250,7 +250,7 @@ pub fn qkv(
     launch(stream, type_kernels(group.ty)?.qkv, group.grid, &args)
 }
 
-/// Where [`glu`] leaves its result: f32, rounded to 8 bits, or both.
+/// Where an op leaves its result: f32, rounded to 8 bits, or both.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Target<'a> {
     pub plain: Option<Span<'a>>,
@@ -280,7 +280,7 @@ pub fn glu_matvec(
     gate: (&Weight, Option<Span<'_>>),
     up: (&Weight, Option<Span<'_>>),
     x: Input<'_>,
-    to: Target<'_>,
+    dst: Span<'_>,
 ) -> Result<()> {
     let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
     if shape(gate.0) != shape(up.0) {
@@ -291,19 +291,19 @@ pub fn glu_matvec(
         holds("bias", bias, &[rows], 4)?;
     }
     let (q, ds) = x.pointers(ty, 1, cols)?;
-    let (dst, to_q, to_ds) = to.pointers(1, rows)?;
+    holds("dst", dst, &[rows], 4)?;
     let pointer = |span: Option<Span<'_>>| span.map_or(Ptr::default(), Span::ptr);
     let to = Gated {
         gate: gate.0.planes(),
         up: up.0.planes(),
         gate_bias: pointer(gate.1),
         up_bias: pointer(up.1),
-        dst,
-        q: to_q,
-        ds: to_ds,
+        dst: dst.ptr(),
         rows: dim("rows", rows)?,
         gelu: u32::from(activation == Activation::Gelu),
     };
-    let args = GluMatVecArgs { to, q, ds, cols: dim("cols", cols)? };
-    launch(stream, type_kernels(ty)?.glu, [u64::from(to.rows.div_ceil(32)), 1, 1], &args)
+    let (cols, both) = (dim("cols", cols)?, dim("rows", 2 * rows)?);
+    let shape = matvec_shape(ty, both, cols, 1);
+    let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing };
+    launch(stream, type_kernels(ty)?.glu, [u64::from(both.div_ceil(shape.rows)), 1, 1], &args)
 }
