@@ -20,16 +20,16 @@ const LDS: &[(&str, u64)] = &[
     ("transpose_", 32 * 33 * 4),
     ("arg_max_", 2 * 32 * 4),
     ("rms_norm_f32", 8 * 4),
-    ("rms_norm_q8", 16 * 4),
+    ("rms_norm_q8", 32 * 4),
     ("softmax_", 2 * 8 * 4),
     ("read_bytes", 8 * 4),
     // of each of 4 teams: the sums of 2 rows and 8 tokens, or of 4 and 4
     ("matvec_", 4 * 16 * 4),
+    // of two rows
     ("qkv_", 4 * 2 * 4),
-    // the rows of a block of the rounding
     ("glu_silu_", 0),
     ("glu_gelu_", 0),
-    ("glu_", 32 * 4),
+    ("glu_", 4 * 2 * 4),
     // a head and the two waves' sums
     ("prepare_heads", 512 * 4 + 2 * 4),
     // of each wave and query head: the columns, largest score and sum; the ticket
