@@ -22,7 +22,6 @@ use rocmforge::device::hip::ops::attend::head_pad;
 use rocmforge::device::hip::ops::matmul::{self as ops, Addends, HalfRows, MatMulTile};
 use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_attention};
 use rocmforge::device::hip::ops::project::LayerCache;
-use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::plan::{Activation, CacheShape};
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
