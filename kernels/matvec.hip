@@ -114,38 +114,25 @@ DEVICE void products(const Planes *const (&weights)[WEIGHTS], const u32 (&rows)[
 #pragma unroll
     for (u32 r = 0; r < ROWS; r++) first_unit[r] = (u64)rows[r] * units;
 
-    // Of one token two units at a time: the loads of both are under way together.
-    constexpr u32 AT_ONCE = N == 1 && ROWS <= 2 ? 2 : 1;
-    const u32 stride = sharing * TEAM;
-    for (u32 start = share * TEAM + lane; start < units; start += AT_ONCE * stride) {
-        typename W::Loaded loaded[AT_ONCE][ROWS];
+    for (u32 unit = share * TEAM + lane; unit < units; unit += sharing * TEAM) {
+        typename W::Loaded loaded[ROWS];
 #pragma unroll
-        for (u32 k = 0; k < AT_ONCE; k++) {
-            const u32 unit = start + k * stride;
-            if (k > 0 && unit >= units) break;
+        for (u32 r = 0; r < ROWS; r++) loaded[r] = W::load(*weights[r % WEIGHTS], first_unit[r], unit);
+        auto input = W::Input::load(x.q, x.ds, unit);
+        typename W::Quants quants[ROWS];
 #pragma unroll
-            for (u32 r = 0; r < ROWS; r++) loaded[k][r] = W::load(*weights[r % WEIGHTS], first_unit[r], unit);
-        }
+        for (u32 r = 0; r < ROWS; r++) quants[r] = W::unpack(loaded[r], unit);
 #pragma unroll
-        for (u32 k = 0; k < AT_ONCE; k++) {
-            const u32 unit = start + k * stride;
-            if (k > 0 && unit >= units) break;
-            auto input = W::Input::load(x.q, x.ds, unit);
-            typename W::Quants quants[ROWS];
-#pragma unroll
-            for (u32 r = 0; r < ROWS; r++) quants[r] = W::unpack(loaded[k][r], unit);
-#pragma unroll
-            for (u32 t = 0; t < N; t++) {
-                if (t > 0) {
-                    const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
-                    input = W::Input::load(row.q, row.ds, unit);
-                }
+        for (u32 t = 0; t < N; t++) {
+            if (t > 0) {
+                const Rows row = Rows::row<W>(x, min(t, n - 1), cols);
+                input = W::Input::load(row.q, row.ds, unit);
+            }
 #if defined(NO_DOT4)
-                __builtin_amdgcn_sched_barrier(0); // token by token: all their bytes at once fill 256 registers
+            __builtin_amdgcn_sched_barrier(0); // a token after the other: all their bytes at once fill 256 registers
 #endif
 #pragma unroll
-                for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
-            }
+            for (u32 r = 0; r < ROWS; r++) sums[r * N + t] += W::dot(quants[r], input);
         }
     }
     if constexpr (IS_FLOAT<W>) {

@@ -38,10 +38,11 @@ KERNEL(256, 6) void rms_norm_f32(const float *x, const float *__restrict__ weigh
 }
 
 // Of rows whose width is a multiple of 32: the norm of row `rows[r]` of x (r where `rows` is none) to dst[r] (f32), to
-// q[r] and ds[r] as quantize_q8 leaves them, or to both. A group a row; the first 8,192 columns are read once.
-KERNEL(1024, 4) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, f32x4 *dst, u32 *q,
-                                f32x2 *ds, u32 width, float eps) {
-    constexpr u32 THREADS = 1024, KEPT = 2;
+// q[r] and ds[r] as quantize_q8 leaves them, or to both. A group a row; its first KEPT * 4 * THREADS columns are read
+// once.
+template <u32 THREADS, u32 KEPT>
+DEVICE void rms_norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, f32x4 *dst, u32 *q,
+                        f32x2 *ds, u32 width, float eps) {
     const u32 r = group_x(), fours = width / 4;
     const f32x4 *row = (const f32x4 *)(x + (u64)(rows ? rows[r] : r) * width);
     const auto squares = [](f32x4 v) { return fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, v.w * v.w))); };
@@ -78,4 +79,14 @@ KERNEL(1024, 4) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *_
         const u32 i = start + thread_x();
         finish(i, i < fours ? row[i] : f32x4(0.0f));
     }
+}
+
+KERNEL(1024, 4) void rms_norm_q8(const float *x, const u32 *rows, const f32x4 *weight, f32x4 *dst, u32 *q, f32x2 *ds,
+                                u32 width, float eps) {
+    rms_norm_to<1024, 2>(x, rows, weight, dst, q, ds, width, eps);
+}
+
+KERNEL(256, 8) void rms_norm_q8_narrow(const float *x, const u32 *rows, const f32x4 *weight, f32x4 *dst, u32 *q,
+                                        f32x2 *ds, u32 width, float eps) {
+    rms_norm_to<256, 1>(x, rows, weight, dst, q, ds, width, eps);
 }

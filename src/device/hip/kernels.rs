@@ -322,6 +322,11 @@ kernels! {
         RMS_NORM_Q8 = "rms_norm_q8",
     }
 
+    /// The same, best for rows of 1,024 columns and less.
+    NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [256, 1, 1] waves 8 {
+        RMS_NORM_Q8_NARROW = "rms_norm_q8_narrow",
+    }
+
     /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed. Grid: x over n / 1024.
     AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
         ADD_F32 = "add_f32",

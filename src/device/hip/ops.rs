@@ -226,8 +226,12 @@ pub fn rms_norm_to(
     let (dst, q, ds) = to.pointers(n, width)?;
     let rows = rows.map_or(Ptr::default(), Span::ptr);
     let width = dim("width", width)?;
-    let args = NormQ8Args { x: x.ptr(), rows, weight: weight.ptr(), dst, q, ds, width, eps };
-    launch(stream, RMS_NORM_Q8, [n as u64, 1, 1], &args)
+    let (x, weight, grid) = (x.ptr(), weight.ptr(), [n as u64, 1, 1]);
+    if width <= 1024 {
+        let args = NarrowNormQ8Args { x, rows, weight, dst, q, ds, width, eps };
+        return launch(stream, RMS_NORM_Q8_NARROW, grid, &args);
+    }
+    launch(stream, RMS_NORM_Q8, grid, &NormQ8Args { x, rows, weight, dst, q, ds, width, eps })
 }
 
 /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed.
