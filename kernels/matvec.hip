@@ -311,8 +311,8 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
         multiply<Type, ROWS, N>(parts, Rows{q, ds}, cols, n, sharing, add);                                           \
     }
 
-// Where a SIMD has 256 registers: of a third of them two units of Q5_K spill, and products without dot products.
-#if defined(__gfx900__) || defined(__gfx906__) || defined(__gfx9_generic__)
+// Where a product of bytes takes many instructions, it takes registers too.
+#if defined(__gfx900__) || defined(__gfx9_generic__)
 #define ONE_TOKEN_WAVES 2
 #else
 #define ONE_TOKEN_WAVES 3
