@@ -39,6 +39,7 @@ pub fn in_process<V: AsRef<OsStr>>(name: &str, env: &[(&str, V)], body: impl FnO
         text(&output.stdout),
         text(&output.stderr)
     );
+    print!("{}", text(&output.stdout));
 }
 
 /// The same on the emulator, with variables named without ROCMFORGE_EMULATOR_.
