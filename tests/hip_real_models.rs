@@ -103,8 +103,13 @@ fn smollm2_generates() {
     });
 }
 
-/// Logits of products rounded to 8 bits lie around the truth by about 0.1 a token, 0.5 at most.
+/// Between two logits, where rounding activations to 8 bits shall not change their order: the largest error of one logit
+/// that the first test sees is 0.5, the usual one a fifth of that.
 const CLEAR: f32 = 0.5;
+
+/// At one position. Over many, 8-bit activations are at a mean of 3e-3 (tests/model_logits.rs has the bound), with single
+/// ones several times that.
+const MAX_KL: f64 = 2e-2;
 
 /// A file of five types: Q4_K, Q6_K, Q5_0, Q8_0 and F32.
 #[test]
@@ -124,7 +129,7 @@ fn qwen25_follows_the_reference() {
             let kl = kl_divergence(&want, &got);
             let ((best, margin), (chosen, _)) = (top(&want), top(&got));
             println!("position {position}: KL {kl:.2e}; {best} by {margin:.2}, here {chosen}");
-            assert!(kl < 2e-2, "position {position}: KL {kl:.2e}");
+            assert!(kl < MAX_KL, "position {position}: KL {kl:.2e}");
             assert!(best == chosen || margin < CLEAR, "{chosen} for {best}, which is ahead by {margin:.2}");
             token = best as u32;
         }
