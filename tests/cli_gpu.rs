@@ -43,7 +43,7 @@ fn bench_per_op_has_a_row_for_each_kind() {
     let run = |more: &[&str]| {
         let args = ["bench", "--per-op", "-m", TINY, "--device", "hip", "-r", "1"];
         let mut command = on_emulator(&[&args[..], more].concat());
-        stdout(command.env("ROCMFORGE_EMULATOR_MEMORY", "64M").output().unwrap())
+        stdout(command.env("ROCMFORGE_EMULATOR_MEMORY", "40M").output().unwrap())
     };
     let text = run(&["-p", "12", "-n", "1", "-d", "3"]);
     println!("{text}");

@@ -105,6 +105,9 @@ fn shapes() {
     check(&device, "frequency factors", &TinyModel { rope_freqs: true, ..base() }, 12);
 }
 
+/// Names and results of ops.
+type Seen = Vec<(String, Vec<f32>)>;
+
 /// Every op's result, by name, is the reference's.
 fn each_op() {
     let device = device();
@@ -116,7 +119,7 @@ fn each_op() {
             let program = device.load(Arc::new(plan), file.clone(), &mut |_, _| true).unwrap();
             let limits = SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks: 1 };
             let mut session = program.session(limits).unwrap();
-            let seen: Arc<Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+            let seen: Arc<Mutex<Seen>> = Arc::default();
             let by_name = seen.clone();
             session.observe(Some(Box::new(move |name, _, values| {
                 by_name.lock().unwrap().push((name.to_owned(), values.to_vec()));
@@ -130,8 +133,7 @@ fn each_op() {
                 input: &[],
             };
             session.run(&step, &Default::default()).unwrap();
-            let ops = seen.lock().unwrap().clone();
-            ops
+            seen.lock().unwrap().clone()
         };
         let (want, got) = (ops_of(&ReferenceDevice::new(0)), ops_of(&device));
         let names = |ops: &[(String, Vec<f32>)]| ops.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
