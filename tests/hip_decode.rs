@@ -262,6 +262,13 @@ struct Cache {
 
 const POISON: u16 = 0xffff;
 
+/// A position's keys and values of all kv heads, where they are wanted.
+struct Cell<'a> {
+    block: u32,
+    position: u32,
+    values: [Option<&'a [f32]>; 2],
+}
+
 impl Cache {
     fn new(gpu: &Gpu, n_blocks: usize, n_head_kv: usize, head_dim: usize) -> Self {
         let head_pad = head_pad(head_dim).unwrap();
@@ -293,24 +300,24 @@ impl Cache {
         ((block as usize * self.n_head_kv + head) * BLOCK_LEN + slot) * self.head_pad
     }
 
-    /// The cells (block, position, k and v of all kv heads) hold what is wanted within an f16's rounding, `pad` in their
-    /// pads; all others are as they were, and so is what is None.
-    fn holds(&self, gpu: &Gpu, cells: &[(u32, u32, [Option<&[f32]>; 2])], pad: u16, what: &str) {
+    /// The cells hold what is wanted within an f16's rounding, and `pad` in their pads; all others, and what is not
+    /// wanted, are as they were.
+    fn holds(&self, gpu: &Gpu, cells: &[Cell<'_>], pad: u16, what: &str) {
         for (name, output, pick) in [("k", &self.k, 0), ("v", &self.v, 1)] {
             let mut got = gpu.read::<u16>(output);
-            for (block, position, wanted) in cells {
-                let Some(want) = wanted[pick] else { continue };
-                let mut values = Vec::new();
+            for Cell { block, position, values } in cells {
+                let Some(want) = values[pick] else { continue };
+                let mut held = Vec::new();
                 for head in 0..self.n_head_kv {
                     let cell = &mut got[self.cell(*block, head, *position)..][..self.head_pad];
-                    values.extend(cell[..self.head_dim].iter().map(|bits| f16::from_bits(*bits).to_f32()));
+                    held.extend(cell[..self.head_dim].iter().map(|bits| f16::from_bits(*bits).to_f32()));
                     assert!(
                         cell[self.head_dim..].iter().all(|bits| *bits == pad),
                         "{what}: the pad of {name}'s cell at {position}, head {head}"
                     );
                     cell.fill(POISON);
                 }
-                for (i, (want, got)) in want.iter().zip(&values).enumerate() {
+                for (i, (want, got)) in want.iter().zip(&held).enumerate() {
                     // half a unit of an f16's last place, and f32's error before
                     let bound = want.abs() * 2f32.powi(-11) * 1.01 + 1e-5;
                     assert!(
@@ -379,8 +386,8 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
         assert!(untouched(&q), "{what}: q");
     }
     let block = blocks[position as usize / BLOCK_LEN];
-    let wanted = [present[1].then_some(&want_k[..]), present[2].then_some(&want_v[..])];
-    cache.holds(gpu, &[(block, position, wanted)], POISON, &what);
+    let values = [present[1].then_some(&want_k[..]), present[2].then_some(&want_v[..])];
+    cache.holds(gpu, &[Cell { block, position, values }], POISON, &what);
     assert!(unused.iter().all(untouched), "{what}: k and v apart");
 }
 
@@ -583,8 +590,8 @@ fn prepare_heads(gpu: &Gpu) {
             let cells: Vec<_> = (0..n)
                 .map(|t| {
                     let (sequence, position) = (placed.sequences[t], placed.positions[t]);
-                    let [k, v] = [&want_k, &want_v].map(|rows| &rows[t * width..][..width]);
-                    (placed.block(sequence, position), position, [Some(k), Some(v)])
+                    let values = [&want_k, &want_v].map(|rows| Some(&rows[t * width..][..width]));
+                    Cell { block: placed.block(sequence, position), position, values }
                 })
                 .collect();
             cache.holds(gpu, &cells, 0, &what);

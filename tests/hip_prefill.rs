@@ -71,6 +71,12 @@ const ATTENTION: f64 = 1e-6;
 /// Rounded alike: f32 sums in another order.
 const SAME_ROUNDING: f64 = 1e-10;
 
+/// The same for sums of so many columns. NVIDIA's matrix units cut what f32 does not hold instead of rounding it, so
+/// that the error of a long sum grows with its length: 2.9e-10 of 14,336 columns on an H100.
+fn same_rounding(cols: usize) -> f64 {
+    SAME_ROUNDING * (cols as f64 / 4096.0).max(1.0).powi(2)
+}
+
 /// Room for f16 rows, and what a kernel has left in it.
 struct Half {
     h: Output,
@@ -281,7 +287,7 @@ fn matmul(gpu: &Gpu, ty: TensorType) {
             Product { rows, cols, weight: weight.to_vec(), x: x.to_vec() }.compute()
         };
         let want = [
-            ("both rounded", SAME_ROUNDING, oracle(&rounded(gpu, &values), &rounded_x)),
+            ("both rounded", same_rounding(cols), oracle(&rounded(gpu, &values), &rounded_x)),
             ("rounded x", ONE_ROUNDED, oracle(&values, &rounded_x)),
             ("exact", BOTH_ROUNDED, oracle(&values, &x)),
         ];
@@ -292,7 +298,7 @@ fn matmul(gpu: &Gpu, ty: TensorType) {
             let got = gpu.read::<f32>(&output);
             for (what, bound, want) in &want {
                 // a few products alone may have cancelled, and then rounding is all there is
-                if *bound > SAME_ROUNDING && n * rows < ENOUGH {
+                if *bound >= ONE_ROUNDED && n * rows < ENOUGH {
                     continue;
                 }
                 let error = nmse(want, &got);
