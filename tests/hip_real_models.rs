@@ -103,12 +103,12 @@ fn smollm2_generates() {
     });
 }
 
-/// Between two logits, where rounding activations to 8 bits shall not change their order: the largest error of one logit
-/// that the first test sees is 0.5, the usual one a fifth of that.
+/// Between two logits, where rounding activations to 8 bits shall not change their order: the largest error of one
+/// logit that the first test sees is 0.5.
 const CLEAR: f32 = 0.5;
 
-/// At one position. Over many, 8-bit activations are at a mean of 3e-3 (tests/model_logits.rs has the bound), with single
-/// ones several times that.
+/// At one position. Over many, 8-bit activations are at a mean of 3e-3 (tests/model_logits.rs has the bound), with
+/// single ones several times that.
 const MAX_KL: f64 = 2e-2;
 
 /// A file of five types: Q4_K, Q6_K, Q5_0, Q8_0 and F32.

@@ -352,7 +352,8 @@ impl Context {
         Ok(())
     }
 
-    /// Times the step that the batch is, and each kind of its ops (see [`Session::time_ops`]). The sequences are as before.
+    /// Times the step that the batch is, and each kind of its ops (see [`Session::time_ops`]). The sequences are as
+    /// before.
     ///
     /// # Errors
     /// `Error::Unsupported` where the device keeps no such times; `Error::Param` for a batch of several steps.

@@ -91,8 +91,8 @@ impl<'a> Clock<'a> {
         Ok(Clock { session, start: Event::new(card)?, end: Event::new(card)?, repetitions })
     }
 
-    /// Seconds of `work`, the median. Before each, `whole` runs: the ops find sound values, and the device's caches hold
-    /// what a step leaves in them, not the weights that the last repetition read.
+    /// Seconds of `work`, the median. Before each, `whole` runs: the ops find sound values, and the device's caches
+    /// hold what a step leaves in them, not the weights that the last repetition read.
     fn time(&self, whole: &Work<'_>, work: &Work<'_>) -> Result<f64> {
         let stream = &self.session.stream;
         let mut times = Vec::with_capacity(self.repetitions);
