@@ -1,10 +1,9 @@
 //! What the command line answers to right and wrong usage: exit codes 0, 1 and 2, and messages of one line.
 
 mod cli_common;
-#[cfg(feature = "hip")]
-#[path = "common/emulated.rs"]
-mod emulated;
 
+#[cfg(feature = "hip")]
+use cli_common::on_emulator;
 use cli_common::{Scratch, command, rocmforge, smollm2, stderr, stdout};
 use rocmforge::device::cpu::isa::Isa;
 
@@ -214,15 +213,6 @@ fn the_environment_forces_each_instruction_set() {
     let unknown = command(&["load", "-m", &smollm2()]).env("ROCMFORGE_CPU_ISA", "mmx").output().unwrap();
     assert_eq!(unknown.status.code(), Some(1));
     assert!(stderr(&unknown).contains("ROCMFORGE_CPU_ISA=mmx: the paths are scalar, avx2, avx512vnni"));
-}
-
-/// The command line on the emulated card, without what would choose another runtime.
-#[cfg(feature = "hip")]
-fn on_emulator(args: &[&str]) -> std::process::Command {
-    let mut command = command(args);
-    command.env("ROCMFORGE_HIP_LIBRARY", emulated::library()).env("ROCMFORGE_EMULATOR_CARD", "gfx1100");
-    command.env_remove("HIP_LAUNCH_BLOCKING");
-    command
 }
 
 #[test]

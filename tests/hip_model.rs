@@ -12,9 +12,13 @@ use std::sync::{Arc, Mutex};
 use common::gpu::{EMULATED, Test, nmse};
 use common::logits::evaluate;
 use common::tiny_model::TinyModel;
+use rocmforge::Error;
 use rocmforge::device::hip::device::HipDevice;
 use rocmforge::device::reference::ReferenceDevice;
 use rocmforge::device::{Device, DeviceChoice, SessionLimits, Step};
+use rocmforge::engine::{
+    Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
+};
 use rocmforge::gguf::TensorType::{self, *};
 use rocmforge::model::arch;
 
@@ -29,6 +33,7 @@ const TESTS: &[Test] = &[
     Test::new("shapes", |_| shapes()),
     Test::new("each_op", |_| each_op()),
     Test::new("graphs_replay", |_| graphs_replay()),
+    Test::new("timing", |_| timing()),
     Test::new("no_graphs", |_| graphs_replay()).env(&[("ROCMFORGE_HIP_GRAPH", "0")]),
 ];
 
@@ -100,6 +105,9 @@ fn shapes() {
     check(&device, "frequency factors", &TinyModel { rope_freqs: true, ..base() }, 12);
 }
 
+/// Names and results of ops.
+type Seen = Vec<(String, Vec<f32>)>;
+
 /// Every op's result, by name, is the reference's.
 fn each_op() {
     let device = device();
@@ -111,7 +119,7 @@ fn each_op() {
             let program = device.load(Arc::new(plan), file.clone(), &mut |_, _| true).unwrap();
             let limits = SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks: 1 };
             let mut session = program.session(limits).unwrap();
-            let seen: Arc<Mutex<Vec<(String, Vec<f32>)>>> = Arc::default();
+            let seen: Arc<Mutex<Seen>> = Arc::default();
             let by_name = seen.clone();
             session.observe(Some(Box::new(move |name, _, values| {
                 by_name.lock().unwrap().push((name.to_owned(), values.to_vec()));
@@ -125,8 +133,7 @@ fn each_op() {
                 input: &[],
             };
             session.run(&step, &Default::default()).unwrap();
-            let ops = seen.lock().unwrap().clone();
-            ops
+            seen.lock().unwrap().clone()
         };
         let (want, got) = (ops_of(&ReferenceDevice::new(0)), ops_of(&device));
         let names = |ops: &[(String, Vec<f32>)]| ops.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
@@ -149,5 +156,48 @@ fn graphs_replay() {
     for (position, (want, got)) in want.chunks_exact(131).zip(of_one.chunks_exact(131)).enumerate() {
         let error = nmse(want, got);
         assert!(error <= 1e-2, "position {position}: NMSE {error:.1e}");
+    }
+}
+
+/// Timing a step leaves the sequences as they are: what follows is, bit for bit, what it would have been.
+fn timing() {
+    let context = |device| {
+        let backend = Backend::new(&BackendParams { device, ..BackendParams::default() }).unwrap();
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/tiny.gguf");
+        let model = Model::load(&backend, path, ModelParams::default()).unwrap();
+        Context::new(&model, &ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 2 }).unwrap()
+    };
+    let tokens = tokens(20, 268);
+    fn batch<'a>(tokens: &'a [u32], sequences: Option<&'a [u32]>) -> Batch<'a> {
+        Batch { tokens, positions: None, sequences, want: None }
+    }
+    let [mut timed, mut plain] = [context(DeviceKind::Hip), context(DeviceKind::Hip)];
+    for context in [&mut timed, &mut plain] {
+        context.decode(&batch(&tokens[..7], None)).unwrap();
+        // blocks shared: a step copies one before it writes
+        context.kv_copy(0, 1, 7).unwrap();
+    }
+    let sequences = [0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1, 1];
+    for (n, sequences) in [(1, None), (3, None), (12, Some(&sequences[..]))] {
+        let times = timed.time_ops(&batch(&tokens[..n], sequences), 2).unwrap();
+        assert!(times.seconds > 0.0 && times.ops.iter().all(|op| op.seconds > 0.0), "{times:?}");
+        let attention = times.ops.iter().find(|op| op.name == "attention").unwrap();
+        // cells of 64 bytes in two layers: what each sequence has and gets
+        let cells = if sequences.is_some() { 7 + 3 + 7 + 9 } else { 7 + n as u64 };
+        assert_eq!((attention.calls, attention.bytes), (2, 2 * 64 * cells));
+        assert_eq!((timed.kv_len(0).unwrap(), timed.kv_len(1).unwrap(), timed.n_logits()), (7, 7, 0));
+    }
+    for n in [2, 1, 9] {
+        let logits = [&mut timed, &mut plain].map(|context| {
+            context.decode(&batch(&tokens[7..7 + n], None)).unwrap();
+            context.logits(0).unwrap().to_vec()
+        });
+        assert_eq!(logits[0], logits[1]);
+    }
+    assert!(matches!(timed.time_ops(&batch(&tokens[..17], None), 1), Err(Error::Param(_))));
+    assert!(matches!(timed.time_ops(&batch(&tokens[..1], None), 0), Err(Error::Param(_))));
+    for kind in [DeviceKind::Cpu, DeviceKind::Reference] {
+        let outcome = context(kind).time_ops(&batch(&tokens[..1], None), 1);
+        assert!(matches!(outcome, Err(Error::Unsupported { .. })), "{outcome:?}");
     }
 }

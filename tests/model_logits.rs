@@ -1,76 +1,19 @@
-//! The two real models against the truth: llama.cpp's logits with everything in f32
-//! (tests/data/logits, made by make.py there).
+//! The two real models against the truth (tests/data/logits).
 
 mod common;
 
-use std::path::Path;
-use std::sync::Arc;
-
-use common::logits::{evaluate, log_sum_exp};
-use common::models;
+use common::golden::{Distance, Golden};
+use common::logits::evaluate;
 use rocmforge::device::Device;
 use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::reference::ReferenceDevice;
-use rocmforge::gguf::Gguf;
 
-#[derive(serde::Deserialize)]
-struct Golden {
-    model: String,
-    /// Forced tokens from position 0 on.
-    tokens: Vec<u32>,
-    rows: Vec<Row>,
-}
-
-/// Logits of the highest ids and of some spread over the rest.
-#[derive(serde::Deserialize)]
-struct Row {
-    position: usize,
-    /// Over the whole vocabulary.
-    log_sum_exp: f64,
-    ids: Vec<usize>,
-    logits: Vec<f32>,
-}
-
-struct Distance {
-    /// Largest difference between two logits.
-    most: f64,
-    /// KL divergence over the ids kept and one bucket for all others, averaged over positions.
-    kl: f64,
-    /// Share of positions with the same most likely token.
-    same_top: f64,
-}
-
-/// Evaluates the first `n` tokens. Log probabilities are compared: a constant added to all logits changes nothing.
+/// Evaluates the first `n` tokens.
 fn distance(device: &dyn Device, name: &str, n: usize, chunk: usize) -> Distance {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/logits/{name}.json"));
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    let golden: Golden = serde_json::from_str(&text).unwrap();
-    let file = Arc::new(Gguf::open(models::path(&golden.model)).unwrap());
-    let logits = evaluate(device, file, &golden.tokens[..n], chunk);
+    let golden = Golden::open(name);
+    let logits = evaluate(device, golden.file(), &golden.tokens[..n], chunk);
     let n_vocab = logits.len() / n;
-
-    let rows: Vec<&Row> = golden.rows.iter().filter(|row| row.position < n).collect();
-    assert!(rows.len() >= n / 4);
-    let (mut most, mut kl, mut same_top) = (0.0f64, 0.0, 0.0);
-    for row in &rows {
-        let got = &logits[row.position * n_vocab..][..n_vocab];
-        let got_sum = log_sum_exp(got);
-        let (mut p_others, mut q_others) = (1.0, 1.0);
-        for (&id, &want) in row.ids.iter().zip(&row.logits) {
-            most = most.max(f64::from((want - got[id]).abs()));
-            let (p, q) = (f64::from(want) - row.log_sum_exp, f64::from(got[id]) - got_sum);
-            kl += p.exp() * (p - q);
-            p_others -= p.exp();
-            q_others -= q.exp();
-        }
-        kl += p_others * (p_others / q_others).ln();
-        let top = (0..n_vocab).max_by(|a, b| got[*a].total_cmp(&got[*b])).unwrap();
-        same_top += f64::from(u8::from(top == row.ids[0]));
-    }
-    let n = rows.len() as f64;
-    let distance = Distance { most, kl: kl / n, same_top: same_top / n };
-    println!("{name}: difference {most:.1e}, mean KL {:.1e}, same top {}", distance.kl, distance.same_top);
-    distance
+    golden.distance(name, n, |position| &logits[position * n_vocab..][..n_vocab])
 }
 
 /// The golden logits are rounded to 1e-5 and the two f32 computations add up in different orders; over 1,100 tokens

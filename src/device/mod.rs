@@ -238,6 +238,28 @@ impl Step<'_> {
     }
 }
 
+/// What ops of one kind take in a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OpTime {
+    /// Of the plan's op, without its layer: "attn_output"; where several run as one, the first and the last:
+    /// "attn_norm..kv_append".
+    pub name: String,
+    /// Ops of that kind.
+    pub calls: usize,
+    /// Bytes of weights or of the cache that they must read, in all.
+    pub bytes: u64,
+    /// All of them, one after the other: median.
+    pub seconds: f64,
+}
+
+/// Where a step's time goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepTimes {
+    pub ops: Vec<OpTime>,
+    /// Of the whole step: median.
+    pub seconds: f64,
+}
+
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
     /// Runs the whole plan. `cancel` set by another thread ends it with `Error::Cancelled` within one
@@ -260,6 +282,18 @@ pub trait Session: Send {
     /// `Error::Param`: there is no such row, or [`sampling`] calls the logits an error.
     fn sample(&mut self, _row: usize, _draw: &Draw<'_>) -> Result<Option<u32>> {
         Ok(None)
+    }
+
+    /// Times the step and each kind of its ops, `repetitions` times each. What the step writes (its cache cells, the
+    /// output) is undefined afterwards.
+    fn time_ops(&mut self, _step: &Step<'_>, _repetitions: usize) -> Result<StepTimes> {
+        Err(Error::Unsupported {
+            what: "device for timing by op",
+            name: "not one GPU with the whole model".into(),
+            supported: "one GPU with the whole model; the CPU logs its times with \
+                        RUST_LOG=rocmforge::cpu::profile=trace"
+                .into(),
+        })
     }
 
     /// Copies one cache block, all layers: for sequences that part ways inside a block.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::cache::PagedCache;
 use super::{Model, Sampler};
-use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step};
+use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step, StepTimes};
 use crate::model::Config;
 use crate::{Error, Result};
 
@@ -319,16 +319,7 @@ impl Context {
         finish: impl FnOnce(&mut Self, Instant) -> Result<T>,
     ) -> Result<T> {
         let start = Instant::now();
-        self.rows.clear();
-        self.kept.clear();
-        self.batch.fill(batch, &self.cache, self.model.config().n_vocab)?;
-        self.cache.grow(self.batch.active.iter().copied())?;
-        for copy in self.cache.copies() {
-            if let Err(e) = self.session.copy_block(copy.from, copy.to) {
-                self.cache.undo();
-                return Err(e);
-            }
-        }
+        self.prepare(batch)?;
         match self.run_steps().and_then(|()| finish(self, start)) {
             Ok(value) => {
                 self.cache.commit();
@@ -344,6 +335,39 @@ impl Context {
                 Err(e)
             }
         }
+    }
+
+    /// Regroups the batch and gives its sequences the cache blocks that they need.
+    fn prepare(&mut self, batch: &Batch<'_>) -> Result<()> {
+        self.rows.clear();
+        self.kept.clear();
+        self.batch.fill(batch, &self.cache, self.model.config().n_vocab)?;
+        self.cache.grow(self.batch.active.iter().copied())?;
+        for copy in self.cache.copies() {
+            if let Err(e) = self.session.copy_block(copy.from, copy.to) {
+                self.cache.undo();
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
+    /// Times the step that the batch is, and each kind of its ops (see [`Session::time_ops`]). The sequences are as
+    /// before.
+    ///
+    /// # Errors
+    /// `Error::Unsupported` where the device keeps no such times; `Error::Param` for a batch of several steps.
+    pub fn time_ops(&mut self, batch: &Batch<'_>, repetitions: usize) -> Result<StepTimes> {
+        self.prepare(batch)?;
+        let n = batch.tokens.len();
+        let end = self.batch.cut(0, self.n_batch, self.max_outputs);
+        let times = if end == n {
+            self.with_step(0, end, |session, step, _| session.time_ops(step, repetitions))
+        } else {
+            Err(Error::param(format!("{n} tokens to time in one step; the context's take up to {end}")))
+        };
+        self.cache.roll_back();
+        times
     }
 
     fn count_evaluation(&mut self, batch: &Batch<'_>, time: Duration) {
@@ -393,6 +417,15 @@ impl Context {
 
     /// Runs the tokens `first..end` of the regrouped batch.
     fn run_step(&mut self, first: usize, end: usize) -> Result<()> {
+        self.with_step(first, end, |session, step, cancel| session.run(step, cancel))
+    }
+
+    fn with_step<T>(
+        &mut self,
+        first: usize,
+        end: usize,
+        work: impl FnOnce(&mut dyn Session, &Step<'_>, &AtomicBool) -> Result<T>,
+    ) -> Result<T> {
         let batch = &mut self.batch;
         let sequences = &batch.sequences[first..end];
         batch.tables.clear();
@@ -423,7 +456,7 @@ impl Context {
             outputs: &batch.outputs,
             input: &[],
         };
-        self.session.run(&step, &self.cancel)
+        work(&mut *self.session, &step, &self.cancel)
     }
 
     /// Rows of logits the last decode left.

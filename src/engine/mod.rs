@@ -9,7 +9,7 @@ mod placement;
 mod sampler;
 
 pub use crate::device::split::Part;
-pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs};
+pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};
 pub use backend::{Backend, BackendParams, DeviceKind};
 pub use context::{Batch, CancelHandle, Context, ContextInfo, ContextParams, PerfCounters};
 pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};

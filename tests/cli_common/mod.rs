@@ -5,6 +5,9 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+#[cfg(feature = "hip")]
+#[path = "../common/emulated.rs"]
+mod emulated;
 #[path = "../common/models.rs"]
 pub mod models;
 
@@ -13,6 +16,17 @@ pub fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rocmforge"));
     command.args(args).env_remove("RUST_LOG").stdin(Stdio::null());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The command line on the emulated card, without what would choose another runtime.
+#[cfg(feature = "hip")]
+pub fn on_emulator(args: &[&str]) -> Command {
+    let mut command = command(args);
+    for cleared in emulated::CLEARED {
+        command.env_remove(cleared);
+    }
+    command.env("ROCMFORGE_HIP_LIBRARY", emulated::library()).env("ROCMFORGE_EMULATOR_CARD", "gfx1100");
     command
 }
 

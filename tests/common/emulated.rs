@@ -10,7 +10,7 @@ use std::process::Command;
 const CHILD: &str = "ROCMFORGE_TEST_CHILD";
 
 /// What decides which runtime is found, or how it behaves: nothing of it comes from outside.
-const CLEARED: [&str; 6] = [
+pub const CLEARED: [&str; 6] = [
     "ROCM_PATH",
     "ROCMFORGE_KERNEL_DIR",
     "ROCMFORGE_HIP_GRAPH",
@@ -39,6 +39,7 @@ pub fn in_process<V: AsRef<OsStr>>(name: &str, env: &[(&str, V)], body: impl FnO
         text(&output.stdout),
         text(&output.stderr)
     );
+    print!("{}", text(&output.stdout));
 }
 
 /// The same on the emulator, with variables named without ROCMFORGE_EMULATOR_.

@@ -3,33 +3,49 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use rocmforge::device::{BLOCK_LEN, Device, SessionLimits, Step};
+use rocmforge::device::{BLOCK_LEN, Device, Session, SessionLimits, Step};
 use rocmforge::gguf::Gguf;
 use rocmforge::model::arch;
 
-/// Logits of every position of one sequence (`tokens.len() x n_vocab`), computed `chunk` tokens at a time over a
-/// cache whose blocks lie in reverse order.
-pub fn evaluate(device: &dyn Device, file: Arc<Gguf>, tokens: &[u32], chunk: usize) -> Vec<f32> {
-    let (_, plan) = arch::plan(&file).unwrap();
-    let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
-    let n_blocks = tokens.len().div_ceil(BLOCK_LEN);
-    let limits = SessionLimits { max_tokens: chunk, max_outputs: chunk, n_blocks };
-    let mut session = program.session(limits).unwrap();
-    let table: Vec<u32> = (0..n_blocks as u32).rev().collect();
-    let mut logits = Vec::new();
-    for (i, tokens) in tokens.chunks(chunk).enumerate() {
-        let n = tokens.len() as u32;
-        let first = (i * chunk) as u32;
+/// One sequence on a device, over a cache whose blocks lie in reverse order.
+pub struct Sequence {
+    session: Box<dyn Session>,
+    table: Vec<u32>,
+}
+
+impl Sequence {
+    /// Of so many positions, in steps of at most so many tokens.
+    pub fn new(device: &dyn Device, file: Arc<Gguf>, n_positions: usize, max_tokens: usize) -> Self {
+        let (_, plan) = arch::plan(&file).unwrap();
+        let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
+        let n_blocks = n_positions.div_ceil(BLOCK_LEN);
+        let limits = SessionLimits { max_tokens, max_outputs: max_tokens, n_blocks };
+        let session = program.session(limits).unwrap();
+        Sequence { session, table: (0..n_blocks as u32).rev().collect() }
+    }
+
+    /// Logits of each of the tokens, computed in one step, from position `first` on.
+    pub fn step(&mut self, first: usize, tokens: &[u32]) -> &[f32] {
+        let (first, n) = (first as u32, tokens.len() as u32);
         let step = Step {
             tokens,
             positions: &(first..first + n).collect::<Vec<_>>(),
             sequences: &vec![0; tokens.len()],
-            tables: &[&table],
+            tables: &[&self.table],
             outputs: &(0..n).collect::<Vec<_>>(),
             input: &[],
         };
-        session.run(&step, &AtomicBool::new(false)).unwrap();
-        logits.extend_from_slice(session.output().unwrap());
+        self.session.run(&step, &AtomicBool::new(false)).unwrap();
+        self.session.output().unwrap()
+    }
+}
+
+/// Logits of every position of one sequence (`tokens.len() x n_vocab`), computed `chunk` tokens at a time.
+pub fn evaluate(device: &dyn Device, file: Arc<Gguf>, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    let mut sequence = Sequence::new(device, file, tokens.len(), chunk);
+    let mut logits = Vec::new();
+    for (i, tokens) in tokens.chunks(chunk).enumerate() {
+        logits.extend_from_slice(sequence.step(i * chunk, tokens));
     }
     logits
 }

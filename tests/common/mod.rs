@@ -6,6 +6,7 @@ pub mod counting;
 #[cfg(feature = "hip")]
 pub mod emulated;
 pub mod gguf_writer;
+pub mod golden;
 #[cfg(feature = "hip")]
 pub mod gpu;
 pub mod logits;

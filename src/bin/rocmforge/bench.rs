@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::args::{self, DeviceArgs, DeviceName, LayerArgs};
 #[cfg(feature = "hip")]
 use crate::gpu_bench;
-use crate::{bandwidth, stats, terminal};
+use crate::{bandwidth, per_op, stats, terminal};
 
 #[cfg(feature = "hip")]
 const WITHOUT_MODEL: [&str; 2] = ["bandwidth", "kernels"];
@@ -23,7 +23,7 @@ const WITHOUT_MODEL: [&str; 1] = ["bandwidth"];
 pub struct Args {
     /// Model files (several: one after the other)
     #[arg(short, long, required_unless_present_any = WITHOUT_MODEL)]
-    model: Vec<PathBuf>,
+    pub model: Vec<PathBuf>,
     /// Prompt lengths, comma-separated; 0: none
     #[arg(short = 'p', long, default_value = "512", value_delimiter = ',')]
     n_prompt: Vec<usize>,
@@ -35,39 +35,43 @@ pub struct Args {
     n_depth: Vec<usize>,
     /// Repetitions
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
-    repetitions: u32,
+    pub repetitions: u32,
     /// Thread counts, comma-separated; 0: one per core
     #[arg(short, long, default_value = "0", value_delimiter = ',')]
-    threads: Vec<usize>,
+    pub threads: Vec<usize>,
     /// Most tokens computed in one step
     #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
-    batch_size: usize,
+    pub batch_size: usize,
     /// Device to compute on
     #[arg(long, default_value = "auto")]
-    device: DeviceName,
+    pub device: DeviceName,
     #[command(flatten)]
-    layers: LayerArgs,
+    pub layers: LayerArgs,
     /// Measure how fast the device reads its memory (the processor: 2 GiB, each thread count), no model needed
     #[arg(long)]
     bandwidth: bool,
+    /// Where the time of one step goes, by kind of op: a prompt's of -p tokens and a generated token's, behind -d
+    /// positions. On a GPU
+    #[arg(long, conflicts_with = "bandwidth", requires = "model")]
+    per_op: bool,
     #[cfg(feature = "hip")]
     #[command(flatten)]
     gpu: gpu_bench::GpuArgs,
     /// Print JSON with llama-bench's field names
     #[arg(long)]
-    json: bool,
+    pub json: bool,
 }
 
 #[derive(Clone, Copy)]
-struct Test {
-    n_prompt: usize,
-    n_gen: usize,
-    n_depth: usize,
+pub struct Test {
+    pub n_prompt: usize,
+    pub n_gen: usize,
+    pub n_depth: usize,
 }
 
 impl Test {
     /// "pp512", "tg128 @ d1024", as llama-bench writes them.
-    fn name(&self) -> String {
+    pub fn name(&self) -> String {
         let name = match (self.n_prompt, self.n_gen) {
             (p, 0) => format!("pp{p}"),
             (_, g) => format!("tg{g}"),
@@ -75,7 +79,7 @@ impl Test {
         if self.n_depth > 0 { format!("{name} @ d{}", self.n_depth) } else { name }
     }
 
-    fn n_tokens(&self) -> usize {
+    pub fn n_tokens(&self) -> usize {
         self.n_prompt + self.n_gen
     }
 }
@@ -94,6 +98,9 @@ pub fn run(args: Args) -> Result<()> {
         }
         drop(backend);
         return print_bandwidth(&args);
+    }
+    if args.per_op {
+        return per_op::run(&args);
     }
     let mut out = io::stdout().lock();
     let mut results = Vec::new();
@@ -139,7 +146,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-fn tests(args: &Args) -> Vec<Test> {
+pub fn tests(args: &Args) -> Vec<Test> {
     let mut tests = Vec::new();
     for &n_depth in &args.n_depth {
         let positive = |list: &[usize]| list.iter().copied().filter(|n| *n > 0).collect::<Vec<_>>();
@@ -176,11 +183,11 @@ fn measure(model: &Model, test: Test, n_batch: usize, repetitions: u32) -> Resul
     Ok(samples)
 }
 
-fn prompt(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
+pub fn prompt(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
-    let tokens: Vec<u32> = (0..n).map(|i| if i == 0 { tokens.first() } else { tokens.next() }).collect();
+    let tokens = tokens.take(n);
     Ok(context.decode(&Batch { tokens: &tokens, positions: None, sequences: None, want: None })?)
 }
 
@@ -193,14 +200,14 @@ fn decode(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
 }
 
 /// Random token ids (splitmix64), the same in every run.
-struct Tokens {
+pub struct Tokens {
     state: u64,
     n_vocab: u64,
     bos: Option<u32>,
 }
 
 impl Tokens {
-    fn new(model: &Model) -> Result<Self> {
+    pub fn new(model: &Model) -> Result<Self> {
         let n_vocab = model.info().n_vocab as u64;
         if n_vocab == 0 {
             bail!("the model has no vocabulary");
@@ -215,6 +222,10 @@ impl Tokens {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         ((z ^ (z >> 31)) % self.n_vocab) as u32
+    }
+
+    pub fn take(&mut self, n: usize) -> Vec<u32> {
+        (0..n).map(|i| if i == 0 { self.first() } else { self.next() }).collect()
     }
 
     /// BOS where the model wants one.
@@ -252,7 +263,7 @@ fn gpu_names(model: &Model) -> String {
 }
 
 /// "llama 135M Q4_1": architecture, parameters, and the type that the file says it is of.
-fn model_type(model: &Model) -> String {
+pub fn model_type(model: &Model) -> String {
     let info = model.info();
     let n = info.n_params as f64;
     let size = if n >= 1e9 { format!("{:.2}B", n / 1e9) } else { format!("{:.0}M", n / 1e6) };

@@ -19,7 +19,7 @@ use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::sampler::DeviceSampler;
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::engine::{DeviceKind, Sampler, SamplerParams};
+use rocmforge::engine::{DeviceChoice, DeviceKind, Sampler, SamplerParams};
 use rocmforge::gguf::TensorType;
 use serde_json::json;
 
@@ -99,6 +99,11 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
         writeln!(out, "{}", serde_json::to_string_pretty(&json)?)?;
     }
     Ok(())
+}
+
+/// Bytes a second that the GPU reads of its memory.
+pub fn read_bandwidth(choice: &DeviceChoice, replays: u32) -> Result<f64> {
+    GpuBench::new(Card::open(choice)?, replays)?.read_bandwidth()
 }
 
 /// A weight: outputs and inputs.

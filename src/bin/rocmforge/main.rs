@@ -16,6 +16,7 @@ mod kernels;
 mod kl;
 mod load;
 mod logits;
+mod per_op;
 mod perplexity;
 mod prompt;
 mod stats;

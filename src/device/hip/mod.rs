@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
-//!   session   one user of a program, the run of a step; step: its ops, launch by launch; scratch: its memory
+//!   session   one user of a program, the run of a step; step: its ops, launch by launch; scratch: its memory;
+//!             timing: where a step's time goes
 //!     program   a plan's weights, and the ops as a GPU gets them (schedule)
 //!       loader  from the file's blocks to a weight
 //!     sampler   from logits to a token
@@ -40,4 +41,5 @@ mod scratch;
 pub mod session;
 mod step;
 pub mod stream;
+mod timing;
 pub mod weight;

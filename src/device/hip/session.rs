@@ -19,7 +19,7 @@ use super::step::Running;
 use super::stream::Stream;
 use crate::device::plan::{BufferId, Plan, Rope, Rows};
 use crate::device::sampling::Draw;
-use crate::device::{BLOCK_LEN, Observer, Program, Session, SessionLimits, Step};
+use crate::device::{BLOCK_LEN, Observer, Program, Session, SessionLimits, Step, StepTimes};
 use crate::{Error, Result};
 
 impl Program for HipProgram {
@@ -165,7 +165,7 @@ impl HipSession {
     }
 
     /// Brings what the step's kernels read of it to the device.
-    fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
+    pub(super) fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
         let n = step.tokens.len();
         let tiles = if n > MATVEC_MAX_N {
             let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
@@ -225,7 +225,7 @@ impl HipSession {
     }
 
     /// The ops for a step of n tokens.
-    fn ops(&self, n: usize) -> &[Scheduled] {
+    pub(super) fn ops(&self, n: usize) -> &[Scheduled] {
         match n {
             1 => &self.program.one,
             2..=MATVEC_MAX_N => &self.program.few,
@@ -413,6 +413,17 @@ impl Session for HipSession {
             }
         }
         Ok(())
+    }
+
+    fn time_ops(&mut self, step: &Step<'_>, repetitions: usize) -> Result<StepTimes> {
+        step.check(&self.program.plan, self.limits)?;
+        self.n_rows = 0;
+        self.output = OnceCell::new();
+        let times = self.times_of(step, repetitions);
+        if times.is_err() {
+            let _ = self.stream.synchronize();
+        }
+        times
     }
 
     fn memory(&self) -> (u64, u64) {
