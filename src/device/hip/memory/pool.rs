@@ -133,8 +133,8 @@ impl Pool {
         Ok(Some(Ptr(address)))
     }
 
+    /// The card is the thread's.
     fn give_back(&self, base: Ptr) -> Result<()> {
-        self.card.enter()?;
         // SAFETY: from `ask`, and no buffer lies in it.
         self.card.check(unsafe { self.card.api().free(base.0) })
     }
@@ -146,7 +146,10 @@ impl Pool {
         }
     }
 
+    /// A chunk that the runtime fails to free is lost: whether it is free is then unknown.
     fn release_empty(&self, chunks: &mut Vec<Chunk>) -> Result<()> {
+        // before any is given up
+        self.card.enter()?;
         let mut result = Ok(());
         chunks.retain(|chunk| {
             let keep = !chunk.arena.is_empty();
