@@ -93,7 +93,8 @@ impl Emulator {
         type Configure = unsafe extern "C" fn(*const c_char) -> c_int;
         let settings = CString::new(settings).unwrap();
         // SAFETY: the emulator's own signature.
-        let code = unsafe { self.0.get::<Configure>("rocmforge_emulator_configure").unwrap()(settings.as_ptr()) };
+        let code =
+            unsafe { self.0.get::<Configure>("rocmforge_emulator_configure").unwrap()(settings.as_ptr()) };
         assert_eq!(code, 0, "{settings:?}");
     }
 

@@ -97,15 +97,16 @@ impl Pool {
 
     /// A new chunk of `wanted` bytes, of `size` where the device has no more, and `size` bytes taken from it.
     fn grow(&self, chunks: &mut Vec<Chunk>, size: u64, wanted: u64, bytes: u64, what: &str) -> Result<Ptr> {
-        let mut attempt = self.ask(wanted)?;
-        if attempt.is_none() {
-            self.release_empty(chunks)?;
-            attempt = self.ask(wanted)?;
-        }
         let mut held = wanted;
+        let mut attempt = self.ask(held)?;
         if attempt.is_none() && wanted > size {
             held = size;
-            attempt = self.ask(size)?;
+            attempt = self.ask(held)?;
+        }
+        // last, for an empty chunk may be one that was reserved
+        if attempt.is_none() {
+            self.release_empty(chunks)?;
+            attempt = self.ask(held)?;
         }
         let Some(base) = attempt else { return Err(self.exhausted(bytes, what)) };
         let mut chunk = Chunk { base, arena: Arena::new(held) };
