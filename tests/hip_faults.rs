@@ -48,20 +48,24 @@ fn sampler() -> Sampler {
     Sampler::new(SamplerParams { seed: 7, repeat_penalty: 1.1, ..SamplerParams::default() }).unwrap()
 }
 
-fn run(context: &mut Context, max_tokens: usize) -> Result<Vec<u32>> {
+fn run(context: &mut Context) -> Result<Vec<u32>> {
+    generated(context, &PROMPT, GENERATED)
+}
+
+fn generated(context: &mut Context, prompt: &[u32], max_tokens: usize) -> Result<Vec<u32>> {
     let params = GenerateParams { max_tokens: Some(max_tokens), ignore_eog: true, ..Default::default() };
     let mut go_on = |_: Piece<'_>| ControlFlow::Continue(());
-    Ok(generate(context, &mut sampler(), &PROMPT, &params, &mut go_on)?.tokens)
+    Ok(generate(context, &mut sampler(), prompt, &params, &mut go_on)?.tokens)
 }
 
 /// Everything from the file to the tokens; what was made is gone afterwards.
 fn life(backend: &Backend, file: &Arc<Gguf>) -> Result<Vec<u32>> {
-    run(&mut context(&load(backend, file)?)?, GENERATED)
+    run(&mut context(&load(backend, file)?)?)
 }
 
-/// A shorter one: the prompt, a token drawn by itself, one drawn with a decode.
+/// A shorter one: a step of few tokens, a token drawn by itself, one drawn with a decode.
 fn short_life(backend: &Backend, file: &Arc<Gguf>) -> Result<Vec<u32>> {
-    run(&mut context(&load(backend, file)?)?, 2)
+    generated(&mut context(&load(backend, file)?)?, &PROMPT[..2], 2)
 }
 
 fn one(token: &u32) -> Batch<'_> {
@@ -114,7 +118,8 @@ fn sweep(code: i32, part: u64, parts: u64) {
     let file = tiny().gguf();
     let mut backend = gpu();
     let good = life(&backend, &file).unwrap();
-    assert_eq!(good.len(), GENERATED);
+    let short = short_life(&backend, &file).unwrap();
+    assert_eq!((good.len(), short.len()), (GENERATED, 2));
     emulator.fail("");
     assert_eq!(life(&backend, &file).unwrap(), good);
     let calls = emulator.calls("");
@@ -156,56 +161,86 @@ fn sweep(code: i32, part: u64, parts: u64) {
         }
         let again = short_life(&backend, &file);
         assert!(
-            again.as_ref().is_ok_and(|tokens| *tokens == good[..2]),
+            again.as_ref().is_ok_and(|tokens| *tokens == short),
             "after call {n}, {outcome:?}: {again:?}"
         );
         if !lost && !frees_failed {
             assert_eq!(free(&backend), before, "call {n}, {outcome:?}: memory is missing");
         }
     }
-    println!("{code}: {calls} calls, {failed} failed, {passed} passed");
+    println!("{code}, {part} of {parts}: {calls} calls, {failed} failed, {passed} passed");
     let may_pass = harmless + if code == OUT_OF_MEMORY { mallocs } else { 0 };
     assert!(passed <= may_pass, "{passed} failures went unnoticed, {may_pass} calls may fail");
     assert!(failed >= passed, "{failed}, {passed}");
 }
 
-const SMALL: [(&str, &str); 2] = [("MEMORY", "256M"), ("LOG", "/dev/null")];
+const SMALL: [(&str, &str); 3] = [("MEMORY", "256M"), ("LOG", "/dev/null"), ("THREADS", "1")];
 
 #[test]
-fn every_call_may_be_out_of_memory_1_of_2() {
-    on_emulator("every_call_may_be_out_of_memory_1_of_2", &SMALL, || sweep(OUT_OF_MEMORY, 0, 2));
+fn every_call_may_be_out_of_memory_1_of_4() {
+    on_emulator("every_call_may_be_out_of_memory_1_of_4", &SMALL, || sweep(OUT_OF_MEMORY, 0, 4));
 }
 
 #[test]
-fn every_call_may_be_out_of_memory_2_of_2() {
-    on_emulator("every_call_may_be_out_of_memory_2_of_2", &SMALL, || sweep(OUT_OF_MEMORY, 1, 2));
+fn every_call_may_be_out_of_memory_2_of_4() {
+    on_emulator("every_call_may_be_out_of_memory_2_of_4", &SMALL, || sweep(OUT_OF_MEMORY, 1, 4));
 }
 
 #[test]
-fn every_call_may_fail_1_of_2() {
-    on_emulator("every_call_may_fail_1_of_2", &SMALL, || sweep(UNKNOWN, 0, 2));
+fn every_call_may_be_out_of_memory_3_of_4() {
+    on_emulator("every_call_may_be_out_of_memory_3_of_4", &SMALL, || sweep(OUT_OF_MEMORY, 2, 4));
 }
 
 #[test]
-fn every_call_may_fail_2_of_2() {
-    on_emulator("every_call_may_fail_2_of_2", &SMALL, || sweep(UNKNOWN, 1, 2));
+fn every_call_may_be_out_of_memory_4_of_4() {
+    on_emulator("every_call_may_be_out_of_memory_4_of_4", &SMALL, || sweep(OUT_OF_MEMORY, 3, 4));
 }
 
 #[test]
-fn every_call_may_lose_the_device_1_of_2() {
-    on_emulator("every_call_may_lose_the_device_1_of_2", &SMALL, || sweep(LAUNCH_FAILURE, 0, 2));
+fn every_call_may_fail_1_of_4() {
+    on_emulator("every_call_may_fail_1_of_4", &SMALL, || sweep(UNKNOWN, 0, 4));
 }
 
 #[test]
-fn every_call_may_lose_the_device_2_of_2() {
-    on_emulator("every_call_may_lose_the_device_2_of_2", &SMALL, || sweep(LAUNCH_FAILURE, 1, 2));
+fn every_call_may_fail_2_of_4() {
+    on_emulator("every_call_may_fail_2_of_4", &SMALL, || sweep(UNKNOWN, 1, 4));
+}
+
+#[test]
+fn every_call_may_fail_3_of_4() {
+    on_emulator("every_call_may_fail_3_of_4", &SMALL, || sweep(UNKNOWN, 2, 4));
+}
+
+#[test]
+fn every_call_may_fail_4_of_4() {
+    on_emulator("every_call_may_fail_4_of_4", &SMALL, || sweep(UNKNOWN, 3, 4));
+}
+
+#[test]
+fn every_call_may_lose_the_device_1_of_4() {
+    on_emulator("every_call_may_lose_the_device_1_of_4", &SMALL, || sweep(LAUNCH_FAILURE, 0, 4));
+}
+
+#[test]
+fn every_call_may_lose_the_device_2_of_4() {
+    on_emulator("every_call_may_lose_the_device_2_of_4", &SMALL, || sweep(LAUNCH_FAILURE, 1, 4));
+}
+
+#[test]
+fn every_call_may_lose_the_device_3_of_4() {
+    on_emulator("every_call_may_lose_the_device_3_of_4", &SMALL, || sweep(LAUNCH_FAILURE, 2, 4));
+}
+
+#[test]
+fn every_call_may_lose_the_device_4_of_4() {
+    on_emulator("every_call_may_lose_the_device_4_of_4", &SMALL, || sweep(LAUNCH_FAILURE, 3, 4));
 }
 
 // Memory that runs out by itself.
 
 /// Contexts that are larger than the model was placed with.
-const LARGE: ContextParams = ContextParams { n_ctx: 4096, n_batch: 64, n_seq_max: 1 };
-const HUGE: ContextParams = ContextParams { n_ctx: 1 << 18, ..LARGE };
+const LARGE: ContextParams = ContextParams { n_ctx: 5 << 15, n_batch: 64, n_seq_max: 1 };
+const HUGE: ContextParams = ContextParams { n_ctx: 1 << 19, ..LARGE };
 
 /// (what, wanted, free) of an Error::OutOfMemory that tells all of it.
 fn exhausted<T>(outcome: Result<T>, total: u64) -> Option<String> {
@@ -228,8 +263,8 @@ fn memory_may_end_anywhere() {
         let good = life(&gpu(), &file).unwrap();
         let mut ended = Vec::new();
         // more each time, until nothing is too large any more
-        let more = (1..).map(|n| n * (256 << 10));
-        for total in [16 << 10, 64 << 10].into_iter().chain(more) {
+        let more = (0..).map(|n| (15 << 20) + n * (3 << 19));
+        for total in [16 << 10, 64 << 10, 1 << 20].into_iter().chain(more) {
             emulator.configure(&format!("MEMORY={total}"));
             let backend = gpu();
             let before = free(&backend);
@@ -241,7 +276,7 @@ fn memory_may_end_anywhere() {
             let is_done = keep(Context::new(&model, &LARGE), total, &mut ended).is_some();
             assert_eq!(free(&backend), loaded, "{ended:?}");
             // what it was placed for fits
-            assert_eq!(run(&mut context(&model).unwrap(), GENERATED).unwrap(), good, "{ended:?}");
+            assert_eq!(run(&mut context(&model).unwrap()).unwrap(), good, "{ended:?}");
             drop(model);
             assert_eq!(free(&backend), before, "{ended:?}");
             if is_done {
@@ -251,7 +286,7 @@ fn memory_may_end_anywhere() {
         for part in ["a context of 64", "the cache's keys", "the cache's values", "scratch"] {
             assert!(ended.iter().any(|what| what.contains(part)), "{part}: {ended:?}");
         }
-        println!("{ended:#?}");
+        println!("{ended:?}");
     });
 }
 
@@ -397,7 +432,7 @@ fn cancelled_steps_change_nothing() {
         let backend = gpu();
         let file = TinyModel { n_layer: 12, ..tiny() }.gguf();
         let model = load(&backend, &file).unwrap();
-        let good = run(&mut context(&model).unwrap(), GENERATED).unwrap();
+        let good = run(&mut context(&model).unwrap()).unwrap();
         let mut context = context(&model).unwrap();
         let launches = || emulator.calls("hipModuleLaunchKernel");
 
@@ -417,11 +452,10 @@ fn cancelled_steps_change_nothing() {
         for part in [8, 4, 2] {
             let handle = context.cancel_handle();
             emulator.fail("");
+            let over = AtomicBool::new(false);
             let outcome = std::thread::scope(|scope| {
-                let over = AtomicBool::new(false);
-                let is_over = &over;
-                let canceller = scope.spawn(move || {
-                    while launches() < whole / part && !is_over.load(Ordering::Relaxed) {
+                let canceller = scope.spawn(|| {
+                    while launches() < whole / part && !over.load(Ordering::Relaxed) {
                         std::thread::sleep(Duration::from_micros(50));
                     }
                     handle.cancel();
@@ -436,7 +470,7 @@ fn cancelled_steps_change_nothing() {
             cut += whole - launches();
             assert_eq!((context.kv_len(0).unwrap(), context.info().n_used), (0, 0));
             // the flag is clear again
-            assert_eq!(run(&mut context, GENERATED).unwrap(), good);
+            assert_eq!(run(&mut context).unwrap(), good);
             context.kv_clear();
         }
         println!("{whole} launches, {cut} of three times as many left out");
