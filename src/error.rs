@@ -50,8 +50,8 @@ pub enum Error {
     #[error("the cache is full: {wanted} more positions wanted, {free} of {total} free")]
     CacheFull { wanted: usize, free: usize, total: usize },
 
-    /// Memory could not be had; sizes in bytes, `free` and `total` 0 where unknown.
-    #[error("out of memory for {what}: {wanted} bytes wanted, {free} free of {total}")]
+    /// Memory could not be had; sizes in bytes, 0 where unknown.
+    #[error("out of memory for {what}{}", sizes(*wanted, *free, *total))]
     OutOfMemory { what: String, wanted: u64, free: u64, total: u64 },
 
     /// No GPU runtime could be opened; `tried` lists the libraries with the loader's reasons.
@@ -153,6 +153,13 @@ impl std::fmt::Display for GpuFailure {
 }
 
 impl std::error::Error for GpuFailure {}
+
+fn sizes(wanted: u64, free: u64, total: u64) -> String {
+    match wanted {
+        0 => String::new(),
+        _ => format!(": {wanted} bytes wanted, {free} free of {total}"),
+    }
+}
 
 impl Error {
     pub fn param(text: impl Into<String>) -> Self {

@@ -89,6 +89,23 @@ impl Emulator {
         assert_eq!(code, 0, "{orders:?}");
     }
 
+    /// Starts anew with lines KEY=VALUE, named as in `on_emulator`: every handle and address from before is gone.
+    pub fn configure(&self, settings: &str) {
+        type Configure = unsafe extern "C" fn(*const c_char) -> c_int;
+        let settings = CString::new(settings).unwrap();
+        // SAFETY: the emulator's own signature.
+        let code =
+            unsafe { self.0.get::<Configure>("rocmforge_emulator_configure").unwrap()(settings.as_ptr()) };
+        assert_eq!(code, 0, "{settings:?}");
+    }
+
+    /// The calling thread's device as new: every handle and address of it from before is gone.
+    pub fn reset_device(&self) {
+        // SAFETY: HIP's signature.
+        let code = unsafe { self.0.get::<unsafe extern "C" fn() -> c_int>("hipDeviceReset").unwrap()() };
+        assert_eq!(code, 0);
+    }
+
     /// The last launch's counters (docs/emulator.md, "Counters").
     pub fn last_launch(&self) -> serde_json::Value {
         type LastLaunch = unsafe extern "C" fn(*mut c_char, usize) -> usize;

@@ -267,7 +267,8 @@ impl Card {
         self.kernels.get(id).copied().ok_or_else(missing)
     }
 
-    /// What a call came to: Error::Gpu, or Error::DeviceLost if nothing can be called any more.
+    /// What a call came to: Error::Gpu; Error::OutOfMemory if that is what the runtime says; Error::DeviceLost if
+    /// nothing can be called any more.
     #[inline]
     pub fn check(&self, outcome: Outcome) -> Result<()> {
         match outcome.code {
@@ -308,6 +309,16 @@ impl Card {
     /// The error of a failed call.
     #[cold]
     pub(super) fn failed(&self, outcome: Outcome, launch: Option<LaunchShape>, detail: &str) -> Error {
+        if outcome.code == code::OUT_OF_MEMORY {
+            // of the host or of the device, and how much of it: the runtime does not tell
+            let mut what = format!("{} on device {} ({})", outcome.call, self.index, self.limits.arch);
+            let parts = [launch.map(|launch| launch.to_string()).unwrap_or_default(), detail.to_owned()];
+            for part in parts.iter().filter(|part| !part.is_empty()) {
+                what.push_str("; ");
+                what.push_str(part);
+            }
+            return Error::OutOfMemory { what, wanted: 0, free: 0, total: 0 };
+        }
         let failure = GpuFailure {
             call: outcome.call,
             code: outcome.code,

@@ -88,6 +88,12 @@ impl<'a> Capture<'a> {
         // On a lost card too: while a capture is open, the runtime refuses the thread memory of any other card.
         // SAFETY: the stream is being captured; the address of a handle to fill.
         let outcome = unsafe { card.api().stream_end_capture(self.stream.raw(), &mut recorded.graph) };
+        if !outcome.is_ok() {
+            // What failed before it began leaves the capture open, and the stream takes no other work; what did not
+            // is refused the second time.
+            // SAFETY: as above.
+            let _ = unsafe { card.api().stream_end_capture(self.stream.raw(), &mut recorded.graph) };
+        }
         entered?;
         card.check(outcome)?;
         if recorded.graph.is_null() {

@@ -11,7 +11,7 @@ use super::graph::Graph;
 use super::memory::{Buffer, Span, Staging, bytes_of, bytes_of_mut};
 use super::ops::prefill;
 use super::ops::project::{LayerCache, MATVEC_MAX_N};
-use super::program::HipProgram;
+use super::program::{HipProgram, TrimmedPool};
 use super::sampler::DeviceSampler;
 use super::schedule::Scheduled;
 use super::scratch::Layout;
@@ -66,6 +66,8 @@ pub struct HipSession {
     output: OnceCell<Vec<f32>>,
     observer: Option<Observer>,
     pub(super) program: Arc<HipProgram>,
+    /// Behind the buffers: what they leave is free for other models, whose placement counts what the device has free.
+    _trimmed: TrimmedPool,
 }
 
 /// What a graph was recorded for: tokens and outputs of a step.
@@ -102,6 +104,7 @@ impl HipSession {
     pub fn new(program: Arc<HipProgram>, limits: SessionLimits) -> Result<Self> {
         let pool = &program.pool.0;
         let card = pool.card();
+        let trimmed = TrimmedPool(Arc::clone(pool));
         let layout = Layout::new(&program.plan, limits, card.limits())?;
         let keys = pool.alloc(layout.cache_bytes, "the cache's keys")?;
         let values = pool.alloc(layout.cache_bytes, "the cache's values")?;
@@ -126,6 +129,7 @@ impl HipSession {
             output: OnceCell::new(),
             observer: None,
             layout,
+            _trimmed: trimmed,
             program,
         };
         // cells past a sequence's end are read and counted as nothing, which a NaN would not be

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use crate::card::Card;
 use crate::code::{self, Code};
 use crate::code_object::CodeObject;
 use crate::config::Config;
 use crate::counters::{Class, Counters};
-use crate::isa::{Arch, Disassembly};
+use crate::isa::{Arch, Disassembly, Program};
 use crate::launch::{Function, Launch};
 use crate::memory::Memory;
 use crate::stop::{Fault, Stop};
@@ -30,10 +30,17 @@ pub struct Device {
     pub told: bool,
 }
 
+/// What is known of a code object wherever it is loaded.
+pub struct MachineCode {
+    pub disassembly: Disassembly,
+    /// Functions asked for so far, by name.
+    pub programs: Mutex<HashMap<String, Program>>,
+}
+
 pub struct Module {
     pub device: usize,
     pub code: CodeObject,
-    pub disassembly: Disassembly,
+    pub text: Arc<MachineCode>,
     pub arch: Arch,
     /// Where virtual address 0 lies.
     pub base: u64,

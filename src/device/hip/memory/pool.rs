@@ -97,15 +97,16 @@ impl Pool {
 
     /// A new chunk of `wanted` bytes, of `size` where the device has no more, and `size` bytes taken from it.
     fn grow(&self, chunks: &mut Vec<Chunk>, size: u64, wanted: u64, bytes: u64, what: &str) -> Result<Ptr> {
-        let mut attempt = self.ask(wanted)?;
-        if attempt.is_none() {
-            self.release_empty(chunks)?;
-            attempt = self.ask(wanted)?;
-        }
         let mut held = wanted;
+        let mut attempt = self.ask(held)?;
         if attempt.is_none() && wanted > size {
             held = size;
-            attempt = self.ask(size)?;
+            attempt = self.ask(held)?;
+        }
+        // last, for an empty chunk may be one that was reserved
+        if attempt.is_none() {
+            self.release_empty(chunks)?;
+            attempt = self.ask(held)?;
         }
         let Some(base) = attempt else { return Err(self.exhausted(bytes, what)) };
         let mut chunk = Chunk { base, arena: Arena::new(held) };
@@ -133,8 +134,8 @@ impl Pool {
         Ok(Some(Ptr(address)))
     }
 
+    /// The card is the thread's.
     fn give_back(&self, base: Ptr) -> Result<()> {
-        self.card.enter()?;
         // SAFETY: from `ask`, and no buffer lies in it.
         self.card.check(unsafe { self.card.api().free(base.0) })
     }
@@ -146,7 +147,10 @@ impl Pool {
         }
     }
 
+    /// A chunk that the runtime fails to free is lost: whether it is free is then unknown.
     fn release_empty(&self, chunks: &mut Vec<Chunk>) -> Result<()> {
+        // before any is given up
+        self.card.enter()?;
         let mut result = Ok(());
         chunks.retain(|chunk| {
             let keep = !chunk.arena.is_empty();

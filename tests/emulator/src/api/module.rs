@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{c_char, c_int, c_uint, c_void};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{Handle, current, hip, put, text};
 use crate::card;
@@ -11,7 +11,7 @@ use crate::code_object::{CodeObject, Malformed, runs};
 use crate::isa::{Arch, Disassembly, Program};
 use crate::launch::{Function, Launch};
 use crate::memory::Kind;
-use crate::runtime::{Module, Result, Runtime};
+use crate::runtime::{MachineCode, Module, Result, Runtime};
 use crate::stream::Op;
 
 hip! {
@@ -152,7 +152,7 @@ unsafe fn load(runtime: &mut Runtime, module: *mut Handle, image: *const c_void)
         runtime.report(&format!("the emulator does not execute {}", object.target));
         return Err(code::NO_BINARY);
     };
-    let disassembly = Disassembly::of(bytes, &arch).map_err(|why| {
+    let text = machine_code(bytes, &arch).map_err(|why| {
         runtime.report(&why);
         code::OPERATING_SYSTEM
     })?;
@@ -161,9 +161,25 @@ unsafe fn load(runtime: &mut Runtime, module: *mut Handle, image: *const c_void)
     memory.write(base, &object.relocated(base)).map_err(|_| code::UNKNOWN)?;
     let handle = runtime.handle();
     let functions = HashMap::new();
-    runtime.modules.insert(handle, Module { device, code: object, disassembly, arch, base, functions });
+    runtime.modules.insert(handle, Module { device, code: object, text, arch, base, functions });
     // SAFETY: the caller's.
     unsafe { put(module, handle as Handle) }
+}
+
+/// Most code objects that are remembered.
+const REMEMBERED: usize = 8;
+
+/// Reads an ELF code object's text; reading takes seconds, so the last few are remembered.
+fn machine_code(elf: &[u8], arch: &Arch) -> std::result::Result<Arc<MachineCode>, String> {
+    static KNOWN: Mutex<Vec<(Vec<u8>, Arc<MachineCode>)>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some((_, code)) = known.iter().find(|(bytes, _)| bytes == elf) {
+        return Ok(code.clone());
+    }
+    let code = Arc::new(MachineCode { disassembly: Disassembly::of(elf, arch)?, programs: Mutex::default() });
+    known.truncate(REMEMBERED - 1);
+    known.insert(0, (elf.to_vec(), code.clone()));
+    Ok(code)
 }
 
 fn find_function(runtime: &mut Runtime, module: usize, name: &str) -> Result<usize> {
@@ -172,13 +188,18 @@ fn find_function(runtime: &mut Runtime, module: usize, name: &str) -> Result<usi
         return Ok(handle);
     }
     let kernel = loaded.code.kernels.get(name).ok_or(code::NOT_FOUND)?.clone();
-    let program = match Program::new(&loaded.disassembly, name, &loaded.arch, loaded.base) {
+    let mut programs = loaded.text.programs.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = programs.get(name).cloned().map(|program| program.at(loaded.base));
+    let read = || Program::new(&loaded.text.disassembly, name, &loaded.arch, loaded.base);
+    let program = match known.map_or_else(read, Ok) {
         Ok(program) => program,
         Err(why) => {
             runtime.report(&why);
             return Err(code::INVALID_KERNEL_FILE);
         }
     };
+    programs.insert(name.to_owned(), program.clone());
+    drop(programs);
     let (device, arch) = (loaded.device, loaded.arch.clone());
     let handle = runtime.handle();
     runtime.functions.insert(handle, (device, Arc::new(Function { kernel, arch, program })));

@@ -1,6 +1,7 @@
 //! A kernel's instructions.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::counters::Class;
 use crate::group::Group;
@@ -10,12 +11,14 @@ use crate::isa::{After, Arch, Inst};
 use crate::stop::{Fault, LaneFault};
 use crate::wave::{Pause, Wave};
 
+/// Cheap to clone (shared).
+#[derive(Clone)]
 pub struct Program {
-    pub insts: Vec<Inst>,
+    pub insts: Arc<[Inst]>,
     /// Where offset 0 of the code object lies in memory.
     base: u64,
     /// Offset in the code object -> index of the instruction.
-    index: HashMap<u64, usize>,
+    index: Arc<HashMap<u64, usize>>,
 }
 
 impl Program {
@@ -37,7 +40,12 @@ impl Program {
             let to = inst.next.wrapping_add_signed(words * INSTRUCTION_BYTES);
             inst.target = index.get(&to).copied().unwrap_or(usize::MAX);
         }
-        Ok(Program { insts, base, index })
+        Ok(Program { insts: insts.into(), base, index: Arc::new(index) })
+    }
+
+    /// The same, loaded elsewhere.
+    pub fn at(self, base: u64) -> Self {
+        Program { base, ..self }
     }
 
     /// Executes a wave from `wave.pc` on, up to a barrier or its end.
