@@ -417,7 +417,10 @@ fn failures(gpu: &Gpu) {
                 }
                 Err(Error::OutOfMemory { what, wanted, .. }) => {
                     // a call that is about no size of memory is named instead
-                    assert!(code == 2 && (wanted > 0 || what.starts_with("hip")), "call {n}: {what}, {wanted}");
+                    assert!(
+                        code == 2 && (wanted > 0 || what.starts_with("hip")),
+                        "call {n}: {what}, {wanted}"
+                    );
                     failed += 1;
                 }
                 Err(other) => panic!("call {n} fails with {code}: {other}"),

@@ -38,7 +38,8 @@ const TESTS: &[Test] = &[
 ];
 
 fn main() -> ExitCode {
-    common::gpu::main(TESTS, &EMULATED)
+    // gfx90a computes as gfx942 does
+    common::gpu::main(TESTS, &EMULATED[..3])
 }
 
 fn device() -> HipDevice {
