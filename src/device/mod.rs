@@ -80,7 +80,7 @@ pub enum DeviceChoice {
     All,
 }
 
-/// Called with (bytes done, bytes in all); false stops the load with [`Error::Cancelled`](crate::Error::Cancelled).
+/// Called with (bytes done, bytes in all); false stops the load with [`Error::Cancelled`].
 pub type Progress<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
 /// Called after an op with its name, the row count and the op's output buffer (`rows x width`).

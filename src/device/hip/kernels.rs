@@ -55,8 +55,8 @@ impl Parts {
         Part { w: Planes([Ptr(0); 4]), bias: Ptr(0), dst: Ptr(0), rows: 0, first_group: u32::MAX };
 }
 
-/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, [position][n_rot / 2]; `position` u32;
-/// `table` u32, the blocks of its sequence; k and v a layer's cache, f16 [block][kv head][64 positions][head_pad].
+/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `position` u32;
+/// `table` u32, the blocks of its sequence; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Append {
@@ -88,8 +88,8 @@ pub struct Gated {
     pub gelu: u32,
 }
 
-/// Queries, keys and values of a step's tokens, f32 [token][head][head_dim], and where they go: q in place, k and v to a
-/// layer's cache, f16 [block][kv head][64 positions][head_pad]. Norms: f32 [head_dim] or none. `table`: u32, a row of
+/// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, and where they go: q in place, k and v to a
+/// layer's cache, f16 `[block][kv head][64 positions][head_pad]`. Norms: f32 `[head_dim]` or none. `table`: u32, a row of
 /// `table_stride` blocks a sequence; positions, sequences: u32 a token; turns as in [`Append`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -115,8 +115,8 @@ pub struct Heads {
     pub eps: f32,
 }
 
-/// Attention of few tokens; q, caches and tables as in [`Heads`]. `parts`: f32 [token][head][splits][D + 2]; `tickets`:
-/// u32 [token][y of the grid], zero before and after. The result goes to `out` (f32), to `oq` and `ods` as quantize_q8
+/// Attention of few tokens; q, caches and tables as in [`Heads`]. `parts`: f32 `[token][head][splits][D + 2]`; `tickets`:
+/// u32 `[token][y of the grid]`, zero before and after. The result goes to `out` (f32), to `oq` and `ods` as quantize_q8
 /// leaves them, or to both.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -339,7 +339,7 @@ kernels! {
     }
 
     /// Rotates the first n_rot elements of each head of x (tokens x n_heads x head_dim) in place; positions: u32 per
-    /// token; table: (cos, sin) f32 pairs, [position][n_rot / 2]. Grid: x over tokens, y over heads.
+    /// token; table: (cos, sin) f32 pairs, `[position][n_rot / 2]`. Grid: x over tokens, y over heads.
     RopeArgs(x: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32) [64, 1, 1] waves 8 {
         ROPE_CONSECUTIVE_F32 = "rope_consecutive_f32",
         ROPE_HALVES_F32 = "rope_halves_f32",
@@ -565,8 +565,8 @@ kernels! {
         MATMUL_Q6_K_128 = "matmul_q6_k_128",
     }
 
-    /// Causal attention of many tokens, for heads padded to D. q, out: f32 [token][head][head_dim], q rotated and
-    /// aligned to 16 bytes; k, v: a layer's cache, f16 [block][kv head][64 positions][D]; tiles: u32 (first token,
+    /// Causal attention of many tokens, for heads padded to D. q, out: f32 `[token][head][head_dim]`, q rotated and
+    /// aligned to 16 bytes; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32 (first token,
     /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
     /// blocks a sequence. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
     PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,

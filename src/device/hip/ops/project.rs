@@ -161,7 +161,7 @@ pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize,
     launch(stream, kernel, group.grid, &args)
 }
 
-/// A layer's cache, as kernels read it: f16 [block][kv head][64 positions][head_pad], keys and values.
+/// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
     pub k: Span<'a>,
@@ -186,7 +186,7 @@ impl LayerCache<'_> {
     }
 }
 
-/// How heads are rotated: `turns` (cos, sin) f32 pairs, [position][n_rot / 2], for every position of the cache.
+/// How heads are rotated: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`, for every position of the cache.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a> {
     pub table: Span<'a>,
