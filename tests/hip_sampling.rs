@@ -4,14 +4,18 @@
 mod common;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use common::emulated::Emulator;
 use common::gpu::{EMULATED, Gpu, Input, Test, is_real};
-use common::tiny_model::Rng;
+use common::tiny_model::{Rng, TinyModel};
 use rocmforge::Error;
+use rocmforge::device::hip::device::HipDevice;
 use rocmforge::device::hip::sampler::DeviceSampler;
 use rocmforge::device::sampling::{Draw, Penalty, WHOLE};
+use rocmforge::device::{Device, DeviceChoice, SessionLimits, Step};
 use rocmforge::engine::{Sampler, SamplerParams};
+use rocmforge::model::arch;
 
 const TESTS: &[Test] = &[
     Test::new("greedy", greedy),
@@ -24,6 +28,7 @@ const TESTS: &[Test] = &[
     Test::new("extreme_logits", extreme_logits),
     Test::new("bad_logits_are_errors", bad_logits_are_errors),
     Test::new("rows_and_what_is_refused", rows_and_what_is_refused),
+    Test::new("sessions_draw_from_their_logits", |_| sessions_draw_from_their_logits()),
     Test::new("a_draw_after_one_that_nobody_waited_for", a_draw_after_one_that_nobody_waited_for),
 ];
 
@@ -416,4 +421,42 @@ fn a_draw_after_one_that_nobody_waited_for(gpu: &Gpu) {
     bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000)).unwrap();
     bench.compare(&plain(5), &[], 2);
     bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000)).unwrap();
+}
+
+/// Without a wait between the step and the draw, from any row.
+fn sessions_draw_from_their_logits() {
+    let device = HipDevice::open(&DeviceChoice::Best).unwrap();
+    let file = TinyModel::new("llama").gguf();
+    let (_, plan) = arch::plan(&file).unwrap();
+    let n_vocab = plan.buffer(plan.output).width;
+    let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
+    let mut session = program.session(SessionLimits { max_tokens: 4, max_outputs: 4, n_blocks: 1 }).unwrap();
+    let params = SamplerParams { top_k: 0, repeat_penalty: 1.2, seed: 3, ..SamplerParams::default() };
+    let mut here = Sampler::new(params).unwrap();
+    let mut there = here.clone();
+    let mut token = 7;
+    // of three tokens once, of one token often enough to be replayed
+    let mut position = 0;
+    for n in [3, 1, 1, 1, 1, 1] {
+        let positions: Vec<u32> = (position..position + n as u32).collect();
+        let outputs: Vec<u32> = (0..n as u32).collect();
+        let step = Step {
+            tokens: &[token, 5, 9][..n],
+            positions: &positions,
+            sequences: &vec![0; n],
+            tables: &[&[0]],
+            outputs: &outputs,
+            input: &[],
+        };
+        session.run(&step, &Default::default()).unwrap();
+        for row in (0..n).rev() {
+            token = session.sample(row, &there.draw(n_vocab)).unwrap().expect("the device draws");
+            there.count_draw();
+            let logits = session.output().unwrap();
+            assert_eq!(token, here.sample(&logits[row * n_vocab..][..n_vocab]).unwrap(), "row {row} of {n}");
+            [&mut here, &mut there].into_iter().for_each(|sampler| sampler.accept(token));
+        }
+        assert!(matches!(session.sample(n, &there.draw(n_vocab)), Err(Error::Param(_))));
+        position += n as u32;
+    }
 }
