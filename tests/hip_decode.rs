@@ -16,8 +16,10 @@ use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::memory::Span;
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms, Tokens, head_pad};
-use rocmforge::device::hip::ops::project::{self, Input, LayerCache, Product, Target, Turns, wants_rounded};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms, Tokens};
+use rocmforge::device::hip::ops::project::{
+    self, Input, LayerCache, Product, Target, Turns, head_pad, wants_rounded,
+};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::plan::{Activation, CacheShape, Rope, RopePairs};

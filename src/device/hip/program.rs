@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::loader::Loader;
 use super::memory::{Buffer, Pool, Span};
-use super::ops::attend::head_pad;
+use super::ops::project::head_pad;
 use super::planes::PlaneLayout;
 use super::schedule::{self, Scheduled, Size};
 use super::weight::Weight;

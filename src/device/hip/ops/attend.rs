@@ -7,18 +7,6 @@ use super::project::{LayerCache, Target, Turns};
 use super::{dim, holds, launch};
 use crate::{Error, Result};
 
-/// Widths that heads are padded to in the cache.
-const HEAD_PADS: [usize; 5] = [32, 64, 128, 256, 512];
-
-/// Elements of a cache cell of heads of `head_dim`; `Error::Unsupported` where no kernel takes them.
-pub fn head_pad(head_dim: usize) -> Result<usize> {
-    HEAD_PADS.into_iter().find(|pad| head_dim <= *pad).ok_or_else(|| Error::Unsupported {
-        what: "size of attention heads on a GPU",
-        name: head_dim.to_string(),
-        supported: "1 to 512".into(),
-    })
-}
-
 /// What a step's kernels read of its tokens; u32, on the device.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens<'a> {

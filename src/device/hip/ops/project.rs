@@ -161,6 +161,18 @@ pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize,
     launch(stream, kernel, group.grid, &args)
 }
 
+/// Widths that heads are padded to in the cache.
+const HEAD_PADS: [usize; 5] = [32, 64, 128, 256, 512];
+
+/// Elements of a cache cell of heads of `head_dim`; `Error::Unsupported` where no kernel takes them.
+pub fn head_pad(head_dim: usize) -> Result<usize> {
+    HEAD_PADS.into_iter().find(|pad| head_dim <= *pad).ok_or_else(|| Error::Unsupported {
+        what: "size of attention heads on a GPU",
+        name: head_dim.to_string(),
+        supported: "1 to 512".into(),
+    })
+}
+
 /// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
@@ -179,7 +191,7 @@ impl LayerCache<'_> {
             holds(name, span, &[self.n_blocks, self.n_head_kv, crate::device::BLOCK_LEN, self.head_pad], 2)?;
             is_aligned(name, span, 16)?;
         }
-        if self.head_dim == 0 || super::attend::head_pad(self.head_dim)? != self.head_pad {
+        if self.head_dim == 0 || head_pad(self.head_dim)? != self.head_pad {
             return Err(Error::Internal(format!("heads of {} in cells of {}", self.head_dim, self.head_pad)));
         }
         Ok(())
