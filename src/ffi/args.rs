@@ -198,3 +198,28 @@ impl Buffer<u8> {
         self.fill_parts(text.as_bytes(), &[0])
     }
 }
+
+/// NUL-terminated, cut between characters.
+pub(super) fn c_array<const N: usize>(text: &str) -> [c_char; N] {
+    let mut array = [0; N];
+    let mut end = text.len().min(N - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    for (to, from) in array.iter_mut().zip(text[..end].bytes()) {
+        *to = from as c_char;
+    }
+    array
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        assert_eq!(c_array::<4>("abcdef").map(|c| c as u8), *b"abc\0");
+        assert_eq!(c_array::<4>("abé").map(|c| c as u8), *b"ab\0\0");
+        assert_eq!(c_array::<4>("").map(|c| c as u8), *b"\0\0\0\0");
+    }
+}

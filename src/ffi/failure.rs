@@ -47,6 +47,10 @@ impl Failure {
     pub fn param(message: impl Into<String>) -> Self {
         Failure::new(RF_ERROR_PARAM, message)
     }
+
+    pub fn message(&self) -> &str {
+        self.message.to_str().unwrap_or("") // made from a String
+    }
 }
 
 impl From<Error> for Failure {
