@@ -8,8 +8,11 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+mod fork;
 pub mod gguf;
 pub mod model;
+mod panics;
 pub mod text;
+mod worker;
 
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@ use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr;
 use std::slice;
+use std::sync::atomic::AtomicI32;
 
 use super::failure::{Failure, Outcome};
 use super::status::RF_ERROR_BUFFER;
@@ -35,7 +36,7 @@ fn check_pointer<T>(p: *const T, name: &str) -> Outcome {
     Ok(())
 }
 
-fn check_length<T>(n: usize, name: &str) -> Outcome {
+pub(super) fn check_length<T>(n: usize, name: &str) -> Outcome {
     match n.checked_mul(size_of::<T>()) {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
         _ => Err(Failure::param(format!("the length of {name}, {n}, is more than memory can hold"))),
@@ -84,6 +85,14 @@ pub(super) unsafe fn optional_array<'a, T: Copy>(
     }
     // SAFETY: the caller's promise.
     unsafe { array(p, n, name) }.map(Some)
+}
+
+/// A flag of the caller's that may change at any time; NULL for none.
+pub(super) fn flag(p: *const i32, name: &str) -> Outcome<*const AtomicI32> {
+    if !p.is_null() {
+        check_pointer(p, name)?;
+    }
+    Ok(p.cast())
 }
 
 /// UTF-8 text of `len` bytes; it may be NULL when `len` is 0.

@@ -7,11 +7,10 @@
 pub mod ops;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
 use super::{
-    BLOCK_LEN, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
+    BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
 };
 use crate::gguf::{Gguf, dequant};
 use crate::{Error, Result};
@@ -268,7 +267,7 @@ impl ReferenceSession {
                     ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out);
                 };
                 let out = &mut self.buffers[out.0 as usize][..len];
-                ops::each_row(out, step.tokens.len(), program.threads, attend);
+                ops::each_row(out, step.tokens.len(), program.threads, attend)?;
             }
             Op::Glu { gate, up, activation, out } => {
                 let (gate, up) = (self.input(gate, step), self.input(up, step));
@@ -294,7 +293,7 @@ impl ReferenceSession {
 }
 
 impl Session for ReferenceSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let SessionLimits { max_tokens, max_outputs, .. } = self.limits;
         if step.tokens.len() > max_tokens || step.outputs.len() > max_outputs {
             return Err(Error::param(format!(
@@ -313,7 +312,7 @@ impl Session for ReferenceSession {
             rows.copy_from_slice(step.input);
         }
         for op in &plan.ops {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             self.run_op(&op.op, step)?;
