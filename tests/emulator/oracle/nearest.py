@@ -7,6 +7,7 @@ many seeded inputs those are taken whose results lie nearest to the middle of tw
 one unit in the last place shows; the rest are the first ones.
 """
 import json
+import math
 import pathlib
 import random
 import struct
@@ -53,6 +54,23 @@ FUNCTIONS = {
     "sin": lambda x: sine(Fraction(x)),
     "cos": lambda x: sine(Fraction(x) + Fraction(1, 4)),
 }
+# The same in double precision, to choose inputs of the shorter types.
+ROUGH = {
+    "exp": lambda x: 2.0**x,
+    "log": math.log2,
+    "rcp": lambda x: 1 / x,
+    "rsq": lambda x: 1 / math.sqrt(x),
+    "sqrt": math.sqrt,
+    "sin": lambda x: math.sin(2 * math.pi * (x % 1)),
+    "cos": lambda x: math.cos(2 * math.pi * (x % 1)),
+}
+
+
+def from_tie(y, kind):
+    """How far a result in double precision is from the middle of two values, in units in the last place."""
+    _, _, fraction, least = TYPES[kind]
+    place = max(math.frexp(y)[1] - 1, least) - fraction
+    return abs(abs(math.ldexp(y, -place)) % 1 - 0.5)
 
 
 def units(y, kind):
@@ -98,11 +116,15 @@ def main():
         for kind in ("f16", "f32", "f64") if name in ("rcp", "rsq", "sqrt") else ("f16", "f32"):
             letter, bits, _, _ = TYPES[kind]
             seed = random.Random(f"{name} {kind}")
-            results = {}
-            for x in inputs(name, kind, seed, 6000):
-                results.setdefault(x, function(x))
-            by_tie = sorted(results, key=lambda x: abs(units(results[x], kind)[0] % 1 - Decimal("0.5")))
-            chosen = by_tie[:HARD] + [x for x in results if x not in by_tie[:HARD]][:EASY]
+            if kind == "f64":
+                xs = list(dict.fromkeys(inputs(name, kind, seed, 6000)))
+                distances = {x: abs(units(function(x), kind)[0] % 1 - Decimal("0.5")) for x in xs}
+            else:
+                xs = list(dict.fromkeys(inputs(name, kind, seed, 300_000)))
+                distances = {x: from_tie(ROUGH[name](x), kind) for x in xs}
+            hard = sorted(xs, key=distances.get)[:HARD]
+            chosen = hard + [x for x in xs if x not in hard][:EASY]
+            results = {x: function(x) for x in chosen}
             width = {"e": 4, "f": 8, "d": 16}[letter]
             words = [
                 "".join(f"{word:0{width}x}" for word in column)
