@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::args::{Out, optional_array};
 use super::failure::{Failure, Outcome};
-use super::guard::{catch, guard};
+use super::guard::{always, catch, guard};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::model::rf_model;
@@ -120,7 +120,7 @@ pub unsafe extern "C" fn rf_context_create(
         out.set(handle::into_raw(rf_context {
             cancel: context.cancel_handle(),
             state: Mutex::new(State { context, tokens: Vec::new(), text: vec![0] }),
-            log: model.log.clone(),
+            log: model.log,
             error: Mutex::new(None),
         }));
         Ok(())
@@ -178,7 +178,7 @@ pub unsafe extern "C" fn rf_context_info(ctx: *mut rf_context, info: *mut rf_con
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_error(ctx: *mut rf_context) -> *const c_char {
     let mut message = c"".as_ptr();
-    guard(|| {
+    always(|| {
         if !ctx.is_null() {
             // SAFETY: the caller passes NULL or a live handle.
             let ctx = unsafe { handle::share(ctx) }?;
@@ -195,7 +195,7 @@ pub unsafe extern "C" fn rf_context_error(ctx: *mut rf_context) -> *const c_char
 /// next rf_decode or rf_generate. Any thread, also from a callback. RF_ERROR_PARAM: NULL.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_cancel(ctx: *mut rf_context) -> rf_status {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a live handle.
         unsafe { handle::share(ctx) }?.cancel.cancel();
         Ok(())
@@ -206,7 +206,7 @@ pub unsafe extern "C" fn rf_context_cancel(ctx: *mut rf_context) -> rf_status {
 /// callback on this thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_release(ctx: *mut rf_context) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(ctx) };
         Ok(())

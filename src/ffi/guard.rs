@@ -1,25 +1,55 @@
 //! The panic boundary: nothing unwinds into C, and nothing is printed on the way.
 
 use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
+use std::fmt::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
+use crate::memory::Call;
 
+/// A place in the sources, cut where it is longer.
+#[derive(Clone, Copy)]
+struct Place {
+    bytes: [u8; 128],
+    len: usize,
+}
+
+impl Write for Place {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let n = text.floor_char_boundary(self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
+        self.len += n;
+        Ok(())
+    }
+}
+
+// Without destructors: registering one takes memory.
 thread_local! {
     /// Whether this thread is inside the library (and not in a callback it called).
     static INSIDE: Cell<bool> = const { Cell::new(false) };
     /// Where the last panic inside happened: "src/engine/context.rs:120:9".
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
 }
 
-/// Runs an exported function's body; its failure, or panic, becomes the thread's last error.
+/// Runs an exported function's body; its failure, or panic, becomes the thread's last error. RF_ERROR_MEMORY where the
+/// memory that is set aside is used up.
 pub(super) fn guard(body: impl FnOnce() -> Outcome) -> rf_status {
-    match catch(body) {
+    end(Call::begin().map_err(Failure::from).and_then(|_call| catch(body)))
+}
+
+/// The same for what must be done whatever memory there is: releases, errors.
+pub(super) fn always(body: impl FnOnce() -> Outcome) -> rf_status {
+    let _call = Call::begin_anyway();
+    end(catch(body))
+}
+
+fn end(outcome: Outcome) -> rf_status {
+    match outcome {
         Ok(()) => RF_OK,
-        Err(failure) => set_last(failure),
+        Err(failure) => set_last(&failure),
     }
 }
 
@@ -54,7 +84,10 @@ fn panicked(payload: Box<dyn Any + Send>) -> Failure {
         "a panic without a message"
     };
     let failure = match PLACE.take() {
-        Some(place) => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text} ({place})")),
+        Some(Place { bytes, len }) => {
+            let place = String::from_utf8_lossy(&bytes[..len]);
+            Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text} ({place})"))
+        }
         None => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text}")),
     };
     // A payload's own drop may panic; what the host threw is not worth that risk.
@@ -74,10 +107,14 @@ fn silence_panics() {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let worker = std::thread::current().name().is_some_and(|name| name.starts_with("rocmforge"));
-            let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
+            let inside = INSIDE.get();
             if inside {
-                let place = info.location().map(ToString::to_string);
-                let _ = PLACE.try_with(|slot| slot.replace(place));
+                let place = info.location().map(|location| {
+                    let mut place = Place { bytes: [0; 128], len: 0 };
+                    let _ = write!(place, "{location}"); // it never fails
+                    place
+                });
+                PLACE.set(place);
             }
             if !inside && !worker {
                 before(info);
