@@ -1,19 +1,18 @@
 //! A step allocates nothing: a counting allocator watches prefill and decode on every thread.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::counting::{ALLOCATIONS, Counting};
 use common::tiny_model::TinyModel;
+use counting::ALLOCATIONS;
 use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::{Device, SessionLimits, Step};
 use rocmforge::gguf::TensorType;
 use rocmforge::model::arch;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steps_do_not_allocate() {

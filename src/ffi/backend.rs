@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use super::args::{Out, array, array_mut};
 use super::device::{kind_of, rf_device_details};
 use super::failure::{Failure, Outcome};
-use super::guard::guard;
+use super::guard::{always, guard};
 use super::handle::{self, Handle};
 use super::log::{Log, RF_LOG_INFO, rf_log_callback};
 use super::sized::{self, Sized};
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn rf_backend_memory(
 /// other call may be using the handle, except one that is in a callback on this thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_release(backend: *mut rf_backend) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(backend) };
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError, TryLockError};
 
 use super::args::{self, Out, flag, optional_array};
 use super::failure::{Failure, Outcome};
-use super::guard::{catch, guard};
+use super::guard::{always, catch, guard};
 use super::handle::{self, Handle, Shared};
 use super::log::Log;
 use super::model::rf_model;
@@ -144,7 +144,7 @@ pub unsafe extern "C" fn rf_context_create(
         let handle = rf_context {
             cancel: context.cancel_handle(),
             state: Mutex::new(State { context, tokens: Vec::new(), text: vec![0], want: Vec::new() }),
-            log: model.log.clone(),
+            log: model.log,
             error: Mutex::new(None),
         };
         out.set(handle::into_raw(handle)?);
@@ -203,7 +203,7 @@ pub unsafe extern "C" fn rf_context_info(ctx: *mut rf_context, info: *mut rf_con
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_error(ctx: *mut rf_context) -> *const c_char {
     let mut message = c"".as_ptr();
-    guard(|| {
+    always(|| {
         if !ctx.is_null() {
             // SAFETY: the caller passes NULL or a live handle.
             let ctx = unsafe { handle::share(ctx) }?;
@@ -255,7 +255,7 @@ unsafe fn cancelling(ctx: *mut rf_context, ask: impl FnOnce(&CancelHandle) -> bo
 /// callback on this thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_release(ctx: *mut rf_context) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(ctx) };
         Ok(())

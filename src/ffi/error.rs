@@ -5,8 +5,8 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::failure::{Failure, with_last};
-use super::guard::guard;
+use super::failure::{Last, with_last};
+use super::guard::always;
 use super::sized;
 use super::status::{RF_OK, rf_status};
 
@@ -62,7 +62,7 @@ unsafe impl sized::Sized for rf_error_info {
 /// `info` is NULL or of a wrong size (RF_ERROR_PARAM).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_status {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a struct of the size it states.
         let out = unsafe { sized::Out::new(info) }?;
         out.set(with_last(describe));
@@ -70,7 +70,7 @@ pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_stat
     })
 }
 
-pub(super) fn describe(last: Option<&Failure>) -> rf_error_info {
+pub(super) fn describe(last: Option<&Last>) -> rf_error_info {
     let mut info = rf_error_info {
         size: 0,
         status: RF_OK,
@@ -88,15 +88,14 @@ pub(super) fn describe(last: Option<&Failure>) -> rf_error_info {
     (info.status, info.message) = (last.status, last.message.as_ptr());
     let Some(gpu) = &last.gpu else { return info };
     info.hip_call = gpu.call.as_ptr();
-    info.hip_code = gpu.failure.code;
-    info.device = gpu.failure.device;
-    if gpu.failure.code != 0 {
+    info.hip_code = gpu.code;
+    info.device = gpu.device;
+    if gpu.code != 0 {
         info.hip_name = gpu.name.as_ptr();
     }
-    if let (Some(launch), Some(kernel)) = (&gpu.failure.launch, &gpu.kernel) {
-        let narrow = |sides: [u64; 3]| sides.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        info.kernel = kernel.as_ptr();
-        (info.grid, info.block) = (narrow(launch.grid), narrow(launch.block));
+    if let Some(launch) = &gpu.launch {
+        info.kernel = launch.kernel.as_ptr();
+        (info.grid, info.block) = (launch.grid, launch.block);
         info.shared_bytes = launch.shared_bytes;
     }
     info
@@ -107,6 +106,7 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::error::{GpuFailure, LaunchShape};
+    use crate::ffi::failure::Failure;
     use crate::ffi::status;
     use std::ffi::CStr;
 
@@ -132,7 +132,8 @@ mod tests {
             launch: Some(launch),
             detail: String::new(),
         };
-        let error = Failure::from(Error::Gpu(Box::new(failure.clone())));
+        let last = |error: Error| Last::from(&Failure::from(error));
+        let error = last(Error::Gpu(Box::new(failure.clone())));
         let info = describe(Some(&error));
         assert_eq!(
             text(info.message),
@@ -149,11 +150,11 @@ mod tests {
         assert_eq!(info.shared_bytes, 4224);
 
         let refused = GpuFailure { code: 0, name: String::new(), ..failure.clone() };
-        let info = Failure::from(Error::Gpu(Box::new(refused)));
-        assert!(describe(Some(&info)).hip_name.is_null());
+        let error = last(Error::Gpu(Box::new(refused)));
+        assert!(describe(Some(&error)).hip_name.is_null());
 
         let lost = GpuFailure { launch: None, ..failure };
-        let error = Failure::from(Error::DeviceLost { device: 2, failure: Box::new(lost) });
+        let error = last(Error::DeviceLost { device: 2, failure: Box::new(lost) });
         let info = describe(Some(&error));
         assert_eq!((info.status, info.hip_code), (status::RF_ERROR_DEVICE_LOST, 1));
         assert!(info.kernel.is_null() && !info.hip_call.is_null());

@@ -6,18 +6,31 @@ use std::sync::Once;
 
 use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
+use crate::memory::Call;
 use crate::{panics, worker};
 
+// Without destructors: registering one takes memory.
 thread_local! {
     /// Whether this thread is inside the library (and not in a callback it called).
     static INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs an exported function's body; its failure, or panic, becomes the thread's last error.
+/// Runs an exported function's body; its failure, or panic, becomes the thread's last error. RF_ERROR_MEMORY where the
+/// memory that is set aside is used up.
 pub(super) fn guard(body: impl FnOnce() -> Outcome) -> rf_status {
-    match catch(body) {
+    end(Call::begin().map_err(Failure::from).and_then(|_call| catch(body)))
+}
+
+/// The same for what must be done whatever memory there is: releases, errors.
+pub(super) fn always(body: impl FnOnce() -> Outcome) -> rf_status {
+    let _call = Call::begin_anyway();
+    end(catch(body))
+}
+
+fn end(outcome: Outcome) -> rf_status {
+    match outcome {
         Ok(()) => RF_OK,
-        Err(failure) => set_last(failure),
+        Err(failure) => set_last(&failure),
     }
 }
 
@@ -57,7 +70,7 @@ fn silence_panics() {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let worker = std::thread::current().name().is_some_and(|name| name.starts_with(worker::NAME));
-            if worker || INSIDE.try_with(Cell::get).unwrap_or(false) {
+            if worker || INSIDE.get() {
                 panics::keep_place(info);
             } else {
                 before(info);

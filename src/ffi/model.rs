@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
 use super::failure::{Failure, Outcome, c_string};
-use super::guard::{guard, outside};
+use super::guard::{always, guard, outside};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::sized::{self, Sized};
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn rf_model_load(
         let model = Model::load(&backend.backend, path, params)?;
         let info = model.info();
         out.set(handle::into_raw(rf_model {
-            log: backend.log.clone(),
+            log: backend.log,
             arch: c_string(info.arch),
             name: c_string(info.name),
             file_type: c_string(info.file_type),
@@ -362,7 +362,7 @@ pub(super) fn found(index: Option<usize>, what: &str, name: &str) -> Outcome<usi
 /// Any thread, once; no other call may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_release(model: *mut rf_model) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(model) };
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use super::args::Out;
 use super::context::{self, rf_context};
 use super::failure::{Failure, Outcome};
-use super::guard::guard;
+use super::guard::{always, guard};
 use super::handle::{self, Handle};
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn rf_sampler_reset(sampler: *mut rf_sampler) -> rf_status
 /// Gives the handle back; NULL is fine. Any thread, once; no other call may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_sampler_release(sampler: *mut rf_sampler) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(sampler) };
         Ok(())

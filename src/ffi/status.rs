@@ -90,6 +90,7 @@ pub extern "C" fn rf_status_name(status: rf_status) -> *const c_char {
 
 pub(super) fn of(error: &Error) -> rf_status {
     match error {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => RF_ERROR_MEMORY,
         Error::Io { .. } => RF_ERROR_IO,
         Error::Format { .. } => RF_ERROR_FORMAT,
         Error::Model(_) => RF_ERROR_MODEL,

@@ -12,7 +12,7 @@ use super::backend::*;
 use super::context::*;
 use super::device::*;
 use super::error::{describe, rf_error_info};
-use super::failure::{Failure, with_last};
+use super::failure::{Last, with_last};
 use super::guard::guard;
 use super::meta::*;
 use super::model::*;
@@ -41,7 +41,7 @@ pub struct rf_error {
     /// The launch's blocks and threads of a block, as in rf_error_info; 0 where there is no kernel.
     pub grid: [u32; 3],
     pub block: [u32; 3],
-    /// Bytes of the message in full, without a NUL; from 1024 on `message` is cut.
+    /// Bytes of the message as rf_last_error has it, without its NUL; from 1024 on `message` is cut.
     pub message_len: u32,
     /// Shared memory of the launch's blocks in bytes.
     pub shared_bytes: u64,
@@ -58,11 +58,11 @@ unsafe impl Sized for rf_error {
 }
 
 impl rf_error {
-    fn new(status: rf_status, failure: Option<&Failure>) -> Self {
-        let rf_error_info { hip_code, device, grid, block, shared_bytes, .. } = describe(failure);
-        let message = failure.map_or("", Failure::message);
-        let gpu = failure.and_then(|failure| failure.gpu.as_deref());
-        let launch = gpu.and_then(|gpu| gpu.failure.launch.as_ref());
+    fn new(status: rf_status, last: Option<&Last>) -> Self {
+        let rf_error_info { hip_code, device, grid, block, shared_bytes, .. } = describe(last);
+        let message = last.map_or("", |last| last.message.as_str());
+        let gpu = last.and_then(|last| last.gpu.as_ref());
+        let launch = gpu.and_then(|gpu| gpu.launch.as_ref());
         rf_error {
             size: 0,
             status,
@@ -73,9 +73,9 @@ impl rf_error {
             message_len: u32::try_from(message.len()).unwrap_or(u32::MAX),
             shared_bytes,
             message: c_array(message),
-            kernel: c_array(launch.map_or("", |launch| &launch.kernel)),
-            hip_name: c_array(gpu.map_or("", |gpu| &gpu.failure.name)),
-            hip_call: c_array(gpu.map_or("", |gpu| gpu.failure.call)),
+            kernel: c_array(launch.map_or("", |launch| launch.kernel.as_str())),
+            hip_name: c_array(gpu.map_or("", |gpu| gpu.name.as_str())),
+            hip_call: c_array(gpu.map_or("", |gpu| gpu.call.as_str())),
         }
     }
 }
