@@ -34,15 +34,23 @@ type Token = int32
 type Status int32
 
 const (
-	ErrParam       Status = C.RF_ERROR_PARAM
-	ErrBusy        Status = C.RF_ERROR_BUSY
-	ErrIO          Status = C.RF_ERROR_IO
-	ErrFormat      Status = C.RF_ERROR_FORMAT
-	ErrModel       Status = C.RF_ERROR_MODEL
-	ErrUnsupported Status = C.RF_ERROR_UNSUPPORTED
-	ErrTokenizer   Status = C.RF_ERROR_TOKENIZER
-	ErrTemplate    Status = C.RF_ERROR_TEMPLATE
-	ErrMemory      Status = C.RF_ERROR_MEMORY
+	ErrParam         Status = C.RF_ERROR_PARAM
+	ErrBusy          Status = C.RF_ERROR_BUSY
+	ErrIO            Status = C.RF_ERROR_IO
+	ErrFormat        Status = C.RF_ERROR_FORMAT
+	ErrModel         Status = C.RF_ERROR_MODEL
+	ErrUnsupported   Status = C.RF_ERROR_UNSUPPORTED
+	ErrTokenizer     Status = C.RF_ERROR_TOKENIZER
+	ErrTemplate      Status = C.RF_ERROR_TEMPLATE
+	ErrMemory        Status = C.RF_ERROR_MEMORY
+	ErrInternal      Status = C.RF_ERROR_INTERNAL
+	ErrNoRuntime     Status = C.RF_ERROR_NO_RUNTIME
+	ErrNoDevice      Status = C.RF_ERROR_NO_DEVICE
+	ErrRuntimeTooOld Status = C.RF_ERROR_RUNTIME_TOO_OLD
+	ErrKernels       Status = C.RF_ERROR_KERNELS
+	ErrDeviceLost    Status = C.RF_ERROR_DEVICE_LOST
+	ErrGPU           Status = C.RF_ERROR_GPU
+	ErrForked        Status = C.RF_ERROR_FORKED
 )
 
 func (s Status) Error() string { return C.GoString(C.rf_status_name(C.rf_status(s))) }

@@ -27,6 +27,7 @@ pub const Error = error{
     Kernels,
     DeviceLost,
     Gpu,
+    Forked,
     /// A status that this wrapper does not know.
     Unknown,
 };
@@ -65,6 +66,7 @@ fn check(status: c.rf_status) Error!void {
         c.RF_ERROR_KERNELS => error.Kernels,
         c.RF_ERROR_DEVICE_LOST => error.DeviceLost,
         c.RF_ERROR_GPU => error.Gpu,
+        c.RF_ERROR_FORKED => error.Forked,
         else => error.Unknown,
     };
 }
