@@ -53,16 +53,17 @@ def main() -> None:
     parser.add_argument("model", metavar="MODEL.gguf")
     args = parser.parse_args()
 
-    sys.stdin.reconfigure(errors="replace")
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends with who reads it
     model = rocmforge.Model(rocmforge.Backend(), args.model)
     context = rocmforge.Context(model, args.ctx)
     sampler = rocmforge.Sampler(args.temp, args.seed)
     history: list = []
-    terminal = sys.stdin.isatty()
+    lines = open(sys.stdin.fileno(), encoding="utf-8", errors="replace", closefd=False)
+    terminal = lines.isatty()
     while True:
         if terminal:
             print("> ", end="", file=sys.stderr, flush=True)
-        line = sys.stdin.readline()
+        line = lines.readline()
         if not line:
             return
         if not line.strip():

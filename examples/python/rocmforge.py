@@ -228,7 +228,7 @@ class _Handle:
     def _own(self, make, *arguments, release) -> None:
         handle = C.c_void_p()
         _call(make, *arguments, C.byref(handle))
-        self._handle = handle
+        self._handle: Optional[C.c_void_p] = handle
         self._release = weakref.finalize(self, release, handle)
 
     def close(self) -> None:
@@ -254,7 +254,7 @@ class Backend(_Handle):
 class Model(_Handle):
     """A loaded GGUF file."""
 
-    def __init__(self, backend: Backend, path: "str | os.PathLike[str]") -> None:
+    def __init__(self, backend: Backend, path: str | os.PathLike[str]) -> None:
         name = os.fsencode(path)
         if b"\0" in name:
             raise ValueError("a NUL in the path")
@@ -314,6 +314,7 @@ class Context(_Handle):
                 pieces.put(C.string_at(text, text_len).decode())
             return 0
 
+        last: object
         try:
             params = rf_generate_params.defaults()
             params.max_tokens = max_tokens

@@ -82,6 +82,6 @@ for chat in "$work/go_chat" "$work/zig/bin/chat" "$python $root/examples/python/
     printf '%s\n' "$question" "And a fourth one?" "$long" "$question" | $chat --ctx 64 --temp 0 "$ROCMFORGE_MODEL" >"$work/got" 2>"$work/log" ||
         { cat "$work/log"; fail "$chat: a full context"; }
     grep -q "older messages are forgotten" "$work/log" && grep -q "longer than the context" "$work/log" || fail "$chat: $(cat "$work/log")"
-    "$root/tests/examples/ctrl_c.py" $chat --temp 0 -n 400 "$ROCMFORGE_MODEL"
+    "$python" "$root/tests/examples/ctrl_c.py" $chat --temp 0 -n 400 "$ROCMFORGE_MODEL"
     echo "   $(echo "$chat" | sed 's/.*\/\(.*\/.*\)/\1/')"
 done
