@@ -154,11 +154,7 @@ pub unsafe extern "C" fn rf_op_transpose_e(
 
 /// As rf_device_count, with the error in *error.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rf_device_count_e(
-    kind: i32,
-    n: *mut u32,
-    error: *mut rf_error,
-) -> rf_status {
+pub unsafe extern "C" fn rf_device_count_e(kind: i32, n: *mut u32, error: *mut rf_error) -> rf_status {
     // SAFETY: the caller's promises.
     unsafe { with_error(error, || rf_device_count(kind, n)) }
 }
@@ -445,10 +441,7 @@ pub unsafe extern "C" fn rf_sampler_accept_e(
 
 /// As rf_sampler_reset, with the error in *error.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn rf_sampler_reset_e(
-    sampler: *mut rf_sampler,
-    error: *mut rf_error,
-) -> rf_status {
+pub unsafe extern "C" fn rf_sampler_reset_e(sampler: *mut rf_sampler, error: *mut rf_error) -> rf_status {
     // SAFETY: the caller's promises.
     unsafe { with_error(error, || rf_sampler_reset(sampler)) }
 }

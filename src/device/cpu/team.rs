@@ -96,8 +96,7 @@ impl Team {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut team =
-            Team { shared, threads: Vec::new(), regions: Turns::default(), made: Epoch::now() };
+        let mut team = Team { shared, threads: Vec::new(), regions: Turns::default(), made: Epoch::now() };
         for index in 1..n_threads {
             let shared = Arc::clone(&team.shared);
             team.threads.push(worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?);

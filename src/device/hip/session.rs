@@ -293,12 +293,7 @@ impl HipSession {
     }
 
     /// One op at a time, with its result shown to the observer.
-    fn observe_ops(
-        &self,
-        description: Description,
-        cancel: &Cancel,
-        observer: &mut Observer,
-    ) -> Result<()> {
+    fn observe_ops(&self, description: Description, cancel: &Cancel, observer: &mut Observer) -> Result<()> {
         let running = Running::new(self, description)?;
         let plan = &self.program.plan;
         for Scheduled { op, at } in &self.program.unfused {
