@@ -9,7 +9,9 @@ mkdir -p build
 tmp=$(mktemp -d build/zig.XXXXXX)
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
-tools/pip.sh install -q --no-deps --only-binary=:all: --root-user-action=ignore --target "$tmp/zig" "ziglang==$version"
+tools/pip.sh download -q --no-deps --only-binary=:all: -d "$tmp" "ziglang==$version"
+"$(tools/find.sh python3)" -m zipfile -e "$tmp"/ziglang-*.whl "$tmp/zig"
+chmod +x "$tmp/zig/ziglang/zig"
 [ "$("$tmp/zig/ziglang/zig" version)" = "$version" ] || { echo "tools/get_zig.sh: PyPI's ziglang $version does not run" >&2; exit 1; }
 rm -rf build/zig
 mv "$tmp/zig" build/zig

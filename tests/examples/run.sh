@@ -28,6 +28,15 @@ trap 'exit 130' INT TERM
 export PKG_CONFIG_PATH="$libdir/pkgconfig" LD_LIBRARY_PATH="$libdir"
 export GOPROXY=off GOFLAGS=-mod=readonly GOTOOLCHAIN=local PYTHONDONTWRITEBYTECODE=1
 
+# The command of a chat.
+chat() {
+    case $1 in
+    go) echo "$work/go_chat" ;;
+    python) echo "$python $root/examples/python/chat.py" ;;
+    zig) echo "$work/zig/bin/chat" ;;
+    esac
+}
+
 # attempt NAME COMMAND...: silent, unless it fails
 attempt() {
     name=$1
@@ -68,13 +77,15 @@ for settings in "--temp 0" "--temp 0.8 --seed 7"; do
     "$prefix/bin/rocmforge" chat -m "$ROCMFORGE_MODEL" -p "$question" -n 32 $settings </dev/null >"$work/want" 2>"$work/log" ||
         { cat "$work/log"; fail "the command line"; }
     [ "$(wc -w <"$work/want")" -ge 5 ] || fail "the command line says next to nothing: $(cat "$work/want")"
-    for chat in "$work/go_chat" "$work/zig/bin/chat" "$python $root/examples/python/chat.py"; do
+    for example in go python zig; do
+        chat=$(chat $example)
         # shellcheck disable=SC2086 # words
         echo "$question" | $chat -n 32 $settings "$ROCMFORGE_MODEL" >"$work/got" 2>"$work/log" || { cat "$work/log"; fail "$chat"; }
         cmp -s "$work/want" "$work/got" || { diff "$work/want" "$work/got" || true; fail "$chat answers otherwise than the command line"; }
     done
 done
-for chat in "$work/go_chat" "$work/zig/bin/chat" "$python $root/examples/python/chat.py"; do
+for example in go python zig; do
+    chat=$(chat $example)
     $chat /nonexistent </dev/null >"$work/got" 2>"$work/log" && fail "$chat: a missing file gives exit status 0"
     grep -q "^chat: .*/nonexistent" "$work/log" || fail "$chat: a missing file's message: $(cat "$work/log")"
     # One exchange fits the context, the next does not: it is forgotten. A message too long ends nothing.
@@ -83,5 +94,5 @@ for chat in "$work/go_chat" "$work/zig/bin/chat" "$python $root/examples/python/
         { cat "$work/log"; fail "$chat: a full context"; }
     grep -q "older messages are forgotten" "$work/log" && grep -q "longer than the context" "$work/log" || fail "$chat: $(cat "$work/log")"
     "$python" "$root/tests/examples/ctrl_c.py" $chat --temp 0 -n 400 "$ROCMFORGE_MODEL"
-    echo "   $(echo "$chat" | sed 's/.*\/\(.*\/.*\)/\1/')"
+    echo "   $example"
 done
