@@ -12,5 +12,6 @@ pub mod gguf;
 pub mod memory;
 pub mod model;
 pub mod text;
+pub mod thread;
 
 pub use error::{Error, Result};

@@ -8,6 +8,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -491,6 +493,33 @@ pub fn try_collect<T>(values: impl IntoIterator<Item = Result<T>>, what: &str) -
         push(&mut all, value?, what)?;
     }
     Ok(all)
+}
+
+/// Makes room for `more` entries.
+pub fn reserve_map<K: Eq + Hash, V, S: BuildHasher>(
+    map: &mut HashMap<K, V, S>,
+    more: usize,
+    what: &str,
+) -> Result<()> {
+    asking(|| map.try_reserve(more)).map_err(|_| refusal::<(K, V)>(map.len().saturating_add(more), what))
+}
+
+/// The same.
+pub fn reserve_set<K: Eq + Hash, S: BuildHasher>(
+    set: &mut HashSet<K, S>,
+    more: usize,
+    what: &str,
+) -> Result<()> {
+    asking(|| set.try_reserve(more)).map_err(|_| refusal::<K>(set.len().saturating_add(more), what))
+}
+
+/// The same.
+#[inline]
+pub fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, more: usize, what: &str) -> Result<()> {
+    if heap.capacity() - heap.len() >= more {
+        return Ok(());
+    }
+    asking(|| heap.try_reserve(more)).map_err(|_| refusal::<T>(heap.len().saturating_add(more), what))
 }
 
 /// A copy of the text.

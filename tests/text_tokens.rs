@@ -67,7 +67,7 @@ fn with(meta: &Metadata, key: &str, value: Option<Value>) -> Metadata {
         .map(|(key, value)| (key.to_owned(), value.clone()))
         .collect();
     pairs.extend(value.map(|value| (key.to_owned(), value)));
-    Metadata::from_pairs(pairs)
+    Metadata::from_pairs(pairs).unwrap()
 }
 
 fn check_vocab(name: &str) {
@@ -156,9 +156,9 @@ fn ids_turn_back_into_the_text() {
         for text in &goldens.texts {
             let ids = vocab.tokenize(text, false, false).unwrap();
             let mut stream = Detokenizer::from_start(vocab.clone(), true);
-            let mut streamed: String = ids.iter().map(|&id| stream.push(id)).collect();
-            streamed += &stream.finish();
-            assert_eq!(streamed, vocab.detokenize(&ids, true));
+            let mut streamed: String = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
+            streamed += &stream.finish().unwrap();
+            assert_eq!(streamed, vocab.detokenize(&ids, true).unwrap());
             // SPM writes spaces as U+2581, puts one after each user-defined token, and cannot tell them apart.
             if name != "small_spm" || !(text.contains('▁') || text.contains("<|im_start|>")) {
                 assert_eq!(&streamed, text, "{name}");
@@ -173,18 +173,18 @@ fn a_stream_holds_back_half_characters() {
     let ids = vocab.tokenize("a👩‍👩‍👧‍👦\u{13000}", false, false).unwrap();
     assert!(ids.len() > 8, "the text must need several tokens a character: {ids:?}");
     let mut stream = Detokenizer::new(vocab.clone(), false);
-    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id)).collect();
+    let pieces: Vec<String> = ids.iter().map(|&id| stream.push(id).unwrap()).collect();
     assert!(pieces.iter().all(|piece| !piece.contains('\u{FFFD}')), "{pieces:?}");
     assert!(pieces.iter().any(String::is_empty), "{pieces:?}");
-    assert_eq!(stream.finish(), "");
+    assert_eq!(stream.finish().unwrap(), "");
 
     // The byte 0xF0 begins a character of four bytes.
     assert_eq!(stream.push(vocab.find("ð").unwrap()), "");
-    assert_eq!(stream.finish(), "\u{FFFD}");
-    assert_eq!(stream.push(u32::MAX), "");
+    assert_eq!(stream.finish().unwrap(), "\u{FFFD}");
+    assert_eq!(stream.push(u32::MAX).unwrap(), "");
     let im_end = vocab.find("<|im_end|>").unwrap();
     assert_eq!(
-        (stream.push(im_end).as_str(), vocab.detokenize(&[im_end], true).as_str()),
+        (stream.push(im_end).unwrap().as_str(), vocab.detokenize(&[im_end], true).unwrap().as_str()),
         ("", "<|im_end|>")
     );
 }
@@ -207,7 +207,8 @@ fn long_runs_take_time_in_proportion() {
 fn without_a_tokenizer_there_are_placeholders() {
     for model in [None, Some("none"), Some("no_vocab")] {
         let pairs = model.map(|name| ("tokenizer.ggml.model".to_owned(), Value::String(name.to_owned())));
-        let vocab = Vocab::from_metadata(&Metadata::from_pairs(pairs.into_iter().collect()), 7).unwrap();
+        let vocab =
+            Vocab::from_metadata(&Metadata::from_pairs(pairs.into_iter().collect()).unwrap(), 7).unwrap();
         assert_eq!((vocab.len(), vocab.bos(), vocab.is_eog(0)), (7, None, false));
         assert_eq!((vocab.token_bytes(6, true), vocab.token_bytes(7, true)), (Some(&[][..]), None));
         let error = vocab.tokenize("x", true, true).unwrap_err().to_string();
@@ -276,7 +277,7 @@ fn odd_vocabularies_do_not_panic() {
         for text in goldens().texts {
             if let Ok(ids) = vocab.tokenize(&text, true, true) {
                 assert!(ids.iter().all(|&id| (id as usize) < n));
-                vocab.detokenize(&ids, true);
+                vocab.detokenize(&ids, true).unwrap();
             }
         }
     }
@@ -292,7 +293,7 @@ fn plain_text_never_becomes_a_control_token() {
                 let text = format!("a{}b", vocab.token_text(id).unwrap());
                 let ids = vocab.tokenize(&text, false, false).unwrap();
                 assert!(!ids.contains(&id), "{name}: {text}");
-                assert_eq!(vocab.detokenize(&ids, true), text);
+                assert_eq!(vocab.detokenize(&ids, true).unwrap(), text);
                 assert!(vocab.tokenize(&text, false, true).unwrap().contains(&id), "{name}: {text}");
             }
         }

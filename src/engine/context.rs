@@ -492,7 +492,7 @@ impl Context {
     /// Lets the device choose. None: it makes no draws, or holds the logits no more.
     fn draw(&mut self, row: usize, sampler: &mut Sampler) -> Result<Option<u32>> {
         let Some(at) = self.rows.get(row).filter(|_| self.kept.is_empty()) else { return Ok(None) };
-        let draw = sampler.draw(self.model.config().n_vocab);
+        let draw = sampler.draw(self.model.config().n_vocab)?;
         let token = self.session.sample(*at as usize, &draw)?;
         if token.is_some() {
             sampler.count_draw();

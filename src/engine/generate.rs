@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::{Batch, Context, Sampler};
 use crate::text::Detokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
 pub struct GenerateParams {
@@ -54,6 +54,9 @@ pub struct Generation {
     pub decode_us: u64,
 }
 
+/// What memory is for, in errors.
+const TEXT: &str = "the generated text";
+
 /// Evaluates `prompt` (not empty) after what the sequence holds and generates. Text held back at the end (a partial stop
 /// text) is given out last with the final token.
 ///
@@ -84,10 +87,10 @@ pub fn generate(
     };
 
     let start = Instant::now();
-    let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch));
+    let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch)).flatten();
     generation.prompt_us = start.elapsed().as_micros() as u64;
     match evaluated {
-        Ok(()) => prompt.iter().for_each(|token| sampler.accept(*token)),
+        Ok(()) => prompt.iter().try_for_each(|token| sampler.accept(*token))?,
         Err(Error::Cancelled) => {
             generation.stop = StopReason::Cancelled;
             return Ok(generation);
@@ -102,10 +105,10 @@ pub fn generate(
     let most = params.max_tokens.unwrap_or(usize::MAX);
     let mut next = if most > 0 { Some(context.sample(0, sampler)?) } else { None };
     while let Some(token) = next.take() {
-        sampler.accept(token);
-        generation.tokens.push(token);
+        sampler.accept(token)?;
+        memory::push(&mut generation.tokens, token, TEXT)?;
 
-        let mut found = held.push(&detokenizer.push(token));
+        let mut found = held.push(&detokenizer.push(token)?)?;
         let mut stop = if found {
             Some(StopReason::StopText)
         } else if !params.ignore_eog && vocab.is_eog(token) {
@@ -118,7 +121,7 @@ pub fn generate(
             None
         };
         if stop.is_some() && !found {
-            found = held.push(&detokenizer.finish());
+            found = held.push(&detokenizer.finish()?)?;
             if found {
                 stop = Some(StopReason::StopText);
             } else {
@@ -127,7 +130,7 @@ pub fn generate(
         }
 
         let at = generation.text.len();
-        held.take(&mut generation.text);
+        held.take(&mut generation.text)?;
         let goes_on = on_piece(Piece { token, text: &generation.text[at..] });
         if let Some(stop) = stop {
             generation.stop = stop;
@@ -136,16 +139,17 @@ pub fn generate(
         let sampled = match goes_on {
             ControlFlow::Continue(()) => {
                 with_batch(&[token], params.sequence, |batch| context.decode_and_sample(batch, sampler))
+                    .flatten()
             }
             ControlFlow::Break(()) => Err(Error::Cancelled),
         };
         match sampled {
             Ok(token) => next = Some(token),
             Err(Error::Cancelled) => {
-                if !held.push(&detokenizer.finish()) {
+                if !held.push(&detokenizer.finish()?)? {
                     held.finish();
                 }
-                held.take(&mut generation.text);
+                held.take(&mut generation.text)?;
                 generation.stop = StopReason::Cancelled;
                 break;
             }
@@ -158,13 +162,13 @@ pub fn generate(
 }
 
 /// Hands on a batch of one sequence's tokens, of which the last one's logits are wanted.
-fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>) -> T) -> T {
+fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>) -> T) -> Result<T> {
     let batch = |sequences| Batch { tokens, positions: None, sequences, want: None };
-    match tokens.len() {
+    Ok(match tokens.len() {
         _ if sequence == 0 => evaluate(&batch(None)),
         1 => evaluate(&batch(Some(&[sequence]))),
-        n => evaluate(&batch(Some(&vec![sequence; n]))),
-    }
+        n => evaluate(&batch(Some(&memory::filled(sequence, n, "the prompt's sequence")?))),
+    })
 }
 
 /// Text on its way out, held back while it may be the start of a stop text.
@@ -182,17 +186,17 @@ impl<'a> HeldText<'a> {
     }
 
     /// Adds text; true when a stop text is complete: it and what follows are dropped.
-    fn push(&mut self, text: &str) -> bool {
-        self.text.push_str(text);
+    fn push(&mut self, text: &str) -> Result<bool> {
+        memory::append(&mut self.text, text, TEXT)?;
         if let Some(at) = self.stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min() {
             self.text.truncate(at);
             self.ready = at;
-            return true;
+            return Ok(true);
         }
         let starts_stop = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.text[*at..]));
         let at = self.text.char_indices().map(|(at, _)| at).find(starts_stop);
         self.ready = at.unwrap_or(self.text.len());
-        false
+        Ok(false)
     }
 
     /// No more comes: all of it may go.
@@ -201,9 +205,11 @@ impl<'a> HeldText<'a> {
     }
 
     /// Moves what may go to the end of `out`.
-    fn take(&mut self, out: &mut String) {
-        out.extend(self.text.drain(..self.ready));
+    fn take(&mut self, out: &mut String) -> Result<()> {
+        memory::append(out, &self.text[..self.ready], TEXT)?;
+        self.text.drain(..self.ready);
         self.ready = 0;
+        Ok(())
     }
 }
 
@@ -218,9 +224,9 @@ mod tests {
         let mut held = HeldText::new(&stops);
         let mut out = Vec::new();
         for piece in pieces {
-            let found = held.push(piece);
+            let found = held.push(piece).unwrap();
             let mut text = String::new();
-            held.take(&mut text);
+            held.take(&mut text).unwrap();
             out.push(text);
             if found {
                 return (out, true);
@@ -228,7 +234,7 @@ mod tests {
         }
         held.finish();
         let mut text = String::new();
-        held.take(&mut text);
+        held.take(&mut text).unwrap();
         out.push(text);
         (out, false)
     }

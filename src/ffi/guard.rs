@@ -9,6 +9,7 @@ use std::sync::Once;
 use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
 use crate::memory::Call;
+use crate::thread;
 
 /// A place in the sources, cut where it is longer.
 #[derive(Clone, Copy)]
@@ -106,7 +107,6 @@ fn silence_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let worker = std::thread::current().name().is_some_and(|name| name.starts_with("rocmforge"));
             let inside = INSIDE.get();
             if inside {
                 let place = info.location().map(|location| {
@@ -116,7 +116,7 @@ fn silence_panics() {
                 });
                 PLACE.set(place);
             }
-            if !inside && !worker {
+            if !inside && !thread::is_ours() {
                 before(info);
             }
         }));

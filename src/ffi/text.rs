@@ -96,7 +96,7 @@ pub unsafe extern "C" fn rf_detokenize(
         if let Some(at) = ids.iter().position(|id| *id as usize >= vocab.len()) {
             return Err(no_token(&format!("tokens[{at}]"), ids[at], vocab.len()));
         }
-        buffer.fill_text(&vocab.detokenize(ids, flags & RF_DETOKENIZE_SPECIAL != 0))
+        buffer.fill_text(&vocab.detokenize(ids, flags & RF_DETOKENIZE_SPECIAL != 0)?)
     })
 }
 

@@ -1,6 +1,6 @@
 //! Hyper-parameters, typed and checked, from a file's metadata.
 
-use crate::gguf::{Array, Gguf, Metadata};
+use crate::gguf::{Array, Gguf, Metadata, Short};
 use crate::{Error, Result};
 
 /// Largest value accepted for any dimension-like key: far above every model there is, far below
@@ -203,7 +203,7 @@ impl Keys<'_> {
             }),
             Some(other) => Err(Error::Unsupported {
                 what: "rope scaling",
-                name: other.to_owned(),
+                name: Short(other).to_string(),
                 supported: "none, linear, yarn, and rope_freqs.weight (llama3)".into(),
             }),
         }
@@ -212,18 +212,23 @@ impl Keys<'_> {
 
 /// The one value that all elements share.
 fn uniform(key: &str, array: &Array) -> Result<u64> {
-    let values: Vec<i128> = match array {
-        Array::U32(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::I32(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::U64(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::I64(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        _ => Vec::new(),
+    fn of<T: Copy + Into<i128>>(values: &[T]) -> Option<i128> {
+        let (first, rest) = values.split_first()?;
+        let first = (*first).into();
+        rest.iter().all(|x| (*x).into() == first).then_some(first)
+    }
+    let value = match array {
+        Array::U32(v) => of(v),
+        Array::I32(v) => of(v),
+        Array::U64(v) => of(v),
+        Array::I64(v) => of(v),
+        _ => None,
     };
-    match values.split_first() {
-        Some((first, rest)) if rest.iter().all(|x| x == first) => {
-            u64::try_from(*first).map_err(|_| Error::model(format!("{key} holds a negative count")))
+    match value {
+        Some(value) => {
+            u64::try_from(value).map_err(|_| Error::model(format!("{key} holds a negative count")))
         }
-        _ => Err(Error::Unsupported {
+        None => Err(Error::Unsupported {
             what: "per-layer values in",
             name: key.to_owned(),
             supported: "one value for all layers".into(),

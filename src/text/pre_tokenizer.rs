@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 
 use fancy_regex::{Regex, RegexBuilder};
 
-use crate::{Error, Result};
+use crate::gguf::Short;
+use crate::{Error, Result, memory};
 
 /// How one family of vocabularies cuts and spells text.
 #[derive(Debug)]
@@ -460,6 +461,9 @@ static ROWS: &[Row] = &[
     },
 ];
 
+/// What memory is for, in errors.
+const WORDS: &str = "the words of the text";
+
 /// One row's steps, compiled.
 #[derive(Debug)]
 pub(super) struct PreTokenizer {
@@ -472,7 +476,7 @@ impl PreTokenizer {
     pub fn new(name: &str) -> Result<Self> {
         let row = ROWS.iter().find(|row| row.names.contains(&name)).ok_or_else(|| Error::Unsupported {
             what: "pre-tokenizer (tokenizer.ggml.pre)",
-            name: name.to_owned(),
+            name: Short(name).to_string(),
             supported: ROWS.iter().flat_map(|row| row.names).copied().collect::<Vec<_>>().join(", "),
         })?;
         Ok(Self { row, regexes: row.steps.iter().map(|_| OnceLock::new()).collect() })
@@ -486,16 +490,16 @@ impl PreTokenizer {
     pub fn split(&self, text: &str) -> Result<Vec<usize>> {
         let mut ends = vec![text.len()];
         for (step, regex) in self.row.steps.iter().zip(&self.regexes) {
-            let mut cut = Vec::with_capacity(ends.len().max(text.len() / 4));
+            let mut cut = memory::vec(ends.len().max(text.len() / 4), WORDS)?;
             let mut start = 0;
             for &end in &ends {
                 match step {
                     Step::Regex(source) => cut_matches(compiled(regex, source)?, text, start, end, &mut cut)?,
-                    Step::Lines => cut_lines(text, start, end, &mut cut),
-                    Step::Thousands { ascii } => cut_thousands(text, start, end, *ascii, &mut cut),
+                    Step::Lines => cut_lines(text, start, end, &mut cut)?,
+                    Step::Thousands { ascii } => cut_thousands(text, start, end, *ascii, &mut cut)?,
                 }
                 if cut.last().copied().unwrap_or(0) < end {
-                    cut.push(end);
+                    memory::push(&mut cut, end, WORDS)?;
                 }
                 start = end;
             }
@@ -521,41 +525,45 @@ fn cut_matches(regex: &Regex, text: &str, start: usize, end: usize, cut: &mut Ve
         let found = found.map_err(|err| Error::Tokenizer(err.to_string()))?;
         for at in [start + found.start(), start + found.end()] {
             if at > cut.last().copied().unwrap_or(0) {
-                cut.push(at);
+                memory::push(cut, at, WORDS)?;
             }
         }
     }
     Ok(())
 }
 
-fn cut_lines(text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
+fn cut_lines(text: &str, start: usize, end: usize, cut: &mut Vec<usize>) -> Result<()> {
     let bytes = text.as_bytes();
-    cut.extend((start + 1..end).filter(|&at| (bytes[at - 1] == b'\n') != (bytes[at] == b'\n')));
+    (start + 1..end)
+        .filter(|&at| (bytes[at - 1] == b'\n') != (bytes[at] == b'\n'))
+        .try_for_each(|at| memory::push(cut, at, WORDS))
 }
 
-fn cut_thousands(text: &str, start: usize, end: usize, ascii: bool, cut: &mut Vec<usize>) {
+fn cut_thousands(text: &str, start: usize, end: usize, ascii: bool, cut: &mut Vec<usize>) -> Result<()> {
     let is_digit = |c: char| if ascii { c.is_ascii_digit() } else { c.is_numeric() };
     // Starts of the run's digits, and its end.
     let mut run = Vec::new();
-    let mut flush = |run: &mut Vec<usize>, run_end: usize| {
+    let mut flush = |run: &mut Vec<usize>, run_end: usize| -> Result<()> {
         if run.is_empty() {
-            return;
+            return Ok(());
         }
         let skipped = if ascii { run_end } else { run[0] };
         let first = run.len() % 3;
-        run.push(run_end);
+        memory::push(run, run_end, WORDS)?;
         let cuts = run[first..].iter().copied().step_by(3).filter(|&at| at != skipped && at > start);
+        memory::reserve(cut, run.len(), WORDS)?;
         cut.extend(cuts);
         run.clear();
+        Ok(())
     };
     for (at, c) in text[start..end].char_indices() {
         if is_digit(c) {
-            run.push(start + at);
+            memory::push(&mut run, start + at, WORDS)?;
         } else {
-            flush(&mut run, start + at);
+            flush(&mut run, start + at)?;
         }
     }
-    flush(&mut run, end);
+    flush(&mut run, end)
 }
 
 #[cfg(test)]

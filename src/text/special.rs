@@ -6,7 +6,7 @@ use memchr::memmem::Finder;
 
 use super::token_table::{TokenAttr, TokenTable};
 use crate::gguf::Metadata;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Spellings by which llama.cpp knows a token that the file does not name by id, in order of preference.
 const EOT_NAMES: &[&str] = &[
@@ -181,6 +181,9 @@ fn id(meta: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     Ok(Some(id as u32))
 }
 
+/// What memory is for, in errors.
+const PIECES: &str = "the text's pieces";
+
 /// A piece of a text.
 #[derive(Debug, PartialEq)]
 pub(super) enum Piece {
@@ -222,9 +225,10 @@ impl SpecialTokens {
                 TokenAttr::UserDefined => HARMONY_NAMES.contains(&text) || EOG_NAMES.contains(&text),
                 _ => continue,
             };
+            memory::reserve(&mut tokens, 1, "special tokens")?;
             tokens.push(SpecialToken {
                 id,
-                finder: Finder::new(text).into_owned(),
+                finder: memory::with_room(text.len(), "special tokens", || Finder::new(text).into_owned())?,
                 first_byte: text.as_bytes()[0],
                 len: text.len(),
                 control,
@@ -232,7 +236,7 @@ impl SpecialTokens {
                 strip_right: strip.right(text),
             });
         }
-        tokens.sort_by_key(|token| std::cmp::Reverse(token.len));
+        tokens.sort_unstable_by_key(|token| (std::cmp::Reverse(token.len), token.id));
         Ok(Self { tokens })
     }
 
@@ -243,9 +247,9 @@ impl SpecialTokens {
 
     /// Cuts `text` where it spells tokens: the longest token first, each from left to right. Control tokens count
     /// only if `parse_control`, and nowhere in the `literal` ranges (ascending).
-    pub fn partition(&self, text: &str, parse_control: bool, literal: &[Range<usize>]) -> Vec<Piece> {
+    pub fn partition(&self, text: &str, parse_control: bool, literal: &[Range<usize>]) -> Result<Vec<Piece>> {
         if text.is_empty() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut bytes_present = [false; 256];
         for &byte in text.as_bytes() {
@@ -259,21 +263,27 @@ impl SpecialTokens {
             {
                 continue;
             }
-            let mut cut = Vec::with_capacity(pieces.len() + 2);
+            let mut cut = memory::vec(pieces.len() + 2, PIECES)?;
             for piece in pieces {
                 match piece {
-                    Piece::Text(range) => token.cut(text, range, literal, &mut cut),
-                    Piece::Token(_) => cut.push(piece),
+                    Piece::Text(range) => token.cut(text, range, literal, &mut cut)?,
+                    Piece::Token(_) => memory::push(&mut cut, piece, PIECES)?,
                 }
             }
             pieces = cut;
         }
-        pieces
+        Ok(pieces)
     }
 }
 
 impl SpecialToken {
-    fn cut(&self, text: &str, range: Range<usize>, literal: &[Range<usize>], out: &mut Vec<Piece>) {
+    fn cut(
+        &self,
+        text: &str,
+        range: Range<usize>,
+        literal: &[Range<usize>],
+        out: &mut Vec<Piece>,
+    ) -> Result<()> {
         let bytes = text.as_bytes();
         let Range { mut start, end } = range;
         let mut from = start;
@@ -294,6 +304,7 @@ impl SpecialToken {
                     text_end -= 1;
                 }
             }
+            memory::reserve(out, 2, PIECES)?;
             if text_end > start {
                 out.push(Piece::Text(start..text_end));
             }
@@ -307,8 +318,9 @@ impl SpecialToken {
             from = start;
         }
         if start < end {
-            out.push(Piece::Text(start..end));
+            memory::push(out, Piece::Text(start..end), PIECES)?;
         }
+        Ok(())
     }
 }
 

@@ -8,8 +8,8 @@ use super::pre_tokenizer::PreTokenizer;
 use super::special::{Defaults, Piece, SpecialIds, SpecialTokens};
 use super::spm::{self, Spm};
 use super::token_table::{Strings, TokenAttr, TokenTable, parse_byte};
-use crate::gguf::{Array, Metadata};
-use crate::{Error, Result};
+use crate::gguf::{Array, Metadata, Short};
+use crate::{Error, Result, memory};
 
 /// Tokens, merges, special ids, and the way text is cut. Immutable, shared freely.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+/// What memory is for, in errors.
+const TOKENS_OF: &str = "the text's tokens";
 
 impl Vocab {
     /// From `tokenizer.*` keys. A file with `no_vocab`/`none` (or without a tokenizer) gives a vocabulary without text:
@@ -65,7 +67,7 @@ impl Vocab {
             Some(name) => {
                 return Err(Error::Unsupported {
                     what: "tokenizer (tokenizer.ggml.model)",
-                    name: name.to_owned(),
+                    name: Short(name).to_string(),
                     supported: "llama, gpt2, gemma4, no_vocab, none".to_owned(),
                 });
             }
@@ -180,12 +182,13 @@ impl Vocab {
     /// # Errors
     /// [`Error::Tokenizer`]: the vocabulary has no text, or no token for a character.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
-        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         if add_special && self.add_bos {
             out.extend(self.ids.bos);
         }
-        self.tokenize_pieces(text, &self.special.partition(text, parse_special, &[]), &mut out)?;
+        self.tokenize_pieces(text, &self.special.partition(text, parse_special, &[])?, &mut out)?;
         if add_special && self.add_eos {
+            memory::reserve(&mut out, 1, TOKENS_OF)?;
             out.extend(self.ids.eos);
         }
         Ok(out)
@@ -198,8 +201,8 @@ impl Vocab {
     /// As [`Self::tokenize`].
     pub fn tokenize_prompt(&self, prompt: &ChatPrompt) -> Result<Vec<u32>> {
         let text = prompt.text();
-        let pieces = self.special.partition(text, true, prompt.literals());
-        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        let pieces = self.special.partition(text, true, prompt.literals())?;
+        let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         if let Some(bos) =
             self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos)))
         {
@@ -214,7 +217,7 @@ impl Vocab {
         for piece in pieces {
             let range = match piece {
                 Piece::Token(id) => {
-                    out.push(*id);
+                    memory::push(out, *id, TOKENS_OF)?;
                     after_special = true;
                     continue;
                 }
@@ -229,7 +232,9 @@ impl Vocab {
                 Kind::Bpe(bpe) => bpe.tokenize(&self.table, &text[range], out)?,
                 Kind::Spm { by_word } => {
                     let prefix = if self.space_prefix && after_special { spm::SPACE } else { "" };
-                    let spaced = prefix.to_owned() + &text[range].replace(' ', spm::SPACE);
+                    let mut spaced = memory::text(prefix, spm::SPACED)?;
+                    let text = memory::replaced(&text[range], ' ', spm::SPACE, spm::SPACED)?;
+                    memory::append(&mut spaced, &text, spm::SPACED)?;
                     let spm = Spm {
                         table: &self.table,
                         scores: &self.scores,
@@ -313,7 +318,10 @@ impl Vocab {
 
     /// Whole text of ids (lossy where bytes are not UTF-8), without the space that SPM puts before a text. Ids that
     /// do not exist give nothing.
-    pub fn detokenize(&self, ids: &[u32], special: bool) -> String {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn detokenize(&self, ids: &[u32], special: bool) -> Result<String> {
         let mut stream = Utf8Stream::default();
         let mut text = String::new();
         let mut strip = self.space_prefix;
@@ -321,10 +329,10 @@ impl Vocab {
             let bytes = self.token_bytes(id, special).unwrap_or_default();
             let bytes = if strip { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
             strip = false;
-            stream.push(bytes, &mut text);
+            stream.push(bytes, &mut text)?;
         }
-        stream.finish(&mut text);
-        text
+        stream.finish(&mut text)?;
+        Ok(text)
     }
 }
 
@@ -350,9 +358,9 @@ fn check_len(key: &str, len: usize, n_tokens: usize) -> Result<()> {
 /// Empty where the file has none.
 fn scores(meta: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
     let mut scores: Vec<f32> = match meta.array(SCORES)? {
-        None => vec![0.0; n_tokens],
-        Some(Array::F32(scores)) => scores.clone(),
-        Some(Array::I32(scores)) => scores.iter().map(|&score| score as f32).collect(),
+        None => memory::filled(0.0, n_tokens, SCORES)?,
+        Some(Array::F32(scores)) => memory::collect(scores.iter().copied(), SCORES)?,
+        Some(Array::I32(scores)) => memory::collect(scores.iter().map(|&score| score as f32), SCORES)?,
         Some(_) => return Err(wrong_type(SCORES, "f32 or i32")),
     };
     check_len(SCORES, scores.len(), n_tokens)?;
@@ -362,31 +370,33 @@ fn scores(meta: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
 
 fn attrs(meta: &Metadata, n_tokens: usize) -> Result<Vec<TokenAttr>> {
     match meta.array(TYPES)? {
-        None => Ok(vec![TokenAttr::Normal; n_tokens]),
+        None => memory::filled(TokenAttr::Normal, n_tokens, TYPES),
         Some(Array::I32(types)) => {
             check_len(TYPES, types.len(), n_tokens)?;
             let attr = |(id, &ty)| {
                 TokenAttr::from_id(ty)
                     .ok_or_else(|| Error::model(format!("{TYPES}[{id}]: {ty} is not a token type (0 to 6)")))
             };
-            types[..n_tokens].iter().enumerate().map(attr).collect()
+            memory::try_collect(types[..n_tokens].iter().enumerate().map(attr), TYPES)
         }
         Some(_) => Err(wrong_type(TYPES, "i32")),
     }
 }
 
 fn pieces(table: &TokenTable, attrs: &[TokenAttr], byte_level: bool, escape_spaces: bool) -> Result<Strings> {
-    let mut pieces = Strings::with_capacity(table.len(), table.len() * 8);
+    let mut pieces = Strings::with_capacity(table.len(), table.len() * 8)?;
     let mut bytes = Vec::new();
     for (id, attr) in (0..).zip(attrs) {
         let text = table.text(id).unwrap_or_default();
         bytes.clear();
+        memory::reserve(&mut bytes, text.len(), "a token's text")?;
         match (attr, parse_byte(text)) {
             (TokenAttr::Unused | TokenAttr::Undefined, _) => {}
             (TokenAttr::Byte, Some(byte)) => bytes.push(byte),
             (TokenAttr::Normal, _) if byte_level => byte_chars::decode(text, &mut bytes),
             (TokenAttr::Normal, _) if escape_spaces => {
-                bytes.extend_from_slice(text.replace(spm::SPACE, " ").as_bytes())
+                let text = memory::replaced(text, spm::SPACE_CHAR, " ", "a token's text")?;
+                bytes.extend_from_slice(text.as_bytes())
             }
             _ => bytes.extend_from_slice(text.as_bytes()),
         }

@@ -5,7 +5,7 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
 use super::system;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// A zeroed, cache-line aligned array of plain numbers that threads share by pointer.
 pub struct Zeroed<T> {
@@ -36,7 +36,7 @@ impl<T: Number> Zeroed<T> {
         let bytes = len.and_then(|n| n.checked_mul(size_of::<T>()));
         let layout = bytes.and_then(|n| Layout::from_size_align(n.max(1), Self::ALIGN).ok());
         // SAFETY: the layout's size is not 0.
-        let ptr = layout.and_then(|layout| NonNull::new(unsafe { alloc_zeroed(layout) }));
+        let ptr = layout.and_then(|layout| NonNull::new(memory::asking(|| unsafe { alloc_zeroed(layout) })));
         match (ptr, len) {
             (Some(ptr), Some(len)) => Ok(Zeroed { ptr: ptr.cast(), len }),
             _ => {

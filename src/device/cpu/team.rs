@@ -10,10 +10,11 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, yield_now};
+use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result};
+use crate::thread::{self, Thread};
+use crate::{Error, Result, memory};
 
 /// How long an idle worker spins before it sleeps: longer than a sampler takes between two steps.
 const IDLE_SPIN: Duration = Duration::from_micros(200);
@@ -62,7 +63,7 @@ unsafe impl Send for Shared {}
 /// Persistent threads; the calling thread of [`Team::run`] is one of them. Dropping joins them.
 pub struct Team {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     region: Mutex<()>,
 }
 
@@ -93,11 +94,9 @@ impl Team {
         let mut team = Team { shared, threads: Vec::new(), region: Mutex::new(()) };
         for index in 1..n_threads {
             let shared = Arc::clone(&team.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("rocmforge-{index}"))
-                .spawn(move || shared.work(index, n_threads))
-                .map_err(|e| Error::Internal(format!("cannot start thread {index} of {n_threads}: {e}")))?;
-            team.threads.push(thread);
+            let work = move || shared.work(index, n_threads);
+            let thread = thread::start(&format!("rocmforge-{index}"), thread::STACK, work)?;
+            memory::push(&mut team.threads, thread, "threads")?;
         }
         Ok(team)
     }
@@ -149,10 +148,7 @@ impl Drop for Team {
             let _sleep = lock(&self.shared.sleep);
             self.shared.wake.notify_all();
         }
-        for thread in self.threads.drain(..) {
-            // a worker catches its panics: there is nothing to learn from the result
-            let _ = thread.join();
-        }
+        self.threads.clear(); // joins them
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use crate::device::plan::*;
 use crate::gguf::{Gguf, dequant};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 pub struct PlanBuilder<'a> {
     file: &'a Gguf,
@@ -65,7 +65,9 @@ impl<'a> PlanBuilder<'a> {
             });
         }
         let id = WeightId(self.weights.len() as u32);
-        self.weights.push(Weight { name: name.to_owned(), ty: tensor.ty, cols, rows });
+        let weight = Weight { name: name.to_owned(), ty: tensor.ty, cols, rows };
+        memory::push(&mut self.weights, weight, "the plan")?;
+        memory::reserve_map(&mut self.ids, 1, "the plan")?;
         self.ids.insert(name.to_owned(), id);
         Ok(Some(id))
     }
@@ -91,9 +93,11 @@ impl<'a> PlanBuilder<'a> {
     /// The ops that `build` adds are a layer's.
     pub fn layer(&mut self, build: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let first = self.ops.len();
+        // a layer has fewer ops; each of their names is small
+        memory::reserve(&mut self.ops, 64, "the plan")?;
         build(self)?;
-        self.layers.push(first..self.ops.len());
-        Ok(())
+        memory::push(&mut self.layers, first..self.ops.len(), "the plan")?;
+        memory::check()
     }
 
     /// Counts a tensor as used that went into a table instead of a weight.

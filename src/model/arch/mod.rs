@@ -6,7 +6,7 @@ mod rope;
 
 use super::Config;
 use crate::device::plan::Plan;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Short};
 use crate::{Error, Result};
 
 type Build = fn(&Config, &Gguf) -> Result<Plan>;
@@ -28,7 +28,7 @@ pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
         .str("general.architecture")?
         .ok_or_else(|| Error::model("the key general.architecture is missing"))?;
     let Some((_, build)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        return Err(Error::UnknownArchitecture { name: name.to_owned(), supported: supported() });
+        return Err(Error::UnknownArchitecture { name: Short(name).to_string(), supported: supported() });
     };
     let config = Config::from_gguf(file)?;
     let plan = build(&config, file)?;

@@ -3,7 +3,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
 use std::ptr::NonNull;
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 pub(super) const CACHE_LINE: usize = 64;
 /// Where Linux has huge pages, one entry of the TLB covers this much.
@@ -26,7 +26,7 @@ impl Memory {
         let huge = bytes >= HUGE_PAGE;
         let layout = layout(bytes, if huge { HUGE_PAGE } else { CACHE_LINE }, what)?;
         // SAFETY: `layout` has a size above zero.
-        let start = unsafe { alloc(layout) };
+        let start = memory::asking(|| unsafe { alloc(layout) });
         let memory = Self { start: NonNull::new(start).ok_or_else(|| exhausted(bytes, what))?, layout };
         #[cfg(target_os = "linux")]
         if huge {
@@ -39,7 +39,7 @@ impl Memory {
     pub(super) fn zeroed(bytes: usize, what: &str) -> Result<Self> {
         let layout = layout(bytes, CACHE_LINE, what)?;
         // SAFETY: `layout` has a size above zero.
-        let start = unsafe { alloc_zeroed(layout) };
+        let start = memory::asking(|| unsafe { alloc_zeroed(layout) });
         Ok(Self { start: NonNull::new(start).ok_or_else(|| exhausted(bytes, what))?, layout })
     }
 
@@ -64,5 +64,5 @@ fn layout(bytes: usize, align: usize, what: &str) -> Result<Layout> {
 }
 
 fn exhausted(bytes: usize, what: &str) -> Error {
-    Error::OutOfMemory { what: what.to_owned(), wanted: bytes as u64, free: 0, total: 0 }
+    memory::exhausted(what, bytes)
 }
