@@ -6,6 +6,8 @@
  * Status    Every function that can fail returns an rf_status: RF_OK (0), a positive outcome (RF_CANCELLED,
  *           RF_CACHE_FULL, RF_NOT_FOUND) or a negative error; rf_last_error() then has the message. Results are written
  *           on RF_OK only, where a function does not say otherwise. Nothing prints, aborts or unwinds.
+ * Errors    are kept per thread (rf_last_error), per context (rf_context_error), and given to the caller by the
+ *           functions with _e at the end of their names: for languages whose calls move between threads.
  * Handles   rf_backend, rf_model, rf_context, rf_sampler: made by _create or _load, given back by _release, NULL
  *           is fine. A context keeps its model alive, a model its backend: release them in any order.
  * Threads   A const handle may be used by many threads at once, any other by one at a time; a second caller gets
@@ -969,6 +971,52 @@ typedef struct rf_generation {
     uint64_t decode_us;
 } rf_generation;
 
+/**
+ * What a call came to, in memory of the caller's: for the functions with `_e` at the end of their names. Such a call
+ * writes the whole struct, also when it comes to RF_OK: `status` is then RF_OK and the rest is empty.
+ *
+ * Set `size` to sizeof(rf_error) once. The struct belongs to one call at a time. It is plain memory without pointers:
+ * copy it, keep it, hand it to another thread.
+ */
+typedef struct rf_error {
+    /**
+     * sizeof(rf_error), set by the caller.
+     */
+    size_t size;
+    /**
+     * What the call returned.
+     */
+    rf_status status;
+    /**
+     * Failed calls into a GPU's runtime only, else 0: as in rf_error_info.
+     */
+    int32_t hip_code;
+    /**
+     * The GPU's number; -1 if it was no GPU's failure.
+     */
+    int32_t device;
+    /**
+     * The launch's blocks and threads of a block, as in rf_error_info; 0 where there is no kernel.
+     */
+    uint32_t grid[3];
+    uint32_t block[3];
+    /**
+     * Bytes of the message in full, without a NUL; from 1024 on `message` is cut.
+     */
+    uint32_t message_len;
+    /**
+     * Shared memory of the launch's blocks in bytes.
+     */
+    uint64_t shared_bytes;
+    /**
+     * Texts, NUL-terminated UTF-8, cut between characters where they do not fit; "" where rf_error_info has NULL.
+     */
+    char message[1024];
+    char kernel[128];
+    char hip_name[64];
+    char hip_call[64];
+} rf_error;
+
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -992,7 +1040,11 @@ const char *rf_status_name(rf_status status);
  * The message of this thread's last call that did not come to RF_OK; "" if there was none. Never NULL.
  *
  * Calls that succeed leave it as it is. The text stays valid until this thread's next call that does not
- * come to RF_OK. Where calls move between threads (Go), ask right after the call or use rf_context_error.
+ * come to RF_OK.
+ *
+ * Where the next call may run on another thread (Go without runtime.LockOSThread, asynchronous calls of Node) this is
+ * another call's message, or none. Use rf_context_error there and, of functions that take no context, those with `_e`:
+ * they put the error into an rf_error of the caller's.
  */
 const char *rf_last_error(void);
 
@@ -1424,6 +1476,234 @@ rf_status rf_generate(struct rf_context *ctx,
                       rf_token_callback on_token,
                       void *user,
                       struct rf_generation *result);
+
+/**
+ * As rf_backend_create, with the error in *error.
+ */
+rf_status rf_backend_create_e(const struct rf_backend_params *params,
+                              struct rf_backend **backend,
+                              struct rf_error *error);
+
+/**
+ * As rf_backend_info, with the error in *error.
+ */
+rf_status rf_backend_info_e(const struct rf_backend *backend,
+                            struct rf_device_details *info,
+                            struct rf_error *error);
+
+/**
+ * As rf_backend_memory, with the error in *error.
+ */
+rf_status rf_backend_memory_e(const struct rf_backend *backend,
+                              uint64_t *free,
+                              uint64_t *total,
+                              struct rf_error *error);
+
+/**
+ * As rf_op_transpose, with the error in *error.
+ */
+rf_status rf_op_transpose_e(const struct rf_backend *backend,
+                            const float *src,
+                            float *dst,
+                            size_t rows,
+                            size_t cols,
+                            struct rf_error *error);
+
+/**
+ * As rf_device_count, with the error in *error.
+ */
+rf_status rf_device_count_e(int32_t kind, uint32_t *n, struct rf_error *error);
+
+/**
+ * As rf_device_info, with the error in *error.
+ */
+rf_status rf_device_info_e(int32_t kind,
+                           uint32_t index,
+                           struct rf_device_details *info,
+                           struct rf_error *error);
+
+/**
+ * As rf_model_load, with the error in *error.
+ */
+rf_status rf_model_load_e(const struct rf_backend *backend,
+                          const char *path,
+                          const struct rf_model_params *params,
+                          struct rf_model **model,
+                          struct rf_error *error);
+
+/**
+ * As rf_model_info, with the error in *error.
+ */
+rf_status rf_model_info_e(const struct rf_model *model,
+                          struct rf_model_details *info,
+                          struct rf_error *error);
+
+/**
+ * As rf_model_tensor_count, with the error in *error.
+ */
+rf_status rf_model_tensor_count_e(const struct rf_model *model, size_t *n, struct rf_error *error);
+
+/**
+ * As rf_model_tensor_at, with the error in *error.
+ */
+rf_status rf_model_tensor_at_e(const struct rf_model *model,
+                               size_t index,
+                               struct rf_tensor_details *info,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_tensor_find, with the error in *error.
+ */
+rf_status rf_model_tensor_find_e(const struct rf_model *model,
+                                 const char *name,
+                                 size_t *index,
+                                 struct rf_error *error);
+
+/**
+ * As rf_model_meta_count, with the error in *error.
+ */
+rf_status rf_model_meta_count_e(const struct rf_model *model, size_t *n, struct rf_error *error);
+
+/**
+ * As rf_model_meta_at, with the error in *error.
+ */
+rf_status rf_model_meta_at_e(const struct rf_model *model,
+                             size_t index,
+                             struct rf_meta_details *info,
+                             struct rf_error *error);
+
+/**
+ * As rf_model_meta_find, with the error in *error.
+ */
+rf_status rf_model_meta_find_e(const struct rf_model *model,
+                               const char *key,
+                               size_t *index,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_meta_text, with the error in *error.
+ */
+rf_status rf_model_meta_text_e(const struct rf_model *model,
+                               size_t index,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *n,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_meta_string, with the error in *error.
+ */
+rf_status rf_model_meta_string_e(const struct rf_model *model,
+                                 size_t index,
+                                 size_t element,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *n,
+                                 struct rf_error *error);
+
+/**
+ * As rf_model_meta_u64, with the error in *error.
+ */
+rf_status rf_model_meta_u64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              uint64_t *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_model_meta_i64, with the error in *error.
+ */
+rf_status rf_model_meta_i64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              int64_t *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_model_meta_f64, with the error in *error.
+ */
+rf_status rf_model_meta_f64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              double *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_tokenize, with the error in *error.
+ */
+rf_status rf_tokenize_e(const struct rf_model *model,
+                        const char *text,
+                        size_t text_len,
+                        uint32_t flags,
+                        rf_token *tokens,
+                        size_t capacity,
+                        size_t *n,
+                        struct rf_error *error);
+
+/**
+ * As rf_detokenize, with the error in *error.
+ */
+rf_status rf_detokenize_e(const struct rf_model *model,
+                          const rf_token *tokens,
+                          size_t n_tokens,
+                          uint32_t flags,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *n,
+                          struct rf_error *error);
+
+/**
+ * As rf_token_info, with the error in *error.
+ */
+rf_status rf_token_info_e(const struct rf_model *model,
+                          rf_token token,
+                          struct rf_token_details *info,
+                          struct rf_error *error);
+
+/**
+ * As rf_chat_apply, with the error in *error.
+ */
+rf_status rf_chat_apply_e(const struct rf_model *model,
+                          const struct rf_chat_params *params,
+                          rf_token *tokens,
+                          size_t capacity,
+                          size_t *n,
+                          struct rf_error *error);
+
+/**
+ * As rf_chat_text, with the error in *error.
+ */
+rf_status rf_chat_text_e(const struct rf_model *model,
+                         const struct rf_chat_params *params,
+                         char *buffer,
+                         size_t capacity,
+                         size_t *n,
+                         struct rf_error *error);
+
+/**
+ * As rf_context_create, with the error in *error.
+ */
+rf_status rf_context_create_e(const struct rf_model *model,
+                              const struct rf_context_params *params,
+                              struct rf_context **ctx,
+                              struct rf_error *error);
+
+/**
+ * As rf_sampler_create, with the error in *error.
+ */
+rf_status rf_sampler_create_e(const struct rf_sampler_params *params,
+                              struct rf_sampler **sampler,
+                              struct rf_error *error);
+
+/**
+ * As rf_sampler_accept, with the error in *error.
+ */
+rf_status rf_sampler_accept_e(struct rf_sampler *sampler, rf_token token, struct rf_error *error);
+
+/**
+ * As rf_sampler_reset, with the error in *error.
+ */
+rf_status rf_sampler_reset_e(struct rf_sampler *sampler, struct rf_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -89,6 +89,13 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// `what` belongs to the process that this one was forked from.
+    #[error(
+        "the {what} was made before this process was forked, and its threads stayed with the parent: make a new backend \
+         in the child"
+    )]
+    Forked { what: &'static str },
+
     /// A bug in this library.
     #[error("internal error: {0}")]
     Internal(String),

@@ -8,10 +8,12 @@ pub mod device;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+mod fork;
 pub mod gguf;
 pub mod memory;
 pub mod model;
+mod panics;
 pub mod text;
-pub mod thread;
+mod worker;
 
 pub use error::{Error, Result};

@@ -3,6 +3,7 @@
 //! `Device` -> `load` -> `Program` (weights, shared) -> `session` -> `Session` (cache and scratch,
 //! one user at a time). The engine above owns the block tables; a device only reads them.
 
+mod cancel;
 pub mod cpu;
 pub mod fuse;
 #[cfg(feature = "hip")]
@@ -15,10 +16,10 @@ pub mod split;
 pub mod weights;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::gguf::Gguf;
 use crate::{Error, Result};
+pub use cancel::{Call, Cancel};
 use plan::Plan;
 use sampling::Draw;
 
@@ -262,10 +263,11 @@ pub struct StepTimes {
 
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
-    /// Runs the whole plan. `cancel` set by another thread ends it with `Error::Cancelled` within one
-    /// layer's time; the step's cache cells are then undefined, all others untouched. May return before a
+    /// Runs the whole plan. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
+    /// layers under way), also while other sessions have the device; the step's cache cells are then undefined, all
+    /// others untouched. May return before a
     /// device is done: what fails after that comes up in [`wait`](Self::wait) or whatever else needs the result.
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()>;
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
 
     /// Waits until the last step is done.
     fn wait(&mut self) -> Result<()> {

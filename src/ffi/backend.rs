@@ -98,7 +98,7 @@ pub unsafe extern "C" fn rf_backend_create(
         let choice = choice(params.device_index, params.device_mask)?;
         let backend = Backend::new(&BackendParams { device, choice, threads: params.threads as usize })?;
         drop(_entered);
-        out.set(handle::into_raw(rf_backend { backend, log }));
+        out.set(handle::into_raw(rf_backend { backend, log })?);
         Ok(())
     })
 }

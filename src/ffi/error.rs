@@ -13,7 +13,11 @@ use super::status::{RF_OK, rf_status};
 /// The message of this thread's last call that did not come to RF_OK; "" if there was none. Never NULL.
 ///
 /// Calls that succeed leave it as it is. The text stays valid until this thread's next call that does not
-/// come to RF_OK. Where calls move between threads (Go), ask right after the call or use rf_context_error.
+/// come to RF_OK.
+///
+/// Where the next call may run on another thread (Go without runtime.LockOSThread, asynchronous calls of Node) this is
+/// another call's message, or none. Use rf_context_error there and, of functions that take no context, those with `_e`:
+/// they put the error into an rf_error of the caller's.
 #[unsafe(no_mangle)]
 pub extern "C" fn rf_last_error() -> *const c_char {
     with_last(|last| last.map_or(c"".as_ptr(), |failure| failure.message.as_ptr()))
@@ -66,7 +70,7 @@ pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_stat
     })
 }
 
-fn describe(last: Option<&Last>) -> rf_error_info {
+pub(super) fn describe(last: Option<&Last>) -> rf_error_info {
     let mut info = rf_error_info {
         size: 0,
         status: RF_OK,

@@ -65,6 +65,11 @@ impl<const N: usize> Text<N> {
     pub fn as_ptr(&self) -> *const c_char {
         self.0.as_ptr().cast()
     }
+
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(N);
+        std::str::from_utf8(&self.0[..end]).unwrap_or("") // made from a str
+    }
 }
 
 /// A thread's last failure. It lies in the thread's own memory, without a destructor: to keep a failure takes none,

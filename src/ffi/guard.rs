@@ -1,38 +1,18 @@
 //! The panic boundary: nothing unwinds into C, and nothing is printed on the way.
 
-use std::any::Any;
 use std::cell::Cell;
-use std::fmt::{self, Write};
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
 use crate::memory::Call;
-use crate::thread;
-
-/// A place in the sources, cut where it is longer.
-#[derive(Clone, Copy)]
-struct Place {
-    bytes: [u8; 128],
-    len: usize,
-}
-
-impl Write for Place {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let n = text.floor_char_boundary(self.bytes.len() - self.len);
-        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
-        self.len += n;
-        Ok(())
-    }
-}
+use crate::{panics, worker};
 
 // Without destructors: registering one takes memory.
 thread_local! {
     /// Whether this thread is inside the library (and not in a callback it called).
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// Where the last panic inside happened: "src/engine/context.rs:120:9".
-    static PLACE: Cell<Option<Place>> = const { Cell::new(None) };
 }
 
 /// Runs an exported function's body; its failure, or panic, becomes the thread's last error. RF_ERROR_MEMORY where the
@@ -61,7 +41,9 @@ pub(super) fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     // What a panic may leave half-done lies behind a mutex, which it poisons (contexts, samplers), or is immutable.
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(was_inside);
-    result.unwrap_or_else(|payload| Err(panicked(payload)))
+    result.unwrap_or_else(|payload| {
+        Err(Failure::new(RF_ERROR_INTERNAL, format!("internal error: {}", panics::text_of(payload))))
+    })
 }
 
 /// Runs a callback of the host: its panics are the host's to print. They unwind through `catch` all the same.
@@ -76,26 +58,6 @@ pub(super) fn outside<T>(callback: impl FnOnce() -> T) -> T {
     callback()
 }
 
-fn panicked(payload: Box<dyn Any + Send>) -> Failure {
-    let text = if let Some(text) = payload.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "a panic without a message"
-    };
-    let failure = match PLACE.take() {
-        Some(Place { bytes, len }) => {
-            let place = String::from_utf8_lossy(&bytes[..len]);
-            Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text} ({place})"))
-        }
-        None => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text}")),
-    };
-    // A payload's own drop may panic; what the host threw is not worth that risk.
-    std::mem::forget(payload);
-    failure
-}
-
 /// Rust's default hook prints to stderr before the unwinding starts. Ours keeps the place instead, for threads inside
 /// the library and for its workers, and passes all other panics (of a host written in Rust) on to the hook before it.
 fn silence_panics() {
@@ -107,16 +69,9 @@ fn silence_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let inside = INSIDE.get();
-            if inside {
-                let place = info.location().map(|location| {
-                    let mut place = Place { bytes: [0; 128], len: 0 };
-                    let _ = write!(place, "{location}"); // it never fails
-                    place
-                });
-                PLACE.set(place);
-            }
-            if !inside && !thread::is_ours() {
+            if worker::is_ours() || INSIDE.get() {
+                panics::keep_place(info);
+            } else {
                 before(info);
             }
         }));

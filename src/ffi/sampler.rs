@@ -110,7 +110,7 @@ pub unsafe extern "C" fn rf_sampler_create(
             presence_penalty: params.presence_penalty,
             seed: params.seed,
         })?;
-        out.set(handle::into_raw(rf_sampler { sampler: Mutex::new(sampler) }));
+        out.set(handle::into_raw(rf_sampler { sampler: Mutex::new(sampler) })?);
         Ok(())
     })
 }

@@ -151,8 +151,8 @@ impl ContextArgs {
 
 /// A context of one sequence that Ctrl-C cancels.
 pub fn context(model: &Model, n_ctx: usize, n_batch: usize) -> Result<Context> {
-    let context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })?;
-    interrupt::watch(context.cancel_handle());
+    let mut context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })?;
+    interrupt::watch(&mut context);
     Ok(context)
 }
 

@@ -78,11 +78,10 @@ pub fn run(args: Args) -> Result<()> {
         if interactive {
             report(&generation);
         }
-        if generation.stop == StopReason::Cancelled {
-            if !interactive {
-                return Err(Error::Cancelled.into());
-            }
+        if interactive {
             interrupt::take();
+        } else if generation.stop == StopReason::Cancelled {
+            return Err(Error::Cancelled.into());
         }
     }
 }

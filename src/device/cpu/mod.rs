@@ -13,5 +13,6 @@ mod simd;
 mod step;
 mod system;
 mod team;
+mod turns;
 
 pub use device::CpuDevice;

@@ -12,7 +12,7 @@ use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
 use crate::device::fuse::Placed;
 use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
-use crate::device::{Observer, Session, SessionLimits, Step};
+use crate::device::{Cancel, Observer, Session, SessionLimits, Step};
 use crate::{Error, Result, memory};
 
 pub struct CpuSession {
@@ -140,7 +140,7 @@ impl CpuSession {
 }
 
 impl Session for CpuSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         step.check(&self.program.plan, self.limits)?;
         self.n_rows = 0;
         let program = Arc::clone(&self.program);
@@ -161,12 +161,12 @@ impl Session for CpuSession {
         let ops = if observing { &program.unfused } else { &program.fused };
         let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
         let running = Running { session: self, step, tiles: &self.tiles };
-        let outcome = program.team.run(&|worker| {
+        let outcome = program.team.run_unless(cancel, &|worker| {
             let leads = worker.index() == 0;
             running.prepare(worker)?;
             let mut start = Instant::now();
             for Placed { op, at } in ops {
-                if leads && cancel.load(Ordering::Relaxed) {
+                if leads && cancel.is_requested() {
                     cancelled.store(true, Ordering::Relaxed);
                     worker.stop();
                 }

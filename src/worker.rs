@@ -1,4 +1,5 @@
-//! Threads whose start can fail: the standard library's take memory that cannot be refused, past the allocator.
+//! The library's own threads: no signal meant for the host reaches them, a panic becomes an error, and so does memory that
+//! their start lacks. (The standard library's threads take some that cannot be refused, past the allocator.)
 
 use std::cell::Cell;
 use std::ffi::c_void;
@@ -6,8 +7,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use crate::memory;
-use crate::{Error, Result};
+use crate::{Error, Result, memory, panics};
 
 /// Bytes of stack where no more are asked for.
 pub const STACK: usize = 2 << 20;
@@ -41,18 +41,19 @@ struct Start<F> {
     name: [u8; 16],
 }
 
-/// Starts a thread; of `name` its users see 15 bytes. `work` must see to its panics: what comes through is dropped.
+/// Starts a thread "rocmforge-`name`"; its users see 15 bytes of that. `work` must see to its panics: what comes through is
+/// dropped.
 ///
 /// # Errors
-/// Error::OutOfMemory or Io: the system gives no thread.
-pub fn start<F: FnOnce() + Send + 'static>(name: &str, stack: usize, work: F) -> Result<Thread> {
-    // SAFETY: `work` lives as long as it likes.
-    unsafe { start_unbound(name, stack, work) }
+/// Error::Io or OutOfMemory: the system gives no thread.
+pub fn spawn<F: FnOnce() + Send + 'static>(name: &str, work: F) -> Result<Thread> {
+    // SAFETY: `work` refers to nothing that ends.
+    unsafe { start(name, STACK, work) }
 }
 
 /// # Safety
 /// The thread is dropped before what `work` refers to.
-unsafe fn start_unbound<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -> Result<Thread> {
+unsafe fn start<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -> Result<Thread> {
     extern "C" fn run<F: FnOnce() + Send>(start: *mut c_void) -> *mut c_void {
         IS_OURS.set(true);
         // SAFETY: the box that the starter gave away.
@@ -69,6 +70,7 @@ unsafe fn start_unbound<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -
         std::ptr::null_mut()
     }
 
+    let name = format!("rocmforge-{name}");
     let mut short = [0; 16];
     let len = name.floor_char_boundary(15);
     short[..len].copy_from_slice(&name.as_bytes()[..len]);
@@ -80,6 +82,7 @@ unsafe fn start_unbound<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -
     let code = unsafe {
         libc::pthread_attr_init(attributes.as_mut_ptr());
         libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
+        let _blocked = signals::Blocked::new();
         let code = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run::<F>, start.cast());
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
         code
@@ -103,10 +106,10 @@ unsafe fn start_unbound<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -
     }
 }
 
-/// Runs each of `works` on a thread of its own; what they give, in order, when all have ended.
+/// Runs each of `works` on a thread of its own; what they give, in order, when all have ended. `stack`: bytes.
 ///
 /// # Errors
-/// As [`start`]; Error::Internal where one panicked.
+/// As [`spawn`]; Error::Internal where one panicked.
 pub fn each<T: Send, F: FnOnce() -> T + Send>(
     name: &str,
     stack: usize,
@@ -116,14 +119,63 @@ pub fn each<T: Send, F: FnOnce() -> T + Send>(
     let mut results = memory::collect(works.iter().map(|_| None), "threads")?;
     let mut threads = memory::vec(works.len(), "threads")?;
     for (work, result) in works.into_iter().zip(&mut results) {
+        let work = move || *result = Some(catch_unwind(AssertUnwindSafe(work)).map_err(panics::text_of));
         // SAFETY: `threads`, declared last, is dropped first, here or where an error returns.
-        threads.push(unsafe { start_unbound(name, stack, move || *result = Some(work())) }?);
+        threads.push(unsafe { start(name, stack, work) }?);
     }
     drop(threads);
-    let all = results
-        .into_iter()
-        .map(|result| result.ok_or_else(|| Error::Internal(format!("a thread {name} panicked"))));
+    let all = results.into_iter().map(|result| match result {
+        Some(Ok(value)) => Ok(value),
+        Some(Err(panic)) => Err(Error::Internal(panic)),
+        None => Err(Error::Internal(format!("the thread {name} left no result"))),
+    });
     memory::try_collect(all, "threads")
+}
+
+#[cfg(unix)]
+mod signals {
+    use std::mem::MaybeUninit;
+
+    /// While it lives, the thread takes no signal that is sent; threads that it starts never do. Signals that a thread
+    /// brings upon itself stay with the host's handlers: blocked, they would end the process without them.
+    pub struct Blocked(libc::sigset_t);
+
+    const FAULTS: [libc::c_int; 6] =
+        [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL, libc::SIGTRAP, libc::SIGSYS];
+
+    impl Blocked {
+        pub fn new() -> Self {
+            let (mut block, mut before) = (MaybeUninit::uninit(), MaybeUninit::zeroed());
+            // SAFETY: sigfillset initializes the set that the other calls read; pthread_sigmask writes the old mask,
+            // and fails only for an unknown first argument.
+            unsafe {
+                libc::sigfillset(block.as_mut_ptr());
+                for signal in FAULTS {
+                    libc::sigdelset(block.as_mut_ptr(), signal);
+                }
+                libc::pthread_sigmask(libc::SIG_BLOCK, block.as_ptr(), before.as_mut_ptr());
+                Blocked(before.assume_init())
+            }
+        }
+    }
+
+    impl Drop for Blocked {
+        fn drop(&mut self) {
+            // SAFETY: the mask that was in place before.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+        }
+    }
+}
+
+#[cfg(not(unix))]
+mod signals {
+    pub struct Blocked;
+
+    impl Blocked {
+        pub fn new() -> Self {
+            Blocked
+        }
+    }
 }
 
 #[cfg(test)]
@@ -133,7 +185,15 @@ mod tests {
     #[test]
     fn threads_give_their_results_in_order() {
         let text = String::from("borrowed");
-        let lengths = each("test", STACK, (0..3).map(|i| || text.len() + i)).unwrap();
+        let lengths = each(
+            "test",
+            STACK,
+            (0..3).map(|i| {
+                let text = &text;
+                move || text.len() + i
+            }),
+        )
+        .unwrap();
         assert_eq!(lengths, [8, 9, 10]);
     }
 
