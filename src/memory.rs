@@ -565,6 +565,13 @@ impl<'a> Writer<'a> {
         Writer { text: String::new(), what, refused: None }
     }
 
+    /// Appends, unless memory was refused already; [`finish`](Self::finish) tells.
+    pub fn push(&mut self, more: &str) {
+        if self.refused.is_none() {
+            self.refused = append(&mut self.text, more, self.what).err();
+        }
+    }
+
     pub fn finish(self) -> Result<String> {
         match self.refused {
             None => Ok(self.text),
@@ -575,13 +582,21 @@ impl<'a> Writer<'a> {
 
 impl std::fmt::Write for Writer<'_> {
     fn write_str(&mut self, more: &str) -> std::fmt::Result {
-        if self.refused.is_some() {
-            return Err(std::fmt::Error);
-        }
-        append(&mut self.text, more, self.what).map_err(|error| {
-            self.refused = Some(error);
-            std::fmt::Error
-        })
+        self.push(more);
+        if self.refused.is_some() { Err(std::fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// For text in whole characters.
+impl std::io::Write for Writer<'_> {
+    fn write(&mut self, more: &[u8]) -> std::io::Result<usize> {
+        let text = std::str::from_utf8(more).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        self.push(text);
+        if self.refused.is_some() { Err(std::io::ErrorKind::OutOfMemory.into()) } else { Ok(more.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

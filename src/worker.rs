@@ -83,6 +83,11 @@ unsafe fn start<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -> Result
         libc::pthread_attr_init(attributes.as_mut_ptr());
         libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), stack);
         let _blocked = signals::Blocked::new();
+        #[cfg(target_os = "linux")]
+        {
+            // glibc asserts it where its calloc fails, which one that the host put in its place may not have set
+            *libc::__errno_location() = libc::ENOMEM;
+        }
         let code = libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), run::<F>, start.cast());
         libc::pthread_attr_destroy(attributes.as_mut_ptr());
         code

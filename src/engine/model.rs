@@ -14,7 +14,7 @@ use crate::device::{BLOCK_LEN, Device, Program};
 use crate::gguf::Gguf;
 use crate::model::{Config, arch};
 use crate::text::{ChatTemplate, Vocab};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Default)]
 pub struct ModelParams<'a> {
@@ -188,14 +188,23 @@ impl Model {
         }
     }
 
+    /// The file's `general.name`, or empty.
+    pub fn name(&self) -> &str {
+        self.shared.file.metadata().str("general.name").ok().flatten().unwrap_or_default()
+    }
+
+    /// See [`ModelInfo::file_type`].
+    pub fn file_type(&self) -> &'static str {
+        let file_type = self.shared.file.metadata().u64("general.file_type").ok().flatten();
+        file_type.and_then(file_type_name).unwrap_or("mixed")
+    }
+
     pub fn info(&self) -> ModelInfo {
         let Shared { file, config, program, .. } = &*self.shared;
-        let meta = file.metadata();
-        let file_type = meta.u64("general.file_type").ok().flatten();
         ModelInfo {
             arch: config.arch.clone(),
-            name: meta.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
-            file_type: file_type.and_then(file_type_name).unwrap_or("mixed").to_owned(),
+            name: self.name().to_owned(),
+            file_type: self.file_type().to_owned(),
             n_params: file.tensors().iter().map(|t| t.row_len() as u64 * t.rows() as u64).sum(),
             file_bytes: file.file_bytes(),
             weight_bytes: program.weight_bytes(),
@@ -227,7 +236,8 @@ fn part_of(plan: &Arc<Plan>, part: &Part) -> Result<Arc<Plan>> {
     if *part == Part::whole(plan) {
         return Ok(plan.clone());
     }
-    Ok(Arc::new(split::part(plan, part)?))
+    let part = memory::with_room(split::room(plan), "a part of the plan", || split::part(plan, part))??;
+    Ok(Arc::new(part))
 }
 
 /// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).
