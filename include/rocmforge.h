@@ -11,7 +11,9 @@
  * Handles   rf_backend, rf_model, rf_context, rf_sampler: made by _create or _load, given back by _release, NULL
  *           is fine. A context keeps its model alive, a model its backend: release them in any order.
  * Threads   A const handle may be used by many threads at once, any other by one at a time; a second caller gets
- *           RF_ERROR_BUSY. rf_context_cancel may come from any thread.
+ *           RF_ERROR_BUSY. rf_context_cancel may come from any thread. A thread that calls needs 64 KiB of stack.
+ * Processes A handle belongs to the process that made it: in a child that forked calls give RF_ERROR_FORKED, releases
+ *           do nothing, and new handles work.
  * Structs   start with their size. Parameters are filled by their _init function; of the others set `size` to sizeof.
  * Pointers  must not be NULL where a function does not say otherwise; an array may be NULL when its length is 0.
  * Buffers   take results of variable size: pointer and capacity; the size that suffices comes back in *n. Where it
@@ -39,7 +41,7 @@
 #define RF_OK 0
 
 /**
- * Outcome: stopped by a callback or by rf_context_cancel.
+ * Outcome: stopped by a callback, by rf_context_cancel or by a flag of the caller's.
  */
 #define RF_CANCELLED 1
 
@@ -49,7 +51,7 @@
 #define RF_CACHE_FULL 2
 
 /**
- * Outcome: there is nothing of that name.
+ * Outcome: there is nothing of that name, or no call to cancel.
  */
 #define RF_NOT_FOUND 3
 
@@ -139,6 +141,12 @@
 #define RF_ERROR_GPU -17
 
 /**
+ * This process was forked after the handle, or the GPU's runtime, came into use: they stay with the parent. In the child
+ * make a new backend.
+ */
+#define RF_ERROR_FORKED -18
+
+/**
  * Log levels, each with those before it: nothing.
  */
 #define RF_LOG_OFF 0
@@ -195,7 +203,7 @@
 /**
  * Every GPU that this library has kernels for; integrated ones only where there is no other.
  */
-#define RF_DEVICES_ALL UINT64_MAX
+#define RF_DEVICES_ALL 18446744073709551615ull
 
 /**
  * No token.
@@ -799,7 +807,7 @@ typedef struct rf_context_details {
      */
     uint32_t n_used;
     /**
-     * Bytes of cache, and of working memory.
+     * Bytes of cache, and of working memory. The CPU's part is reserved, and takes memory as it is first used.
      */
     uint64_t cache_bytes;
     uint64_t scratch_bytes;
@@ -828,6 +836,11 @@ typedef struct rf_batch {
      * Nonzero where the token's logits are wanted; NULL: the last token's only.
      */
     const uint8_t *want;
+    /**
+     * A flag of the caller's; the call returns RF_CANCELLED once it is not 0, also if it is so from the beginning. Any
+     * thread may set it meanwhile; the library only reads it. NULL: none.
+     */
+    const int32_t *cancel;
 } rf_batch;
 
 /**
@@ -839,12 +852,12 @@ typedef struct rf_perf_counters {
      */
     size_t size;
     /**
-     * Tokens evaluated in steps of several tokens, and the time those took, microseconds.
+     * Tokens evaluated in batches with several tokens of a sequence, and the time those took, microseconds.
      */
     uint64_t prefill_tokens;
     uint64_t prefill_us;
     /**
-     * The same for steps of one token.
+     * The same for batches of one token of each of their sequences.
      */
     uint64_t decode_tokens;
     uint64_t decode_us;
@@ -930,6 +943,11 @@ typedef struct rf_generate_params {
      * 1: give out the text of control tokens too. Default 0.
      */
     int32_t special;
+    /**
+     * A flag of the caller's; the call stops as by rf_context_cancel once it is not 0, also if it is so from the
+     * beginning. Any thread may set it meanwhile; the library only reads it. Default NULL: none.
+     */
+    const int32_t *cancel;
 } rf_generate_params;
 
 /**
@@ -937,7 +955,7 @@ typedef struct rf_generate_params {
  * that might become a stop text is held back until it is clear. Return 0 to go on, anything else to stop.
  *
  * It runs on the thread that called rf_generate; `text` is valid during the call. It must not unwind. Calls on the same context
- * return RF_ERROR_BUSY, except rf_context_cancel.
+ * return RF_ERROR_BUSY, except rf_context_cancel and rf_context_uncancel. Handles may be released, also the context.
  */
 typedef int32_t (*rf_token_callback)(void *user, rf_token token, const char *text, size_t text_len);
 
@@ -954,12 +972,13 @@ typedef struct rf_generation {
      */
     int32_t stop;
     /**
-     * The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate.
+     * The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate or
+     * its release; none, and no text either, if the context was released in the callback.
      */
     const rf_token *tokens;
     size_t n_tokens;
     /**
-     * Their text, `text_len` bytes of UTF-8 and a NUL. Owned by the context, valid until its next rf_generate.
+     * Their text, `text_len` bytes of UTF-8 and a NUL. Valid as `tokens` is.
      */
     const char *text;
     size_t text_len;
@@ -1001,7 +1020,7 @@ typedef struct rf_error {
     uint32_t grid[3];
     uint32_t block[3];
     /**
-     * Bytes of the message in full, without a NUL; from 1024 on `message` is cut.
+     * Bytes of the message as rf_last_error has it, without its NUL; from 1024 on `message` is cut.
      */
     uint32_t message_len;
     /**
@@ -1089,7 +1108,7 @@ rf_status rf_backend_params_init(struct rf_backend_params *params,
  *
  * RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
  * RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
- * without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+ * without GPUs), RF_ERROR_FORKED (the parent process uses one). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
  * such a failure and takes the CPU.
  */
 rf_status rf_backend_create(const struct rf_backend_params *params,
@@ -1315,7 +1334,7 @@ rf_status rf_context_params_init(struct rf_context_params *params,
 
 /**
  * Makes a context over a model. On RF_OK *ctx is a new handle, to be given to rf_context_release; the model's own
- * handle may be released before it. RF_ERROR_MEMORY: the cache does not fit. RF_ERROR_PARAM: a NULL, a wrong size,
+ * handle may be released before it. RF_ERROR_MEMORY: the cache does not fit into what the machine has. RF_ERROR_PARAM: a NULL, a wrong size,
  * counts out of range. Any thread.
  */
 rf_status rf_context_create(const struct rf_model *model,
@@ -1337,10 +1356,21 @@ rf_status rf_context_info(struct rf_context *ctx,
 const char *rf_context_error(struct rf_context *ctx);
 
 /**
- * Stops the call in progress on the context, which then returns RF_CANCELLED within one layer's time; if none is, the
- * next rf_decode or rf_generate. Any thread, also from a callback. RF_ERROR_PARAM: NULL.
+ * Stops the rf_decode or rf_generate in progress on the context: it returns RF_CANCELLED after the operation under way
+ * (on a GPU: the layers under way), or as it would have if it is about to. Also while it waits for another context's step.
+ *
+ * RF_OK: a call is in progress, and asked. RF_NOT_FOUND: none is; later ones are not affected (for a request that may come
+ * before its call set `cancel` of rf_batch or rf_generate_params). RF_ERROR_PARAM: NULL. RF_ERROR_FORKED.
+ *
+ * Any thread, also from a callback or a signal handler. It leaves rf_last_error as it is.
  */
 rf_status rf_context_cancel(struct rf_context *ctx);
+
+/**
+ * Takes an rf_context_cancel back that has not taken effect: the call in progress goes on. RF_NOT_FOUND: nothing to take
+ * back. RF_ERROR_PARAM: NULL. RF_ERROR_FORKED. Any thread, as rf_context_cancel.
+ */
+rf_status rf_context_uncancel(struct rf_context *ctx);
 
 /**
  * Gives the handle back; NULL is fine. Any thread, once; no other call may be using the handle, except one that is in a
@@ -1352,7 +1382,8 @@ void rf_context_release(struct rf_context *ctx);
  * Evaluates a batch: appends it to its sequences and computes the logits that are wanted. All of it, or on any status
  * but RF_OK nothing.
  *
- * RF_CANCELLED: rf_context_cancel. RF_CACHE_FULL: more positions than are free; the message has the numbers.
+ * RF_CANCELLED: rf_context_cancel or batch->cancel. RF_CACHE_FULL: more positions than are free; the message has the
+ * numbers.
  * RF_ERROR_PARAM: an empty batch, an id that is no token, a sequence or position out of place, a NULL, a wrong size.
  * RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
@@ -1375,8 +1406,8 @@ rf_status rf_logits(struct rf_context *ctx,
 rf_status rf_kv_clear(struct rf_context *ctx);
 
 /**
- * Forgets the sequence's positions from `from` to its end; 0: the whole sequence.
- * RF_ERROR_PARAM: no such sequence or position, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+ * Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
+ * RF_ERROR_PARAM: no such sequence, `from` beyond its end, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_remove(struct rf_context *ctx,
                        uint32_t seq,
@@ -1429,7 +1460,8 @@ rf_status rf_sampler_create(const struct rf_sampler_params *params,
  * Chooses a token from row `row` of the logits that the context's last rf_decode left. The sampler does not remember it: see
  * rf_sampler_accept.
  *
- * RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
+ * RF_ERROR_MODEL: a logit is NaN or plus infinity, or none is above minus infinity; the file's weights are damaged, or beyond
+ * what f16 holds. RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
  */
 rf_status rf_sample(struct rf_sampler *sampler,
                     struct rf_context *ctx,
@@ -1463,9 +1495,9 @@ rf_status rf_generate_params_init(struct rf_generate_params *params,
  * Evaluates the prompt after what the sequence holds, then chooses and evaluates token after token until something
  * says stop. `on_token` may be NULL: `result` has the whole text. Set result->size first.
  *
- * RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback or rf_context_cancel.
+ * RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback, rf_context_cancel or params->cancel.
  * RF_CACHE_FULL: the cache has no room for more, or not for the prompt. In all three cases *result is written, with what there is.
- * RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
+ * RF_ERROR_MODEL: the logits are no numbers, as in rf_sample. RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
  * is in use. One thread at a time for both.
  */
 rf_status rf_generate(struct rf_context *ctx,

@@ -90,11 +90,8 @@ pub enum Error {
     Cancelled,
 
     /// `what` belongs to the process that this one was forked from.
-    #[error(
-        "the {what} was made before this process was forked, and its threads stayed with the parent: make a new backend \
-         in the child"
-    )]
-    Forked { what: &'static str },
+    #[error("the {what} came into use before this process was forked and stays with the parent; {instead}")]
+    Forked { what: &'static str, instead: &'static str },
 
     /// A bug in this library.
     #[error("internal error: {0}")]

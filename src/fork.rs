@@ -1,7 +1,7 @@
 //! Forks: of a process's threads only the one that forks goes on in the child, where locks that others held stay
 //! locked and a GPU's runtime is unusable.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::{Error, Result};
 
@@ -45,8 +45,39 @@ impl Epoch {
         self != Epoch::now()
     }
 
-    /// Err in the child for `what`, which stayed with the parent.
+    /// Err in the child for a handle, which stayed with the parent.
     pub fn check(self, what: &'static str) -> Result<()> {
-        if self.is_past() { Err(Error::Forked { what }) } else { Ok(()) }
+        if self.is_past() {
+            return Err(Error::Forked {
+                what,
+                instead: "make a new backend, and what it takes, in the child",
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The epoch of a first use, without a lock that a fork could leave held.
+pub struct OnceEpoch(AtomicU64);
+
+impl OnceEpoch {
+    pub const fn new() -> Self {
+        OnceEpoch(AtomicU64::new(0))
+    }
+
+    /// As if there had been none.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+
+    /// Of the first call.
+    pub fn get(&self) -> Result<Epoch> {
+        watch()?;
+        let Epoch(now) = Epoch::now();
+        // 0 is none yet
+        match self.0.compare_exchange(0, u64::from(now) + 1, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => Ok(Epoch(now)),
+            Err(first) => Ok(Epoch((first - 1) as u32)),
+        }
     }
 }

@@ -65,6 +65,18 @@ fn the_shared_library_exports_exactly_the_header() {
     assert_eq!(exported, declared());
 }
 
+/// Importers (bindgen, cffi, ctypesgen, Zig) evaluate plain integers, and nothing that takes a preprocessor's macro.
+#[test]
+fn constants_are_plain_integers() {
+    let constants: Vec<_> = FRESH.lines().filter_map(|line| line.strip_prefix("#define RF_")).collect();
+    assert!(constants.len() > 40);
+    for constant in constants {
+        let (_, value) = constant.split_once(' ').expect(constant);
+        let digits = value.strip_prefix('-').unwrap_or(value).trim_end_matches("ull");
+        assert!(digits.parse::<u64>().is_ok(), "{constant}");
+    }
+}
+
 /// Whatever can fail and has no rf_context to keep its error has a twin that gives the error to the caller: the same
 /// parameters and then `rf_error *error`.
 #[test]

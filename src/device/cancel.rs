@@ -19,6 +19,10 @@ pub struct Cancel {
 }
 
 impl Cancel {
+    pub const fn new() -> Self {
+        Cancel { state: AtomicU8::new(IDLE), flag: AtomicPtr::new(ptr::null_mut()) }
+    }
+
     /// Asks the call in progress to stop. False: there is none.
     pub fn request(&self) -> bool {
         let asked = self.state.compare_exchange(IN_PROGRESS, REQUESTED, Ordering::AcqRel, Ordering::Acquire);

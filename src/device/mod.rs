@@ -281,7 +281,7 @@ pub trait Session: Send {
     /// Draws a token from row `row` of the logits that the last step left, once it is done, and waits for it. They stay
     /// as they are. None: this device makes no draws, [`output`](Self::output) has the logits.
     ///
-    /// `Error::Param`: there is no such row, or [`sampling`] calls the logits an error.
+    /// `Error::Param`: there is no such row. `Error::Model`: [`sampling`] calls the logits an error.
     fn sample(&mut self, _row: usize, _draw: &Draw<'_>) -> Result<Option<u32>> {
         Ok(None)
     }

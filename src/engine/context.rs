@@ -258,7 +258,7 @@ impl Context {
         Ok(Context {
             model: model.clone(),
             session: model.program().clone().session(limits)?,
-            cache: PagedCache::new(limits.n_blocks, n_seq_max),
+            cache: PagedCache::new(limits.n_blocks, n_seq_max)?,
             n_batch: limits.max_tokens,
             n_seq_max,
             max_outputs: limits.max_outputs,
@@ -576,8 +576,7 @@ impl Context {
         if source == target {
             return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
         }
-        self.cache.share(source, target, len);
-        Ok(())
+        self.cache.share(source, target, len)
     }
 
     pub fn perf(&self) -> PerfCounters {

@@ -49,7 +49,7 @@ pub struct rf_backend_params {
 }
 
 /// Every GPU that this library has kernels for; integrated ones only where there is no other.
-pub const RF_DEVICES_ALL: u64 = u64::MAX;
+pub const RF_DEVICES_ALL: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
 unsafe impl Sized for rf_backend_params {
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
 ///
 /// RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
 /// RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
-/// without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+/// without GPUs), RF_ERROR_FORKED (the parent process uses one). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
 /// such a failure and takes the CPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_create(

@@ -123,7 +123,7 @@ pub unsafe extern "C" fn rf_context_params_init(params: *mut rf_context_params, 
 }
 
 /// Makes a context over a model. On RF_OK *ctx is a new handle, to be given to rf_context_release; the model's own
-/// handle may be released before it. RF_ERROR_MEMORY: the cache does not fit. RF_ERROR_PARAM: a NULL, a wrong size,
+/// handle may be released before it. RF_ERROR_MEMORY: the cache does not fit into what the machine has. RF_ERROR_PARAM: a NULL, a wrong size,
 /// counts out of range. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_create(
@@ -164,7 +164,7 @@ pub struct rf_context_details {
     pub n_seq_max: u32,
     /// Positions in use, over all sequences; those that sequences share are counted once.
     pub n_used: u32,
-    /// Bytes of cache, and of working memory.
+    /// Bytes of cache, and of working memory. The CPU's part is reserved, and takes memory as it is first used.
     pub cache_bytes: u64,
     pub scratch_bytes: u64,
 }

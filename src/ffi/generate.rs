@@ -123,7 +123,7 @@ pub unsafe extern "C" fn rf_generate_params_init(params: *mut rf_generate_params
 ///
 /// RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback, rf_context_cancel or params->cancel.
 /// RF_CACHE_FULL: the cache has no room for more, or not for the prompt. In all three cases *result is written, with what there is.
-/// RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
+/// RF_ERROR_MODEL: the logits are no numbers, as in rf_sample. RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
 /// is in use. One thread at a time for both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_generate(

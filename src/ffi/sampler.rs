@@ -118,7 +118,8 @@ pub unsafe extern "C" fn rf_sampler_create(
 /// Chooses a token from row `row` of the logits that the context's last rf_decode left. The sampler does not remember it: see
 /// rf_sampler_accept.
 ///
-/// RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
+/// RF_ERROR_MODEL: a logit is NaN or plus infinity, or none is above minus infinity; the file's weights are damaged, or beyond
+/// what f16 holds. RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_sample(
     sampler: *mut rf_sampler,

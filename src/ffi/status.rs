@@ -12,7 +12,7 @@ pub type rf_status = i32;
 
 /// Done.
 pub const RF_OK: i32 = 0;
-/// Outcome: stopped by a callback or by rf_context_cancel.
+/// Outcome: stopped by a callback, by rf_context_cancel or by a flag of the caller's.
 pub const RF_CANCELLED: i32 = 1;
 /// Outcome: the context's cache has no room for the step.
 pub const RF_CACHE_FULL: i32 = 2;

@@ -11,7 +11,7 @@ mod program;
 mod session;
 mod simd;
 mod step;
-mod system;
+pub mod system;
 mod team;
 mod turns;
 

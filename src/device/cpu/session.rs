@@ -10,9 +10,10 @@ use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
+use super::system;
 use crate::device::fuse::Placed;
 use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
-use crate::device::{Cancel, Observer, Session, SessionLimits, Step};
+use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
 use crate::{Error, Result, memory};
 
 pub struct CpuSession {
@@ -69,6 +70,8 @@ impl CpuSession {
         let plan = &program.plan;
         let shape = plan.cache;
         let n_workers = program.team.n_threads();
+        let (cache, scratch) = Self::needs(plan, n_workers, limits);
+        system::check_session(Needs { weights: 0, cache, scratch })?;
 
         let (offsets, len) = lay_out(plan, limits);
         let buffers = Zeroed::new(len, "activations")?;

@@ -8,6 +8,7 @@ pub mod ops;
 
 use std::sync::Arc;
 
+use super::cpu::system::check_session;
 use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
 use super::{
     BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
@@ -43,13 +44,7 @@ impl Device for ReferenceDevice {
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
-        let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-        let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
-        Ok(Needs {
-            weights: 0,
-            cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
-            scratch: buffers.fold(0, u64::saturating_add),
-        })
+        Ok(needs(plan, limits))
     }
 
     fn load(
@@ -128,6 +123,7 @@ impl Program for ReferenceProgram {
     }
 
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
+        check_session(needs(&self.plan, limits))?;
         let mut buffers = memory::vec(self.plan.buffers.len(), "activations")?;
         for buffer in &self.plan.buffers {
             buffers.push(zeros(buffer.name, &[max_rows(buffer, limits), buffer.width])?);
@@ -141,6 +137,16 @@ impl Program for ReferenceProgram {
             width: n_head_kv * head_dim,
         };
         Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
+    }
+}
+
+fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
+    let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+    let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
+    Needs {
+        weights: 0,
+        cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
+        scratch: buffers.fold(0, u64::saturating_add),
     }
 }
 

@@ -198,7 +198,7 @@ mod tests {
             let mut head = [0.0; 6];
             head[0] = 1.0;
             head[5] = 7.0; // beyond n_rot = 4: untouched
-            rope(&mut head, 6, &table, 3);
+            rope(&mut head, 6, &table, 3).unwrap();
             assert!((head[0] - 1.5f32.cos()).abs() < 1e-6);
             assert!((head[partner] - 1.5f32.sin()).abs() < 1e-6);
             assert_eq!(head[5], 7.0);
@@ -210,7 +210,7 @@ mod tests {
         let shape = CacheShape { n_layers: 1, n_head: 2, n_head_kv: 1, head_dim: 2 };
         let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out);
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }
