@@ -15,11 +15,14 @@ use super::status::{RF_ERROR_TEMPLATE, rf_status};
 use super::token::{rf_token, token_ids};
 use crate::text::{ChatMessage, ChatPrompt, TokenAttr};
 
-/// Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
+/// Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks. For a whole text; a
+/// prompt takes RF_TOKENIZE_ADD_BOS.
 pub const RF_TOKENIZE_ADD_SPECIAL: u32 = 1;
 /// PARSE_SPECIAL: control tokens written out in the text become those tokens. Never for text that a user typed: it
 /// could then pose as another speaker.
 pub const RF_TOKENIZE_PARSE_SPECIAL: u32 = 2;
+/// ADD_BOS: begin with BOS as the model's file asks, and never end with EOS: for a prompt, which is to go on.
+pub const RF_TOKENIZE_ADD_BOS: u32 = 4;
 
 /// Flag of rf_detokenize: write control tokens out, too.
 pub const RF_DETOKENIZE_SPECIAL: u32 = 1;
@@ -40,7 +43,7 @@ fn fill_tokens(buffer: Buffer<rf_token>, ids: &[u32]) -> Outcome {
 ///
 /// `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
 /// written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
-/// has no vocabulary. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
+/// has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_tokenize(
     model: *const rf_model,
@@ -57,10 +60,15 @@ pub unsafe extern "C" fn rf_tokenize(
             (handle::share(model)?, args::text(text, text_len, "text")?, Buffer::new(tokens, capacity, n)?)
         };
         let _log = model.log.enter();
-        check_flags(flags, RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_PARSE_SPECIAL)?;
-        let add_special = flags & RF_TOKENIZE_ADD_SPECIAL != 0;
-        let parse_special = flags & RF_TOKENIZE_PARSE_SPECIAL != 0;
-        fill_tokens(buffer, &model.model.vocab().tokenize(text, add_special, parse_special)?)
+        check_flags(flags, RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_PARSE_SPECIAL | RF_TOKENIZE_ADD_BOS)?;
+        let has = |flag| flags & flag != 0;
+        let (vocab, parse_special) = (model.model.vocab(), has(RF_TOKENIZE_PARSE_SPECIAL));
+        let ids = if has(RF_TOKENIZE_ADD_BOS) && !has(RF_TOKENIZE_ADD_SPECIAL) {
+            vocab.tokenize_to_continue(text, parse_special)?
+        } else {
+            vocab.tokenize(text, has(RF_TOKENIZE_ADD_SPECIAL), parse_special)?
+        };
+        fill_tokens(buffer, &ids)
     })
 }
 

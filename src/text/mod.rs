@@ -5,6 +5,7 @@ mod bpe;
 mod byte_chars;
 mod chat;
 mod detokenizer;
+mod partition;
 mod pre_tokenizer;
 mod special;
 mod spm;

@@ -7,7 +7,8 @@
 
 use std::sync::OnceLock;
 
-use fancy_regex::{Regex, RegexBuilder};
+use regex_automata::Input;
+use regex_automata::meta::Regex;
 
 use crate::{Error, Result};
 
@@ -35,6 +36,11 @@ pub(super) struct Row {
 #[derive(Debug)]
 enum Step {
     Regex(&'static str),
+    /// Matches of an expression, and the runs of whitespace between them. A run leaves its last character to what
+    /// follows: that is how `|\s+(?!\S)|\s+` ends the models' own expressions.
+    Words(&'static str),
+    /// The same with each run cut into pieces of the longest of these lengths, in characters, that fits.
+    WordsAndRuns(&'static str, &'static [usize]),
     /// Runs of newlines, and what lies between them.
     Lines,
     /// Cuts runs of digits into threes counted from the right. `ascii`: only 0 to 9 are digits, and a run is cut
@@ -63,10 +69,10 @@ macro_rules! contraction {
         "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
     };
 }
-/// The usual end of an expression: newlines with the spaces before them, spaces but the last before a word, the rest.
-macro_rules! spaces {
+/// The usual end of an expression of words: newlines with the spaces before them.
+macro_rules! newlines {
     () => {
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"|\s*[\r\n]+"
     };
 }
 /// Llama 3's expression; the argument matches numbers.
@@ -77,7 +83,7 @@ macro_rules! llama3 {
             r"|[^\r\n\p{L}\p{N}]?\p{L}+|",
             $number,
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         )
     };
 }
@@ -120,13 +126,13 @@ macro_rules! han {
 
 const DIGIT: Step = Step::Regex(r"\p{N}");
 const THREE_DIGITS: Step = Step::Regex(r"\p{N}{1,3}");
-const GPT2: Step = Step::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+");
-const LLAMA3: Step = Step::Regex(llama3!(r"\p{N}{1,3}"));
-const QWEN2: Step = Step::Regex(llama3!(r"\p{N}"));
-const GPT4O: Step = Step::Regex(concat!(
+const GPT2: Step = Step::Words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
+const LLAMA3: Step = Step::Words(llama3!(r"\p{N}{1,3}"));
+const QWEN2: Step = Step::Words(llama3!(r"\p{N}"));
+const GPT4O: Step = Step::Words(concat!(
     cased_words!(r"\p{L}", concat!("(?:", contraction!(), ")?")),
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-    spaces!()
+    newlines!()
 ));
 const NO_STOPS: Step = Step::Regex(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+");
 /// Chinese and Japanese.
@@ -244,79 +250,81 @@ static ROWS: &[Row] = &[
     Row { names: &["laguna"], steps: &[Step::Lines, QWEN2], ..BYTE_LEVEL },
     Row {
         names: &["qwen35"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
             r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["ufakzeka"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["minicpm5"],
-        steps: &[THREE_DIGITS, Step::Regex(llama3!(r"\p{N}+"))],
+        steps: &[THREE_DIGITS, Step::Words(llama3!(r"\p{N}+"))],
         ignore_merges: true,
         ..BYTE_LEVEL
     },
     Row {
         names: &["jais-2"],
-        steps: &[Step::Regex(concat!(
-            contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)",
-            r"|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s"
-        ))],
+        steps: &[Step::WordsAndRuns(
+            concat!(
+                contraction!(),
+                r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+                newlines!()
+            ),
+            &[512, 256, 128, 64, 32, 16, 8, 4, 2, 1],
+        )],
         ..BYTE_LEVEL
     },
     Row {
         names: &["bailingmoe", "bailingmoe2", "llada-moe"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]"
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["seed-coder"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
             r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["exaone-moe"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]",
-            r"|\s+(?!\S)|\s+"
+            r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]"
         ))],
         ..BYTE_LEVEL
     },
     Row { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], steps: &[GPT4O], ..BYTE_LEVEL },
     Row {
         names: &["granite-embed-multi-97m"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             cased_words!(r"[\p{L}\p{M}]", concat!("(?:", contraction!(), ")?")),
             r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-            spaces!()
+            newlines!()
         ))],
         ignore_merges: true,
         ..BYTE_LEVEL
     },
     Row {
         names: &["tekken"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             cased_words!(r"\p{L}", ""),
             r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-            spaces!()
+            newlines!()
         ))],
         ignore_merges: true,
         add_bos: true,
@@ -326,11 +334,11 @@ static ROWS: &[Row] = &[
         names: &["tiny_aya", "cohere2moe"],
         steps: &[
             Step::Thousands { ascii: false },
-            Step::Regex(concat!(
+            Step::Words(concat!(
                 r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:",
                 contraction!(),
                 r")?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-                spaces!()
+                newlines!()
             )),
         ],
         ..BYTE_LEVEL
@@ -344,11 +352,11 @@ static ROWS: &[Row] = &[
                 r"\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+",
                 r"|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"
             )),
-            Step::Regex(concat!(
+            Step::Words(concat!(
                 r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:",
                 contraction!(),
                 r")?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-                spaces!()
+                newlines!()
             )),
         ],
         ignore_merges: true,
@@ -376,18 +384,13 @@ static ROWS: &[Row] = &[
         steps: &[
             THREE_DIGITS,
             CJK,
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", spaces!())),
+            Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", newlines!())),
         ],
         ..BYTE_LEVEL
     },
     Row {
         names: &["spark2_5"],
-        steps: &[
-            THREE_DIGITS,
-            CJK,
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+")),
-            DIGIT,
-        ],
+        steps: &[THREE_DIGITS, CJK, Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+|[\r\n]")), DIGIT],
         ..BYTE_LEVEL
     },
     Row {
@@ -399,7 +402,7 @@ static ROWS: &[Row] = &[
                 r"\u{FF65}-\u{FF9F}\u{2F00}-\u{2FDF}\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}",
                 r"\u{AA60}-\u{AA7F}\u{A9E0}-\u{A9FF}\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+"
             )),
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", spaces!())),
+            Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", newlines!())),
         ],
         ..BYTE_LEVEL
     },
@@ -425,7 +428,7 @@ static ROWS: &[Row] = &[
     },
     Row {
         names: &["kimi-k2"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             "[",
             han!(),
             r"]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^",
@@ -433,7 +436,7 @@ static ROWS: &[Row] = &[
             "]]+(?:",
             contraction!(),
             r")?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
@@ -490,7 +493,15 @@ impl PreTokenizer {
             let mut start = 0;
             for &end in &ends {
                 match step {
-                    Step::Regex(source) => cut_matches(compiled(regex, source)?, text, start, end, &mut cut)?,
+                    Step::Regex(source) => {
+                        cut_matches(compiled(regex, &[source])?, text, start, end, &mut cut);
+                    }
+                    Step::Words(source) => {
+                        cut_words(compiled(regex, &[source, SPACES])?, &[], text, start, end, &mut cut);
+                    }
+                    Step::WordsAndRuns(source, lengths) => {
+                        cut_words(compiled(regex, &[source, SPACES])?, lengths, text, start, end, &mut cut);
+                    }
                     Step::Lines => cut_lines(text, start, end, &mut cut),
                     Step::Thousands { ascii } => cut_thousands(text, start, end, *ascii, &mut cut),
                 }
@@ -505,27 +516,63 @@ impl PreTokenizer {
     }
 }
 
-fn compiled<'a>(cell: &'a OnceLock<Regex>, source: &str) -> Result<&'a Regex> {
+/// The second expression of [`Step::Words`], tried where the first does not match.
+const SPACES: &str = r"\s+";
+
+/// Matching takes time in proportion to the text.
+fn compiled<'a>(cell: &'a OnceLock<Regex>, sources: &[&str]) -> Result<&'a Regex> {
     if let Some(regex) = cell.get() {
         return Ok(regex);
     }
-    let regex = RegexBuilder::new(source)
-        .backtrack_limit(usize::MAX)
-        .build()
-        .map_err(|err| Error::Internal(format!("pre-tokenizer expression {source}: {err}")))?;
+    let regex = Regex::new_many(sources)
+        .map_err(|err| Error::Internal(format!("pre-tokenizer expression {}: {err}", sources[0])))?;
     Ok(cell.get_or_init(|| regex))
 }
 
-fn cut_matches(regex: &Regex, text: &str, start: usize, end: usize, cut: &mut Vec<usize>) -> Result<()> {
-    for found in regex.find_iter(&text[start..end]) {
-        let found = found.map_err(|err| Error::Tokenizer(err.to_string()))?;
-        for at in [start + found.start(), start + found.end()] {
-            if at > cut.last().copied().unwrap_or(0) {
-                cut.push(at);
-            }
-        }
+fn push(at: usize, cut: &mut Vec<usize>) {
+    if at > cut.last().copied().unwrap_or(0) {
+        cut.push(at);
     }
-    Ok(())
+}
+
+fn cut_matches(regex: &Regex, text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
+    for found in regex.find_iter(&text[start..end]) {
+        push(start + found.start(), cut);
+        push(start + found.end(), cut);
+    }
+}
+
+/// `regex`: an expression of words, and [`SPACES`].
+fn cut_words(regex: &Regex, lengths: &[usize], text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
+    let text = &text[..end];
+    let mut at = start;
+    while let Some(found) = regex.find(Input::new(&text[start..]).range(at - start..)) {
+        let run = start + found.start()..start + found.end();
+        push(run.start, cut);
+        at = run.end;
+        if found.pattern().as_usize() == 1 {
+            let last = text[run.clone()].char_indices().next_back().map_or(0, |(last, _)| run.start + last);
+            if at < end && last > run.start {
+                at = last;
+            }
+            cut_run(lengths, text, run.start, at, cut);
+        }
+        push(at, cut);
+    }
+}
+
+/// `lengths`: longest first.
+fn cut_run(lengths: &[usize], text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
+    if lengths.is_empty() {
+        return;
+    }
+    let ends: Vec<usize> =
+        text[start..end].char_indices().skip(1).map(|(at, _)| start + at).chain([end]).collect();
+    let mut done = 0;
+    while let Some(length) = lengths.iter().find(|&&length| length <= ends.len() - done) {
+        done += length;
+        push(ends[done - 1], cut);
+    }
 }
 
 fn cut_lines(text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
