@@ -326,7 +326,8 @@
 #define RF_META_F64 12
 
 /**
- * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
+ * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks. For a whole text; a
+ * prompt takes RF_TOKENIZE_ADD_BOS.
  */
 #define RF_TOKENIZE_ADD_SPECIAL 1
 
@@ -335,6 +336,11 @@
  * could then pose as another speaker.
  */
 #define RF_TOKENIZE_PARSE_SPECIAL 2
+
+/**
+ * ADD_BOS: begin with BOS as the model's file asks, and never end with EOS: for a prompt, which is to go on.
+ */
+#define RF_TOKENIZE_ADD_BOS 4
 
 /**
  * Flag of rf_detokenize: write control tokens out, too.
@@ -931,7 +937,8 @@ typedef struct rf_generate_params {
      */
     uint32_t seq;
     /**
-     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. They are
+     * looked for in all that is generated, control tokens too, given out or not. Default none.
      */
     const char *const *stop;
     size_t n_stop;
@@ -1262,7 +1269,7 @@ rf_status rf_model_meta_f64(const struct rf_model *model, size_t index, size_t e
  *
  * `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
  * written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
- * has no vocabulary. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
+ * has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
  */
 rf_status rf_tokenize(const struct rf_model *model,
                       const char *text,

@@ -529,10 +529,18 @@ pub fn text(text: &str, what: &str) -> Result<String> {
     Ok(copy)
 }
 
+/// Makes room for `more` bytes.
+#[inline]
+pub fn reserve_text(text: &mut String, more: usize, what: &str) -> Result<()> {
+    if text.capacity() - text.len() >= more {
+        return Ok(());
+    }
+    asking(|| text.try_reserve(more)).map_err(|_| exhausted(what, text.len().saturating_add(more)))
+}
+
 /// Appends `more`.
 pub fn append(text: &mut String, more: &str, what: &str) -> Result<()> {
-    asking(|| text.try_reserve(more.len()))
-        .map_err(|_| exhausted(what, text.len().saturating_add(more.len())))?;
+    reserve_text(text, more.len(), what)?;
     text.push_str(more);
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The generation loop: prompt in, text out, until something says stop.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use super::{Batch, Context, Sampler};
@@ -11,7 +11,8 @@ use crate::{Error, Result, memory};
 pub struct GenerateParams {
     /// Most tokens to generate; None: until the end of generation or of the cache.
     pub max_tokens: Option<usize>,
-    /// Texts that end the generation; they are not part of the text given out.
+    /// Texts that end the generation; they are not part of the text given out. They are looked for in all that is
+    /// generated, in the spelling of control tokens too, whether that is given out or not.
     pub stop: Vec<String>,
     /// Go on past end-of-generation tokens.
     pub ignore_eog: bool,
@@ -110,6 +111,9 @@ pub fn generate(
         memory::push(&mut generation.tokens, token, TEXT)?;
 
         let mut found = held.push(&detokenizer.push(token)?)?;
+        if !found && !params.special {
+            found = held.push_hidden(vocab.hidden_text(token))?;
+        }
         let mut stop = if found {
             Some(StopReason::StopText)
         } else if !params.ignore_eog && vocab.is_eog(token) {
@@ -176,13 +180,15 @@ fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>
 struct HeldText<'a> {
     stops: &'a [String],
     text: String,
+    /// Where `text` has what only stop texts see: byte ranges, ascending.
+    hidden: Vec<Range<usize>>,
     /// Bytes of `text` that may go.
     ready: usize,
 }
 
 impl<'a> HeldText<'a> {
     fn new(stops: &'a [String]) -> Self {
-        HeldText { stops, text: String::new(), ready: 0 }
+        HeldText { stops, text: String::new(), hidden: Vec::new(), ready: 0 }
     }
 
     /// Adds text; true when a stop text is complete: it and what follows are dropped.
@@ -199,6 +205,15 @@ impl<'a> HeldText<'a> {
         Ok(false)
     }
 
+    /// The same for text that is not given out.
+    fn push_hidden(&mut self, text: &str) -> Result<bool> {
+        if text.is_empty() || self.stops.is_empty() {
+            return Ok(false);
+        }
+        memory::push(&mut self.hidden, self.text.len()..self.text.len() + text.len(), TEXT)?;
+        self.push(text)
+    }
+
     /// No more comes: all of it may go.
     fn finish(&mut self) {
         self.ready = self.text.len();
@@ -206,7 +221,16 @@ impl<'a> HeldText<'a> {
 
     /// Moves what may go to the end of `out`.
     fn take(&mut self, out: &mut String) -> Result<()> {
-        memory::append(out, &self.text[..self.ready], TEXT)?;
+        memory::reserve_text(out, self.ready, TEXT)?;
+        let mut at = 0;
+        for range in &mut self.hidden {
+            let (start, end) = (range.start.min(self.ready), range.end.min(self.ready));
+            out.push_str(&self.text[at..start]);
+            at = end;
+            *range = range.start - start..range.end - end;
+        }
+        out.push_str(&self.text[at..self.ready]);
+        self.hidden.retain(|range| !range.is_empty());
         self.text.drain(..self.ready);
         self.ready = 0;
         Ok(())
@@ -259,6 +283,39 @@ mod tests {
         // a repeated first character must not hide the match
         assert_eq!(feed(&["aab"], &["a", "a", "a", "b"]).0.concat(), "a");
         assert_eq!(feed(&["é!"], &["caf", "é", "!"]).0.concat(), "caf");
+    }
+
+    /// Pieces in brackets are hidden.
+    #[test]
+    fn hidden_text_ends_it_and_is_not_given_out() {
+        let feed = |stop: &str, pieces: &[&str]| {
+            let stops = [stop.to_owned()];
+            let (mut held, mut out) = (HeldText::new(&stops), Vec::new());
+            let mut stopped = false;
+            for piece in pieces {
+                stopped = match piece.strip_prefix('[').and_then(|piece| piece.strip_suffix(']')) {
+                    Some(piece) => held.push_hidden(piece).unwrap(),
+                    None => held.push(piece).unwrap(),
+                };
+                let mut text = String::new();
+                held.take(&mut text).unwrap();
+                out.push(text);
+                if stopped {
+                    return (out.join("|"), true);
+                }
+            }
+            held.finish();
+            let mut text = String::new();
+            held.take(&mut text).unwrap();
+            out.push(text);
+            (out.join("|"), stopped)
+        };
+        assert_eq!(feed("<e>", &["ab", "[<e>]"]), ("ab|".to_owned(), true));
+        assert_eq!(feed("b<e>", &["ab", "[<e>]"]), ("a|".to_owned(), true));
+        assert_eq!(feed("<e>c", &["ab", "[<e>]", "cd"]), ("ab||".to_owned(), true));
+        assert_eq!(feed("b<e>c", &["ab", "[<e>]", "d[e", "b"]), ("a||bd[e||b".to_owned(), false));
+        assert_eq!(feed("<e><f>", &["[<e>]", "[<e>]", "x", "[<f>]"]), ("||x||".to_owned(), false));
+        assert_eq!(feed("b[", &["a", "[b]", "[", "c"]), ("a||".to_owned(), true));
     }
 
     proptest! {

@@ -108,10 +108,12 @@ impl Model {
         let start = Instant::now();
         let vocab = Arc::new(Vocab::from_metadata(file.metadata(), config.n_vocab)?);
         // a model is of use without its template: the error waits for whoever asks for it
-        let template = ChatTemplate::from_metadata(file.metadata(), &vocab).map_err(|e| match e {
-            Error::Template(why) => why,
-            other => other.to_string(),
-        });
+        let template = match ChatTemplate::from_metadata(file.metadata(), &vocab) {
+            Ok(template) => Ok(template),
+            Err(memory @ Error::OutOfMemory { .. }) => return Err(memory),
+            Err(Error::Template(why)) => Err(why),
+            Err(other) => Err(other.to_string()),
+        };
         if let Err(why) = &template {
             tracing::warn!(path = %file.path().display(), why, "the chat template does not compile");
         }

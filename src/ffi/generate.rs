@@ -42,7 +42,8 @@ pub struct rf_generate_params {
     pub max_tokens: u32,
     /// The sequence to go on with; default 0.
     pub seq: u32,
-    /// Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+    /// Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. They are
+    /// looked for in all that is generated, control tokens too, given out or not. Default none.
     pub stop: *const *const c_char,
     pub n_stop: usize,
     /// 1: go on past end-of-generation tokens. Default 0.

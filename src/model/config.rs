@@ -64,6 +64,13 @@ impl Config {
                 supported: "one dense feed-forward per layer".into(),
             });
         }
+        if meta.bool(&keys.key("attention.causal"))? == Some(false) {
+            return Err(Error::Unsupported {
+                what: "attention",
+                name: format!("to later positions ({} is false)", keys.key("attention.causal")),
+                supported: "causal attention, in which no position sees a later one".into(),
+            });
+        }
         let n_embd = keys.dim("embedding_length")?;
         let n_head = keys.dim("attention.head_count")?;
         let n_head_kv = keys.dim_or("attention.head_count_kv", n_head)?;
@@ -110,8 +117,13 @@ impl Config {
             rope_attn_factor: keys.float("rope.scaling.attn_factor", Some(1.0))?,
             arch: arch.clone(),
         };
-        if config.n_vocab == 0 || u32::try_from(config.n_vocab).is_err() {
-            return Err(Error::model(format!("token_embd.weight has {} rows", config.n_vocab)));
+        // Token ids are i32 in C.
+        if config.n_vocab == 0 || i32::try_from(config.n_vocab).is_err() {
+            return Err(Error::model(format!(
+                "token_embd.weight has {} rows; a vocabulary has 1 to {} tokens",
+                config.n_vocab,
+                i32::MAX
+            )));
         }
         if !(config.rms_eps >= 0.0 && config.rms_eps < 1.0) {
             return Err(Error::model(format!(

@@ -76,7 +76,13 @@ impl Bpe {
         memory::asking(|| map.try_reserve(merges.len())).map_err(|_| memory::exhausted(MERGES, 0))?;
         let mut joined = String::new();
         let mut expected = 0;
+        let mut blank = 0usize;
         for (rank, merge) in merges.iter().enumerate() {
+            // Left over from a merges.txt, whose lines these are.
+            if merge.trim().is_empty() {
+                blank += 1;
+                continue;
+            }
             let pair =
                 merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| merge.split_at(at));
             let Some((left, right)) = pair.map(|(left, right)| (left, &right[1..])) else {
@@ -95,6 +101,9 @@ impl Bpe {
             };
             expected = symbol.saturating_add(1);
             map.entry((symbol_of(left)?, symbol_of(right)?)).or_insert(Merge { rank: rank as u32, symbol });
+        }
+        if blank > 0 {
+            tracing::warn!(blank, "tokenizer.ggml.merges holds blank lines: they are passed over");
         }
         let mut bytes = [NONE; 256];
         for byte in 0..=255u8 {

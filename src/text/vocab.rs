@@ -4,11 +4,12 @@ use super::bpe::Bpe;
 use super::byte_chars;
 use super::chat::ChatPrompt;
 use super::detokenizer::Utf8Stream;
+use super::partition::{Piece, SpecialTokens};
 use super::pre_tokenizer::PreTokenizer;
-use super::special::{Defaults, Piece, SpecialIds, SpecialTokens};
+use super::special::{Defaults, SpecialIds};
 use super::spm::{self, Spm};
 use super::token_table::{Strings, TokenAttr, TokenTable, parse_byte};
-use crate::gguf::{Array, Metadata, Short};
+use crate::gguf::{Array, Gguf, Metadata, Short};
 use crate::{Error, Result, memory};
 
 /// Tokens, merges, special ids, and the way text is cut. Immutable, shared freely.
@@ -48,6 +49,19 @@ const MERGES: &str = "tokenizer.ggml.merges";
 const TOKENS_OF: &str = "the text's tokens";
 
 impl Vocab {
+    /// Of a model file, or of a file that holds a vocabulary alone.
+    ///
+    /// # Errors
+    /// As [`Self::from_metadata`].
+    pub fn from_file(file: &Gguf) -> Result<Self> {
+        let meta = file.metadata();
+        let n_vocab = match file.tensor("token_embd.weight") {
+            Some(embeddings) => embeddings.rows(),
+            None => strings(meta, TOKENS)?.map_or(0, <[String]>::len),
+        };
+        Self::from_metadata(meta, n_vocab)
+    }
+
     /// From `tokenizer.*` keys. A file with `no_vocab`/`none` (or without a tokenizer) gives a vocabulary without text:
     /// `n_vocab` placeholder tokens, and `tokenize` fails with a message that says so.
     ///
@@ -89,7 +103,11 @@ impl Vocab {
             None => None,
         };
         let defaults = match &row {
-            None => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0) },
+            // Token 0 is the unknown one only where it says so: a character without a token must not become a word.
+            None => {
+                let is_unknown = attrs.first() == Some(&TokenAttr::Unknown) || table.text(0) == Some("<unk>");
+                Defaults { bos: Some(1), eos: Some(2), unknown: is_unknown.then_some(0) }
+            }
             // Falcon's only special token; elsewhere that id is a plain word, and no BOS or EOS.
             Some(pre) => {
                 let eleven = (attrs.get(11) == Some(&TokenAttr::Control)).then_some(11);
@@ -175,6 +193,8 @@ impl Vocab {
     /// Text to ids. `add_special`: add BOS/EOS as the file asks. `parse_special`: control tokens written out in
     /// `text` become those tokens (never do this for a user's message).
     ///
+    /// A BOS or EOS that the text spells, too, is not left out: the log has a warning.
+    ///
     /// Ids are llama.cpp's, except that without `parse_special` no SentencePiece merge makes a control token and
     /// Harmony's markers stay text. (Merges of a BPE file may still spell what only its name makes special, as
     /// Qwen's do for `</s>`.)
@@ -182,15 +202,51 @@ impl Vocab {
     /// # Errors
     /// [`Error::Tokenizer`]: the vocabulary has no text, or no token for a character.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
+        let (add_bos, add_eos) = (add_special && self.add_bos, add_special && self.add_eos);
+        self.tokenize_between(
+            text,
+            self.ids.bos.filter(|_| add_bos),
+            self.ids.eos.filter(|_| add_eos),
+            parse_special,
+        )
+    }
+
+    /// A prompt's ids: as [`Self::tokenize`] with `add_special`, but without EOS behind a text that is to go on.
+    ///
+    /// # Errors
+    /// As [`Self::tokenize`].
+    pub fn tokenize_to_continue(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+        self.tokenize_between(text, self.ids.bos.filter(|_| self.add_bos), None, parse_special)
+    }
+
+    fn tokenize_between(
+        &self,
+        text: &str,
+        bos: Option<u32>,
+        eos: Option<u32>,
+        parse_special: bool,
+    ) -> Result<Vec<u32>> {
         let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
-        if add_special && self.add_bos {
-            out.extend(self.ids.bos);
+        out.extend(bos);
+        self.tokenize_pieces(
+            text,
+            &self.special.partition(&self.table, text, parse_special, &[])?,
+            &mut out,
+        )?;
+        if bos.is_some() && out.get(1).copied() == bos {
+            tracing::warn!(
+                bos,
+                "the text begins with BOS, and the file asks for one before each text: there are two now"
+            );
         }
-        self.tokenize_pieces(text, &self.special.partition(text, parse_special, &[])?, &mut out)?;
-        if add_special && self.add_eos {
-            memory::reserve(&mut out, 1, TOKENS_OF)?;
-            out.extend(self.ids.eos);
+        if eos.is_some() && out.last().copied() == eos {
+            tracing::warn!(
+                eos,
+                "the text ends with EOS, and the file asks for one behind each text: there are two now"
+            );
         }
+        memory::reserve(&mut out, 1, TOKENS_OF)?;
+        out.extend(eos);
         Ok(out)
     }
 
@@ -201,7 +257,7 @@ impl Vocab {
     /// As [`Self::tokenize`].
     pub fn tokenize_prompt(&self, prompt: &ChatPrompt) -> Result<Vec<u32>> {
         let text = prompt.text();
-        let pieces = self.special.partition(text, true, prompt.literals())?;
+        let pieces = self.special.partition(&self.table, text, true, prompt.literals())?;
         let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         if let Some(bos) =
             self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos)))
@@ -257,6 +313,14 @@ impl Vocab {
         }
         let hidden = !special && matches!(self.attr(id)?, TokenAttr::Control | TokenAttr::Unknown);
         Some(if hidden { &[] } else { self.pieces.get(id as usize).unwrap_or_default() })
+    }
+
+    /// What a token is spelled that [`Self::token_bytes`] gives only if `special`; empty for all others.
+    pub fn hidden_text(&self, id: u32) -> &str {
+        match self.attr(id) {
+            Some(TokenAttr::Control | TokenAttr::Unknown) => self.token_text(id).unwrap_or_default(),
+            _ => "",
+        }
     }
 
     /// The token's text as the file spells it.

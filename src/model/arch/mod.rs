@@ -23,6 +23,11 @@ pub fn supported() -> String {
 
 /// The plan of `file`'s model.
 pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
+    if file.tensors().is_empty() {
+        return Err(Error::model(
+            "the file has no tensors: its metadata and vocabulary can be read, but there is no model to run",
+        ));
+    }
     let name = file
         .metadata()
         .str("general.architecture")?
