@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rocmforge::Error;
+use rocmforge::engine::{Backend, BackendParams, Context, ContextParams, DeviceKind, Model, ModelParams};
 use rocmforge::gguf::{Array, Gguf, Metadata, Value};
 use rocmforge::text::{ChatPrompt, Detokenizer, TokenAttr, Vocab};
 
@@ -285,7 +286,18 @@ fn a_file_of_a_vocabulary_alone_is_enough() {
         let vocab = Vocab::from_file(&file).unwrap();
         assert_eq!(vocab.len(), n_tokens(file.metadata()));
         let goldens = goldens();
-        assert_eq!(vocab.tokenize(&goldens.texts[2], true, false).unwrap(), goldens.vocabs[name].plain[2]);
+        let ids = &goldens.vocabs[name].plain[2];
+        assert_eq!(&vocab.tokenize(&goldens.texts[2], true, false).unwrap(), ids);
+
+        // it loads as a model, too, which has text and no more
+        let backend =
+            Backend::new(&BackendParams { device: DeviceKind::Cpu, threads: 1, ..Default::default() })
+                .unwrap();
+        let model = Model::from_gguf(&backend, Arc::new(file), ModelParams::default()).unwrap();
+        assert_eq!(&model.vocab().tokenize(&goldens.texts[2], true, false).unwrap(), ids);
+        assert_eq!((model.info().n_vocab, model.info().n_layer), (vocab.len(), 0));
+        let error = Context::new(&model, &ContextParams::default()).map(drop).unwrap_err();
+        assert!(matches!(&error, Error::Model(why) if why.contains("no model to run")), "{error}");
     }
 }
 

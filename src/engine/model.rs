@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Backend;
 use super::context::session_limits;
 use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
+use super::text_only::{self, NoProgram};
 use crate::device::pipeline::{self, Stage};
 use crate::device::plan::Plan;
 use crate::device::split::{self, Part};
@@ -63,7 +64,8 @@ pub struct ModelInfo {
     pub head_dim: usize,
 }
 
-/// Cheap to clone (shared), callable from many threads; keeps its backend alive.
+/// Cheap to clone (shared), callable from many threads; keeps its backend alive. One of a file without tensors has a
+/// vocabulary and a template; a context of it is Error::Model.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -102,11 +104,11 @@ impl Model {
         let mut times = LoadTimes { file: file_time, ..LoadTimes::default() };
 
         let start = Instant::now();
-        let (config, plan) = arch::plan(&file)?;
+        let planned = if file.tensors().is_empty() { None } else { Some(arch::plan(&file)?) };
         times.plan = start.elapsed();
 
         let start = Instant::now();
-        let vocab = Arc::new(Vocab::from_metadata(file.metadata(), config.n_vocab)?);
+        let vocab = Arc::new(Vocab::from_file(&file)?);
         // a model is of use without its template: the error waits for whoever asks for it
         let template = match ChatTemplate::from_metadata(file.metadata(), &vocab) {
             Ok(template) => Ok(template),
@@ -118,6 +120,14 @@ impl Model {
             tracing::warn!(path = %file.path().display(), why, "the chat template does not compile");
         }
         times.text = start.elapsed();
+
+        let Some((config, plan)) = planned else {
+            let config = Config::of_vocabulary(file.metadata(), vocab.len())?;
+            let (placement, program) = (text_only::placement(), Arc::new(NoProgram::new(vocab.len())));
+            let shared =
+                Shared { backend: backend.clone(), file, config, vocab, template, placement, program, times };
+            return Ok(Model { shared: Arc::new(shared) });
+        };
 
         let start = Instant::now();
         let mut always = |_, _| true;

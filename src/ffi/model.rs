@@ -107,6 +107,9 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
 /// Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
 /// rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
 ///
+/// A file of a vocabulary alone, without a tensor, gives a model for text: all that takes a model works but
+/// rf_context_create, which comes to RF_ERROR_MODEL.
+///
 /// RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
 /// damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
 /// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not

@@ -138,6 +138,29 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Of a file of a vocabulary alone: nothing but the length of the context.
+    pub fn of_vocabulary(meta: &Metadata, n_vocab: usize) -> Result<Self> {
+        let arch = meta.str("general.architecture")?.unwrap_or_default();
+        Ok(Config {
+            arch: arch.to_owned(),
+            n_layer: 0,
+            n_ctx_train: Keys { meta, arch }.context_length()?,
+            n_embd: 0,
+            n_ff: 0,
+            n_head: 0,
+            n_head_kv: 0,
+            head_dim: 0,
+            n_rot: 0,
+            n_vocab,
+            rms_eps: 0.0,
+            rope_base: 0.0,
+            rope_scaling: RopeScaling::None,
+            rope_attn_factor: 1.0,
+        })
+    }
+}
+
 /// Reads `{arch}.{name}` keys.
 struct Keys<'a> {
     meta: &'a Metadata,

@@ -21,12 +21,14 @@ pub fn supported() -> String {
     names.join(", ")
 }
 
+/// What is wrong with a file of a vocabulary alone where a model is wanted.
+pub const NO_TENSORS: &str =
+    "the file has no tensors: its metadata and vocabulary can be read, but there is no model to run";
+
 /// The plan of `file`'s model.
 pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
     if file.tensors().is_empty() {
-        return Err(Error::model(
-            "the file has no tensors: its metadata and vocabulary can be read, but there is no model to run",
-        ));
+        return Err(Error::model(NO_TENSORS));
     }
     let name = file
         .metadata()
