@@ -40,7 +40,7 @@ pub fn run(args: Args) -> Result<()> {
         messages.push(ChatMessage::new("user", text));
         chat_tokens(&model, &messages)?
     } else {
-        model.vocab().tokenize(&text, true, true)?
+        model.vocab().tokenize_to_continue(&text, true)?
     };
     if tokens.is_empty() {
         bail!(

@@ -38,7 +38,7 @@ struct Source {
 pub fn run(args: Args) -> Result<()> {
     let model = args.model.load(args.source.tokens.len(), args.batch_size)?;
     let tokens = match &args.source.prompt {
-        Some(text) => model.vocab().tokenize(&prompt::unescape(text), true, true)?,
+        Some(text) => model.vocab().tokenize_to_continue(&prompt::unescape(text), true)?,
         None => args.source.tokens,
     };
     if tokens.is_empty() {

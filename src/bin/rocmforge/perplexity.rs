@@ -70,7 +70,7 @@ fn limit(chunks: i64, there_are: usize) -> usize {
 
 fn perplexity(args: &Args, model: &Model, text: &str) -> Result<()> {
     let n_ctx = args.ctx_size.unwrap_or(512);
-    let tokens = model.vocab().tokenize(text, true, false)?;
+    let tokens = model.vocab().tokenize_to_continue(text, false)?;
     if tokens.len() < 2 * n_ctx {
         bail!("the text is {} tokens; two chunks of {n_ctx} (--ctx-size) are needed", tokens.len());
     }

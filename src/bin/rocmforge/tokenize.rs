@@ -49,7 +49,7 @@ struct Source {
 
 pub fn run(args: Args) -> Result<()> {
     let file = Gguf::open(&args.model)?;
-    let vocab = Vocab::from_metadata(file.metadata(), n_vocab(&file))?;
+    let vocab = Vocab::from_file(&file)?;
     let text = match (args.source.prompt, args.source.file) {
         (Some(text), _) if args.no_escape => text,
         (Some(text), _) => prompt::unescape(&text),
@@ -75,9 +75,4 @@ pub fn run(args: Args) -> Result<()> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// Rows of the embedding: what the vocabulary is as long as.
-fn n_vocab(file: &Gguf) -> usize {
-    file.tensor("token_embd.weight").map_or(0, |t| t.rows())
 }
