@@ -16,6 +16,7 @@ static CONTEXT: Mutex<Option<CancelHandle>> = Mutex::new(None);
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         if IDLE.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+            super::terminal::restore();
             std::process::exit(i32::from(super::exit::INTERRUPTED));
         }
         if let Ok(context) = CONTEXT.lock()
@@ -27,17 +28,11 @@ pub fn install() -> Result<()> {
     .context("cannot handle Ctrl-C")
 }
 
-/// From now on Ctrl-C cancels this context's steps.
+/// From now on Ctrl-C cancels the step that this context is in. One that comes between two steps is for the caller to
+/// see ([`check`]).
 pub fn watch(handle: CancelHandle) {
     if let Ok(mut context) = CONTEXT.lock() {
         *context = Some(handle);
-    }
-    // it may have come before there was a context
-    if is_set()
-        && let Ok(context) = CONTEXT.lock()
-        && let Some(handle) = context.as_ref()
-    {
-        handle.cancel();
     }
 }
 
@@ -58,7 +53,12 @@ pub fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Err(Cancelled) once Ctrl-C came: for loops that have no context to cancel.
+/// As if Ctrl-C had come: for one that was read as a key.
+pub fn set() {
+    INTERRUPTED.store(true, Ordering::SeqCst);
+}
+
+/// Err(Cancelled) once Ctrl-C came: for loops, before each step.
 pub fn check() -> rocmforge::Result<()> {
     if is_set() { Err(Error::Cancelled) } else { Ok(()) }
 }
