@@ -35,7 +35,7 @@ impl Bigram {
     /// After a newline it says the alphabet and ends; after any other byte it starts at "a".
     pub fn new(template: &str) -> Self {
         let mut next = vec![u32::from(b'a'); N_VOCAB];
-        for letter in b'a'..b'z' {
+        for letter in b'a'..=b'y' {
             next[usize::from(letter)] = u32::from(letter) + 1;
         }
         next[usize::from(b'z')] = IM_END;
