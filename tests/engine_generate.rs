@@ -3,6 +3,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use common::backends::{DEVICES, context, load};
 use common::tiny_model::TinyModel;
@@ -211,8 +212,13 @@ fn the_callback_and_other_threads_cancel() {
 
     // a prompt cancelled before it starts: no token, no error; and then all is well again
     context.kv_clear();
-    context.cancel_handle().cancel();
+    static STOP: AtomicI32 = AtomicI32::new(1);
+    context.stop_on(&STOP);
     let nothing = run(&mut context, &mut seeded(17), &params(60));
     assert_eq!((nothing.stop, nothing.tokens.len()), (StopReason::Cancelled, 0));
+    STOP.store(0, Ordering::Relaxed);
+
+    // a request that comes when all is over is for nobody
+    assert!(!context.cancel_handle().cancel());
     assert_eq!(run(&mut context, &mut seeded(17), &params(60)).tokens, free.tokens);
 }

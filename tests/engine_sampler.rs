@@ -271,7 +271,7 @@ fn bad_logits_and_parameters_are_errors() {
     for temperature in [0.0, 1.0] {
         let mut sampler = sampler(&SamplerParams { temperature, ..plain() });
         for logits in [&[][..], &[0.0, f32::NAN], &[f32::INFINITY, 0.0], &[f32::NEG_INFINITY; 3]] {
-            assert!(matches!(sampler.sample(logits), Err(Error::Param(_))), "{logits:?}");
+            assert!(matches!(sampler.sample(logits), Err(Error::Model(_))), "{logits:?}");
         }
     }
     let bad = [

@@ -1,12 +1,12 @@
 //! Random damage to the headers of real models: each outcome is a model or an error that names field
 //! and byte, without a panic and without an allocation beyond the file's size.
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
 
 use common::gguf_writer::GgufWriter;
 use common::models;
+use counting::LARGEST;
 use rocmforge::Error;
 use rocmforge::gguf::{Array, Gguf, Value};
 use rocmforge::model::arch;
@@ -20,38 +20,6 @@ const VOCABULARY: usize = 300;
 /// What the largest allocation may have over the file's size: room for an error's message, and for
 /// the tables of a file that is nearly nothing.
 const SLACK: usize = 4096;
-
-/// The system's allocator, which notes the largest allocation of the thread.
-struct Counting;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn note(size: usize) {
-    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; `note` does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        note(new_size);
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// SplitMix64.
 struct Random(u64);

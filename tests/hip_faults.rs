@@ -6,7 +6,7 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use common::emulated::{Emulator, on_emulator};
@@ -448,9 +448,11 @@ fn cancelled_steps_change_nothing() {
         context.kv_clear();
 
         // before it begins
-        context.cancel_handle().cancel();
+        static STOP: AtomicI32 = AtomicI32::new(1);
+        context.stop_on(&STOP);
         emulator.fail("");
         assert!(matches!(context.decode(&prompt()), Err(Error::Cancelled)));
+        STOP.store(0, Ordering::Relaxed);
         assert_eq!((launches(), context.kv_len(0).unwrap(), context.info().n_used), (0, 0, 0));
 
         // from another thread, when some of it is launched
@@ -475,7 +477,7 @@ fn cancelled_steps_change_nothing() {
             assert!((1..whole).contains(&launches()), "{} launches of {whole}", launches());
             cut += whole - launches();
             assert_eq!((context.kv_len(0).unwrap(), context.info().n_used), (0, 0));
-            // the flag is clear again
+            // that was the request's only call
             assert_eq!(run(&mut context).unwrap(), good);
             context.kv_clear();
         }
@@ -484,8 +486,10 @@ fn cancelled_steps_change_nothing() {
         // behind a prompt that stays
         let (mut context, mut chooser, mut tokens) = advanced(&model, 2);
         let held = context.kv_len(0).unwrap();
-        context.cancel_handle().cancel();
+        context.stop_on(&STOP);
+        STOP.store(1, Ordering::Relaxed);
         assert!(matches!(context.decode(&prompt()), Err(Error::Cancelled)));
+        STOP.store(0, Ordering::Relaxed);
         assert_eq!(context.kv_len(0).unwrap(), held);
         for _ in 2..GENERATED {
             let token = step(&mut context, &mut chooser, &tokens).unwrap();

@@ -366,7 +366,7 @@ fn bad_logits_are_errors(gpu: &Gpu) {
                 let error = bench.on_device(&draw).unwrap_err();
                 assert_eq!(
                     error.to_string(),
-                    Error::param(format!("the logit of token {at} is {value}")).to_string()
+                    Error::model(format!("the logit of token {at} is {value}")).to_string()
                 );
             }
         }

@@ -1,12 +1,12 @@
 //! A context: caches of one or more sequences over a model, and the steps that fill them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
 
 use super::cache::PagedCache;
 use super::{Model, Sampler};
-use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step, StepTimes};
+use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, Step, StepTimes};
 use crate::model::Config;
 use crate::{Error, Result};
 
@@ -47,10 +47,10 @@ pub struct Batch<'a> {
 
 #[derive(Clone, Debug, Default)]
 pub struct PerfCounters {
-    /// Tokens evaluated in batches of several tokens, and the time those took, microseconds.
+    /// Tokens evaluated in batches with several tokens of a sequence, and the time those took, microseconds.
     pub prefill_tokens: u64,
     pub prefill_us: u64,
-    /// The same for batches of one token.
+    /// The same for batches of one token of each sequence.
     pub decode_tokens: u64,
     pub decode_us: u64,
     /// Tokens chosen, and the time of that; where it cannot be told from the evaluation's (a device that draws goes on
@@ -59,14 +59,20 @@ pub struct PerfCounters {
     pub sample_us: u64,
 }
 
-/// Sets a context's cancel flag from any thread.
+/// Cancels a context's calls, from any thread or a signal handler.
 #[derive(Clone, Debug)]
-pub struct CancelHandle(Arc<AtomicBool>);
+pub struct CancelHandle(Arc<Cancel>);
 
 impl CancelHandle {
-    /// The step in progress (or, if none is, the next) ends with Error::Cancelled; the flag is then clear again.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// The decode or generation in progress ends with Error::Cancelled (see [`Session::run`] for when), or as it would
+    /// have if it is about to. False: there is none, and nothing is asked of later ones.
+    pub fn cancel(&self) -> bool {
+        self.0.request()
+    }
+
+    /// Takes a request back that has not taken effect. False: there is none.
+    pub fn withdraw(&self) -> bool {
+        self.0.withdraw()
     }
 }
 
@@ -86,7 +92,9 @@ pub struct Context {
     n_seq_max: usize,
     /// Most logits rows in a step.
     max_outputs: usize,
-    cancel: Arc<AtomicBool>,
+    cancel: Arc<Cancel>,
+    /// See `stop_on`.
+    stop: Option<&'static AtomicI32>,
     perf: PerfCounters,
     batch: Grouped,
     /// Per wanted row in batch order: its row in the order of evaluation.
@@ -241,11 +249,12 @@ impl Context {
         Ok(Context {
             model: model.clone(),
             session: model.program().clone().session(limits)?,
-            cache: PagedCache::new(limits.n_blocks, n_seq_max),
+            cache: PagedCache::new(limits.n_blocks, n_seq_max)?,
             n_batch: limits.max_tokens,
             n_seq_max,
             max_outputs: limits.max_outputs,
             cancel: Arc::default(),
+            stop: None,
             perf: PerfCounters::default(),
             batch: Grouped { counts: vec![0; n_seq_max], ..Grouped::default() },
             rows: Vec::new(),
@@ -273,14 +282,38 @@ impl Context {
         CancelHandle(self.cancel.clone())
     }
 
-    /// Clears a cancellation that came too late for the work it was meant for.
-    pub(super) fn forget_cancel(&self) {
-        self.cancel.store(false, Ordering::Relaxed);
+    /// From now on calls end with Error::Cancelled while `flag` is not 0: it can be set before they begin.
+    pub fn stop_on(&mut self, flag: &'static AtomicI32) {
+        self.stop = Some(flag);
+    }
+
+    /// Begins a call, of which those made until the guard is dropped are parts.
+    pub(super) fn begin(&self) -> Call {
+        // SAFETY: a static's reference is valid for ever.
+        unsafe { self.begin_watching(self.stop.map_or(std::ptr::null(), std::ptr::from_ref)) }
+    }
+
+    /// As the call's own beginning, with a flag that stops it once it is not 0.
+    ///
+    /// # Safety
+    /// `flag` is null or valid until the guard is dropped.
+    pub(crate) unsafe fn begin_watching(&self, flag: *const AtomicI32) -> Call {
+        // SAFETY: the caller's promise.
+        unsafe { Call::watching(&self.cancel, flag) }
     }
 
     /// Positions that `sequence` can still grow by.
     pub(super) fn room(&self, sequence: u32) -> usize {
         self.cache.room(sequence as usize)
+    }
+
+    /// Error::CacheFull where the whole cache, emptied, would not hold so many positions.
+    pub fn check_fits(&self, positions: usize) -> Result<()> {
+        let total = self.cache.capacity();
+        if positions <= total {
+            return Ok(());
+        }
+        Err(Error::CacheFull { wanted: positions, free: total - self.cache.used(), total })
     }
 
     /// Evaluates the batch: all of it, or on any error none (the caches are as before; a batch longer than n_batch that is
@@ -319,6 +352,7 @@ impl Context {
         finish: impl FnOnce(&mut Self, Instant) -> Result<T>,
     ) -> Result<T> {
         let start = Instant::now();
+        let _call = self.begin();
         self.prepare(batch)?;
         match self.run_steps().and_then(|()| finish(self, start)) {
             Ok(value) => {
@@ -329,9 +363,6 @@ impl Context {
                 self.rows.clear();
                 self.kept.clear();
                 self.cache.roll_back();
-                if matches!(e, Error::Cancelled) {
-                    self.forget_cancel();
-                }
                 Err(e)
             }
         }
@@ -371,17 +402,14 @@ impl Context {
     }
 
     fn count_evaluation(&mut self, batch: &Batch<'_>, time: Duration) {
-        let us = time.as_micros() as u64;
-        match batch.tokens.len() {
-            1 => {
-                self.perf.decode_tokens += 1;
-                self.perf.decode_us += us;
-            }
-            n => {
-                self.perf.prefill_tokens += n as u64;
-                self.perf.prefill_us += us;
-            }
-        }
+        let (n, us) = (batch.tokens.len() as u64, time.as_micros() as u64);
+        let (tokens, time) = if self.batch.active.iter().all(|(_, tokens)| *tokens == 1) {
+            (&mut self.perf.decode_tokens, &mut self.perf.decode_us)
+        } else {
+            (&mut self.perf.prefill_tokens, &mut self.perf.prefill_us)
+        };
+        *tokens += n;
+        *time += us;
     }
 
     fn run_steps(&mut self) -> Result<()> {
@@ -389,7 +417,7 @@ impl Context {
         let mut first = 0;
         self.batch.wanted.clear();
         while first < n {
-            if self.cancel.load(Ordering::Relaxed) {
+            if self.cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             let end = self.batch.cut(first, self.n_batch, self.max_outputs);
@@ -424,7 +452,7 @@ impl Context {
         &mut self,
         first: usize,
         end: usize,
-        work: impl FnOnce(&mut dyn Session, &Step<'_>, &AtomicBool) -> Result<T>,
+        work: impl FnOnce(&mut dyn Session, &Step<'_>, &Cancel) -> Result<T>,
     ) -> Result<T> {
         let batch = &mut self.batch;
         let sequences = &batch.sequences[first..end];
@@ -519,9 +547,13 @@ impl Context {
         }
     }
 
-    /// Forgets positions from `from` on (0: the whole sequence).
+    /// Forgets positions from `from` on (0: the whole sequence; its end: nothing). Beyond the end is Error::Param.
     pub fn kv_truncate(&mut self, seq: u32, from: usize) -> Result<()> {
         let s = self.sequence(seq)?;
+        let held = self.cache.len(s);
+        if from > held {
+            return Err(Error::param(format!("position {from} of sequence {seq}, which holds {held}")));
+        }
         self.cache.truncate(s, from);
         Ok(())
     }
@@ -537,8 +569,7 @@ impl Context {
         if source == target {
             return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
         }
-        self.cache.share(source, target, len);
-        Ok(())
+        self.cache.share(source, target, len)
     }
 
     pub fn perf(&self) -> PerfCounters {

@@ -83,6 +83,7 @@ pub fn generate(
         decode_us: 0,
     };
 
+    let _call = context.begin();
     let start = Instant::now();
     let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch));
     generation.prompt_us = start.elapsed().as_micros() as u64;
@@ -152,7 +153,6 @@ pub fn generate(
             Err(e) => return Err(e),
         }
     }
-    context.forget_cancel();
     generation.decode_us = start.elapsed().max(Duration::from_micros(1)).as_micros() as u64;
     Ok(generation)
 }

@@ -119,7 +119,7 @@ impl Sampler {
     }
 
     /// Chooses a token; does not remember it (see `accept`). Logits of minus infinity are never chosen; NaN,
-    /// plus infinity, or nothing to choose from is Error::Param.
+    /// plus infinity, or nothing to choose from is Error::Model.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
         let token = self.chooser.choose(&self.history.draw(logits.len()), logits)?;
         self.history.count_draw();

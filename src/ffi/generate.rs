@@ -6,11 +6,11 @@ use std::ffi::{c_char, c_void};
 use std::ops::ControlFlow;
 use std::ptr;
 
-use super::args::{array, c_text};
+use super::args::{array, c_text, flag};
 use super::context::{self, State, rf_context};
 use super::failure::{Failure, Outcome};
 use super::guard::{guard, outside};
-use super::handle;
+use super::handle::{self, Shared};
 use super::sampler::rf_sampler;
 use super::sized::{self, Sized};
 use super::status::{RF_CACHE_FULL, RF_CANCELLED, rf_status};
@@ -29,6 +29,9 @@ pub const RF_STOP_CACHE_FULL: i32 = 4;
 /// Why a generation ended: the callback, or rf_context_cancel.
 pub const RF_STOP_CANCELLED: i32 = 5;
 
+/// More stop texts than anyone has: a larger number was never set.
+const MAX_STOPS: usize = 1 << 16;
+
 /// How to generate. Fill it with rf_generate_params_init first.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
@@ -46,6 +49,9 @@ pub struct rf_generate_params {
     pub ignore_eog: i32,
     /// 1: give out the text of control tokens too. Default 0.
     pub special: i32,
+    /// A flag of the caller's; the call stops as by rf_context_cancel once it is not 0, also if it is so from the
+    /// beginning. Any thread may set it meanwhile; the library only reads it. Default NULL: none.
+    pub cancel: *const i32,
 }
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
@@ -57,7 +63,7 @@ unsafe impl Sized for rf_generate_params {
 /// that might become a stop text is held back until it is clear. Return 0 to go on, anything else to stop.
 ///
 /// It runs on the thread that called rf_generate; `text` is valid during the call. It must not unwind. Calls on the same context
-/// return RF_ERROR_BUSY, except rf_context_cancel.
+/// return RF_ERROR_BUSY, except rf_context_cancel and rf_context_uncancel. Handles may be released, also the context.
 pub type rf_token_callback = Option<
     unsafe extern "C-unwind" fn(
         user: *mut c_void,
@@ -75,10 +81,11 @@ pub struct rf_generation {
     pub size: usize,
     /// RF_STOP_EOG, RF_STOP_TEXT, ...
     pub stop: i32,
-    /// The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate.
+    /// The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate or
+    /// its release; none, and no text either, if the context was released in the callback.
     pub tokens: *const rf_token,
     pub n_tokens: usize,
-    /// Their text, `text_len` bytes of UTF-8 and a NUL. Owned by the context, valid until its next rf_generate.
+    /// Their text, `text_len` bytes of UTF-8 and a NUL. Valid as `tokens` is.
     pub text: *const c_char,
     pub text_len: usize,
     /// Tokens of the prompt, the time they took, and the time of the rest, microseconds.
@@ -104,6 +111,7 @@ pub unsafe extern "C" fn rf_generate_params_init(params: *mut rf_generate_params
             n_stop: 0,
             ignore_eog: 0,
             special: 0,
+            cancel: ptr::null(),
         };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
@@ -113,9 +121,9 @@ pub unsafe extern "C" fn rf_generate_params_init(params: *mut rf_generate_params
 /// Evaluates the prompt after what the sequence holds, then chooses and evaluates token after token until something
 /// says stop. `on_token` may be NULL: `result` has the whole text. Set result->size first.
 ///
-/// RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback or rf_context_cancel.
+/// RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback, rf_context_cancel or params->cancel.
 /// RF_CACHE_FULL: the cache has no room for more, or not for the prompt. In all three cases *result is written, with what there is.
-/// RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
+/// RF_ERROR_MODEL: the logits are no numbers, as in rf_sample. RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
 /// is in use. One thread at a time for both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_generate(
@@ -130,15 +138,23 @@ pub unsafe extern "C" fn rf_generate(
 ) -> rf_status {
     // SAFETY: the caller passes NULL or valid pointers of the lengths it states.
     unsafe {
-        context::enter(ctx, |state| {
+        context::enter_with(ctx, |ctx, state| {
             let (sampler, params, out) =
                 (handle::share(sampler)?, sized::read(params)?, sized::Out::new(result)?);
-            let prompt = token_ids(prompt, n_prompt, "prompt")?;
-            if prompt.is_empty() {
+            if n_prompt == 0 {
                 return Err(Failure::param("the prompt is empty"));
             }
+            let host_flag = flag(params.cancel, "cancel")?;
             let params = read_params(&params)?;
             let mut sampler = sampler.lock()?;
+            if let Err(failure) = state.check_fits(n_prompt, "prompt") {
+                if failure.status == RF_CACHE_FULL {
+                    out.set(hand_out(state, ctx, nothing(StopReason::CacheFull)));
+                }
+                return Err(failure);
+            }
+            let prompt = token_ids(prompt, n_prompt, "prompt")?;
+            let _call = state.context.begin_watching(host_flag);
             let mut text = Vec::new();
             let mut on_piece = |piece: Piece<'_>| {
                 let Some(callback) = on_token else { return ControlFlow::Continue(()) };
@@ -152,7 +168,7 @@ pub unsafe extern "C" fn rf_generate(
                 if go_on == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
             let outcome = generate(&mut state.context, &mut sampler, prompt, &params, &mut on_piece);
-            finish(state, outcome, out)
+            finish(state, ctx, outcome, out)
         })
     }
 }
@@ -160,6 +176,9 @@ pub unsafe extern "C" fn rf_generate(
 /// # Safety
 /// `stop` is NULL or `n_stop` NUL-terminated texts.
 unsafe fn read_params(params: &rf_generate_params) -> Outcome<GenerateParams> {
+    if params.n_stop > MAX_STOPS {
+        return Err(Failure::param(format!("n_stop is {}; the most is {MAX_STOPS}", params.n_stop)));
+    }
     // SAFETY: the caller's promise.
     let stop = unsafe { array(params.stop, params.n_stop, "stop") }?;
     let stop_text = |(at, text): (usize, &*const c_char)| {
@@ -178,16 +197,17 @@ unsafe fn read_params(params: &rf_generate_params) -> Outcome<GenerateParams> {
     })
 }
 
+fn nothing(stop: StopReason) -> Generation {
+    Generation { tokens: Vec::new(), text: String::new(), stop, prompt_tokens: 0, prompt_us: 0, decode_us: 0 }
+}
+
 /// Hands the result over; the two endings that are outcomes become failures, with their messages.
-fn finish(state: &mut State, outcome: crate::Result<Generation>, out: sized::Out<rf_generation>) -> Outcome {
-    let nothing = |stop| Generation {
-        tokens: Vec::new(),
-        text: String::new(),
-        stop,
-        prompt_tokens: 0,
-        prompt_us: 0,
-        decode_us: 0,
-    };
+fn finish(
+    state: &mut State,
+    ctx: &Shared<rf_context>,
+    outcome: crate::Result<Generation>,
+    out: sized::Out<rf_generation>,
+) -> Outcome {
     let (generation, ending) = match outcome {
         Ok(generation) => {
             let ending = match generation.stop {
@@ -207,11 +227,19 @@ fn finish(state: &mut State, outcome: crate::Result<Generation>, out: sized::Out
         Err(error @ Error::Cancelled) => (nothing(StopReason::Cancelled), Err(error.into())),
         Err(error) => return Err(error.into()),
     };
+    out.set(hand_out(state, ctx, generation));
+    ending
+}
+
+/// The result as C takes it. Its tokens and text live in the context; of one that was released in the callback, and ends
+/// with this call, nothing is left to point to.
+fn hand_out(state: &mut State, ctx: &Shared<rf_context>, generation: Generation) -> rf_generation {
     let text_len = generation.text.len();
     state.tokens = generation.tokens;
     state.text = generation.text.into_bytes();
     state.text.push(0);
-    out.set(rf_generation {
+    let kept = !ctx.is_released();
+    rf_generation {
         size: 0,
         stop: match generation.stop {
             StopReason::Eog => RF_STOP_EOG,
@@ -220,13 +248,12 @@ fn finish(state: &mut State, outcome: crate::Result<Generation>, out: sized::Out
             StopReason::CacheFull => RF_STOP_CACHE_FULL,
             StopReason::Cancelled => RF_STOP_CANCELLED,
         },
-        tokens: state.tokens.as_ptr().cast(),
-        n_tokens: state.tokens.len(),
-        text: state.text.as_ptr().cast(),
-        text_len,
+        tokens: if kept { state.tokens.as_ptr().cast() } else { ptr::null() },
+        n_tokens: if kept { state.tokens.len() } else { 0 },
+        text: if kept { state.text.as_ptr().cast() } else { c"".as_ptr() },
+        text_len: if kept { text_len } else { 0 },
         prompt_tokens: generation.prompt_tokens,
         prompt_us: generation.prompt_us,
         decode_us: generation.decode_us,
-    });
-    ending
+    }
 }

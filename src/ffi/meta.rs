@@ -3,7 +3,6 @@
 #![allow(non_camel_case_types)]
 
 use std::ffi::c_char;
-use std::sync::Arc;
 
 use super::args::{Buffer, Out, c_text};
 use super::failure::{Failure, Outcome, c_string};
@@ -230,7 +229,7 @@ unsafe fn number_at<T>(
     })
 }
 
-fn value(model: &Arc<rf_model>, index: usize) -> Outcome<&Value> {
+fn value(model: &rf_model, index: usize) -> Outcome<&Value> {
     let metadata = model.model.file().metadata();
     let (_, value) = metadata
         .at(index)
@@ -239,7 +238,7 @@ fn value(model: &Arc<rf_model>, index: usize) -> Outcome<&Value> {
 }
 
 /// The value itself, or an element of the array that it is.
-fn scalar(model: &Arc<rf_model>, index: usize, element: usize) -> Outcome<Value> {
+fn scalar(model: &rf_model, index: usize, element: usize) -> Outcome<Value> {
     let (n, at) = match value(model, index)? {
         Value::Array(array) => (array.len(), element_at(array, element)),
         value => (1, (element == 0).then(|| value.clone())),
@@ -247,7 +246,7 @@ fn scalar(model: &Arc<rf_model>, index: usize, element: usize) -> Outcome<Value>
     at.ok_or_else(|| Failure::param(format!("element {element} of {n} of metadata pair {index}")))
 }
 
-fn mismatch(model: &Arc<rf_model>, index: usize, value: &Value, wanted: &str) -> Failure {
+fn mismatch(model: &rf_model, index: usize, value: &Value, wanted: &str) -> Failure {
     let key = model.model.file().metadata().at(index).map_or("", |(key, _)| key);
     Failure::param(format!("metadata key '{key}' does not fit {wanted}: {}", json(value)))
 }

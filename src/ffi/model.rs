@@ -3,19 +3,21 @@
 #![allow(non_camel_case_types)]
 
 use std::ffi::{CString, c_char, c_void};
+use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
 use super::failure::{Failure, Outcome, c_string};
-use super::guard::{guard, outside};
+use super::guard::{always, guard, outside};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
 use super::token::{RF_TOKEN_NONE, rf_token};
 use crate::engine::{GpuLayers, Model, ModelParams};
-use crate::gguf::TensorInfo;
+use crate::gguf::{TensorInfo, TensorType};
 
 /// A loaded model. It never changes: callable from many threads at once. Keeps its backend alive.
 pub struct rf_model {
@@ -141,7 +143,7 @@ pub unsafe extern "C" fn rf_model_load(
         let model = Model::load(&backend.backend, path, params)?;
         let info = model.info();
         out.set(handle::into_raw(rf_model {
-            log: backend.log.clone(),
+            log: backend.log,
             arch: c_string(info.arch),
             name: c_string(info.name),
             file_type: c_string(info.file_type),
@@ -149,7 +151,7 @@ pub unsafe extern "C" fn rf_model_load(
             tensor_names: OnceLock::new(),
             meta_keys: OnceLock::new(),
             model,
-        }));
+        })?);
         Ok(())
     })
 }
@@ -275,7 +277,7 @@ impl rf_model {
         rf_tensor_details {
             size: 0,
             name: self.tensor_names()[index].as_ptr(),
-            type_name: type_name(tensor.ty.name()),
+            type_name: type_name(tensor.ty),
             type_id: tensor.ty as u32,
             n_dims: tensor.n_dims as u32,
             dims: tensor.dims,
@@ -284,14 +286,24 @@ impl rf_model {
     }
 }
 
-/// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept.
-fn type_name(name: &'static str) -> *const c_char {
-    use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
-    static NAMES: Mutex<BTreeMap<&str, CString>> = Mutex::new(BTreeMap::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    // A CString's bytes stay where they are when the map moves it.
-    names.entry(name).or_insert_with(|| c_string(name)).as_ptr()
+/// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept, without a lock
+/// that a fork could leave held.
+fn type_name(ty: TensorType) -> *const c_char {
+    static NAMES: [AtomicPtr<c_char>; 256] = [const { AtomicPtr::new(ptr::null_mut()) }; 256];
+    let Some(slot) = NAMES.get(ty as usize) else { return c"".as_ptr() };
+    let known = slot.load(Ordering::Acquire);
+    if !known.is_null() {
+        return known;
+    }
+    let name = c_string(ty.name()).into_raw();
+    match slot.compare_exchange(ptr::null_mut(), name, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => name,
+        Err(first) => {
+            // SAFETY: made by `into_raw` above and known to nobody else.
+            drop(unsafe { CString::from_raw(name) });
+            first
+        }
+    }
 }
 
 /// How many tensors the file has. RF_ERROR_PARAM: a NULL. Any thread.
@@ -350,7 +362,7 @@ pub(super) fn found(index: Option<usize>, what: &str, name: &str) -> Outcome<usi
 /// Any thread, once; no other call may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_release(model: *mut rf_model) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(model) };
         Ok(())

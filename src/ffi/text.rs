@@ -24,6 +24,9 @@ pub const RF_TOKENIZE_PARSE_SPECIAL: u32 = 2;
 /// Flag of rf_detokenize: write control tokens out, too.
 pub const RF_DETOKENIZE_SPECIAL: u32 = 1;
 
+/// More messages than any model reads: a larger number was never set.
+const MAX_MESSAGES: usize = 1 << 20;
+
 fn check_flags(flags: u32, known: u32) -> Outcome {
     match flags & !known {
         0 => Ok(()),
@@ -275,6 +278,12 @@ unsafe fn messages(params: &rf_chat_params) -> Outcome<Vec<ChatMessage>> {
         }
         Some(text) => json(text, "messages_json")?,
         None => {
+            if params.n_messages > MAX_MESSAGES {
+                return Err(Failure::param(format!(
+                    "n_messages is {}; the most is {MAX_MESSAGES}",
+                    params.n_messages
+                )));
+            }
             // SAFETY: the caller's promise.
             let (roles, contents) = unsafe {
                 (

@@ -172,9 +172,9 @@ impl ContextArgs {
 
 /// A context of one sequence, whose steps Ctrl-C cancels.
 pub fn context(model: &Model, n_ctx: usize, n_batch: usize) -> Result<Context> {
-    let context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })
+    let mut context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })
         .map_err(|error| with_advice(error, "--ctx-size or --batch-size"))?;
-    interrupt::watch(context.cancel_handle());
+    interrupt::watch(&mut context);
     Ok(context)
 }
 

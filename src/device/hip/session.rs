@@ -1,7 +1,6 @@
 //! One user of a program on a GPU: cache, scratch, and the run of a step.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
@@ -19,7 +18,7 @@ use super::step::Running;
 use super::stream::Stream;
 use crate::device::plan::{BufferId, Plan, Rope, Rows};
 use crate::device::sampling::Draw;
-use crate::device::{BLOCK_LEN, Observer, Program, Session, SessionLimits, Step, StepTimes};
+use crate::device::{BLOCK_LEN, Cancel, Observer, Program, Session, SessionLimits, Step, StepTimes};
 use crate::{Error, Result};
 
 impl Program for HipProgram {
@@ -273,7 +272,7 @@ impl HipSession {
     }
 
     /// Gives the step's ops to the stream at most two layers ahead of the device, so that cancelling takes no longer.
-    fn launch_by_layers(&self, description: Description, cancel: &AtomicBool) -> Result<()> {
+    fn launch_by_layers(&self, description: Description, cancel: &Cancel) -> Result<()> {
         let running = Running::new(self, description)?;
         let layers = &self.program.plan.layers;
         let mut layer = 0;
@@ -285,7 +284,7 @@ impl HipSession {
                 if layer >= 2 {
                     self.layer_done[layer % 2].synchronize()?;
                 }
-                if cancel.load(Ordering::Relaxed) {
+                if cancel.is_requested() {
                     return Err(Error::Cancelled);
                 }
             }
@@ -294,16 +293,11 @@ impl HipSession {
     }
 
     /// One op at a time, with its result shown to the observer.
-    fn observe_ops(
-        &self,
-        description: Description,
-        cancel: &AtomicBool,
-        observer: &mut Observer,
-    ) -> Result<()> {
+    fn observe_ops(&self, description: Description, cancel: &Cancel, observer: &mut Observer) -> Result<()> {
         let running = Running::new(self, description)?;
         let plan = &self.program.plan;
         for Scheduled { op, at } in &self.program.unfused {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             running.op(op)?;
@@ -335,7 +329,7 @@ impl HipSession {
         Ok(values)
     }
 
-    fn run_step(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run_step(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let description = self.describe(step)?;
         if let Some(mut observer) = self.observer.take() {
             let outcome = self.observe_ops(description, cancel, &mut observer);
@@ -362,11 +356,11 @@ fn turns(rope: &Rope, positions: std::ops::Range<usize>) -> Vec<f32> {
 }
 
 impl Session for HipSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         step.check(&self.program.plan, self.limits)?;
         self.n_rows = 0;
         self.output = OnceCell::new();
-        if cancel.load(Ordering::Relaxed) {
+        if cancel.is_requested() {
             return Err(Error::Cancelled);
         }
         let outcome = self.run_step(step, cancel);

@@ -7,11 +7,11 @@
 pub mod ops;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::cpu::system::check_session;
 use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
 use super::{
-    BLOCK_LEN, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
+    BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
 };
 use crate::gguf::{Gguf, dequant};
 use crate::{Error, Result};
@@ -44,13 +44,7 @@ impl Device for ReferenceDevice {
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
-        let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-        let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
-        Ok(Needs {
-            weights: 0,
-            cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
-            scratch: buffers.fold(0, u64::saturating_add),
-        })
+        Ok(needs(plan, limits))
     }
 
     fn load(
@@ -129,6 +123,7 @@ impl Program for ReferenceProgram {
     }
 
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
+        check_session(needs(&self.plan, limits))?;
         let mut buffers = Vec::with_capacity(self.plan.buffers.len());
         for buffer in &self.plan.buffers {
             buffers.push(zeros(buffer.name, &[max_rows(buffer, limits), buffer.width])?);
@@ -142,6 +137,16 @@ impl Program for ReferenceProgram {
             width: n_head_kv * head_dim,
         };
         Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
+    }
+}
+
+fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
+    let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+    let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
+    Needs {
+        weights: 0,
+        cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
+        scratch: buffers.fold(0, u64::saturating_add),
     }
 }
 
@@ -268,7 +273,7 @@ impl ReferenceSession {
                     ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out);
                 };
                 let out = &mut self.buffers[out.0 as usize][..len];
-                ops::each_row(out, step.tokens.len(), program.threads, attend);
+                ops::each_row(out, step.tokens.len(), program.threads, attend)?;
             }
             Op::Glu { gate, up, activation, out } => {
                 let (gate, up) = (self.input(gate, step), self.input(up, step));
@@ -294,7 +299,7 @@ impl ReferenceSession {
 }
 
 impl Session for ReferenceSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let SessionLimits { max_tokens, max_outputs, .. } = self.limits;
         if step.tokens.len() > max_tokens || step.outputs.len() > max_outputs {
             return Err(Error::param(format!(
@@ -313,7 +318,7 @@ impl Session for ReferenceSession {
             rows.copy_from_slice(step.input);
         }
         for op in &plan.ops {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             self.run_op(&op.op, step)?;

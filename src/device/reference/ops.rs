@@ -1,9 +1,10 @@
 //! The arithmetic of the ops, over plain slices.
 
-use std::thread::{Builder, Scope, ScopedJoinHandle};
-
-use crate::Result;
 use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
+use crate::{Result, worker};
+
+/// Of the threads.
+const NAME: &str = "reference";
 
 /// Sum of products, in 32 partial sums: the compiler may then use vector registers, and the rounding
 /// error grows with len / 32 rather than len.
@@ -76,33 +77,26 @@ pub fn mat_mul(
     }
     std::thread::scope(|scope| {
         let part = &part;
-        let workers: Vec<_> = starts
-            .iter()
-            .map(|&first| spawn(scope, move || part(first, (first + share).min(rows))))
-            .collect();
+        let start = |&first: &usize| {
+            worker::spawn_scoped(scope, NAME, None, move || part(first, (first + share).min(rows)))
+        };
+        let workers = starts.iter().map(start).collect::<Result<Vec<_>>>()?;
         for (first, worker) in starts.iter().zip(workers) {
-            match worker.join() {
-                Ok(product) => scatter(*first, &product?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
+            scatter(*first, &worker.join()??);
         }
         Ok(())
     })
 }
 
-/// A thread by whose name the C boundary knows that its panics are not to be printed.
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> ScopedJoinHandle<'scope, T> {
-    let named = Builder::new().name("rocmforge-reference".to_owned());
-    named.spawn_scoped(scope, work).expect("the system gives a thread")
-}
-
 /// Calls `f(t, row t of out)` for each of `n` rows, divided among the threads.
-pub fn each_row(out: &mut [f32], n: usize, threads: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn each_row(
+    out: &mut [f32],
+    n: usize,
+    threads: usize,
+    f: impl Fn(usize, &mut [f32]) + Sync,
+) -> Result<()> {
     if n == 0 {
-        return;
+        return Ok(());
     }
     let width = out.len() / n;
     let share = n.div_ceil(threads);
@@ -112,13 +106,15 @@ pub fn each_row(out: &mut [f32], n: usize, threads: usize, f: impl Fn(usize, &mu
         }
     };
     if share == n {
-        return work(0, out);
+        work(0, out);
+        return Ok(());
     }
     std::thread::scope(|scope| {
-        for (i, rows) in out.chunks_mut(share * width).enumerate() {
-            spawn(scope, move || work(i * share, rows));
-        }
-    });
+        let work = &work;
+        let start = |(i, rows)| worker::spawn_scoped(scope, NAME, None, move || work(i * share, rows));
+        let workers = out.chunks_mut(share * width).enumerate().map(start).collect::<Result<Vec<_>>>()?;
+        workers.into_iter().try_for_each(|worker| worker.join())
+    })
 }
 
 /// Rotates each head of `row`. The angle is computed in f64: its error is then that of `inv_freq` alone,
