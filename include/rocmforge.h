@@ -326,7 +326,8 @@
 #define RF_META_F64 12
 
 /**
- * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
+ * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks. For a whole text; a
+ * prompt takes RF_TOKENIZE_ADD_BOS.
  */
 #define RF_TOKENIZE_ADD_SPECIAL 1
 
@@ -335,6 +336,11 @@
  * could then pose as another speaker.
  */
 #define RF_TOKENIZE_PARSE_SPECIAL 2
+
+/**
+ * ADD_BOS: begin with BOS as the model's file asks, and never end with EOS: for a prompt, which is to go on.
+ */
+#define RF_TOKENIZE_ADD_BOS 4
 
 /**
  * Flag of rf_detokenize: write control tokens out, too.
@@ -931,7 +937,8 @@ typedef struct rf_generate_params {
      */
     uint32_t seq;
     /**
-     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. They are
+     * looked for in all that is generated, control tokens too, given out or not. Default none.
      */
     const char *const *stop;
     size_t n_stop;
@@ -1157,6 +1164,9 @@ rf_status rf_model_params_init(struct rf_model_params *params,
  * Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
  * rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
  *
+ * A file of a vocabulary alone, without a tensor, gives a model for text: all that takes a model works but
+ * rf_context_create, which comes to RF_ERROR_MODEL.
+ *
  * RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
  * damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
  * RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not
@@ -1262,7 +1272,7 @@ rf_status rf_model_meta_f64(const struct rf_model *model, size_t index, size_t e
  *
  * `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
  * written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
- * has no vocabulary. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
+ * has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
  */
 rf_status rf_tokenize(const struct rf_model *model,
                       const char *text,

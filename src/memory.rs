@@ -8,6 +8,8 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, UnsafeCell};
+use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -493,6 +495,33 @@ pub fn try_collect<T>(values: impl IntoIterator<Item = Result<T>>, what: &str) -
     Ok(all)
 }
 
+/// Makes room for `more` entries.
+pub fn reserve_map<K: Eq + Hash, V, S: BuildHasher>(
+    map: &mut HashMap<K, V, S>,
+    more: usize,
+    what: &str,
+) -> Result<()> {
+    asking(|| map.try_reserve(more)).map_err(|_| refusal::<(K, V)>(map.len().saturating_add(more), what))
+}
+
+/// The same.
+pub fn reserve_set<K: Eq + Hash, S: BuildHasher>(
+    set: &mut HashSet<K, S>,
+    more: usize,
+    what: &str,
+) -> Result<()> {
+    asking(|| set.try_reserve(more)).map_err(|_| refusal::<K>(set.len().saturating_add(more), what))
+}
+
+/// The same.
+#[inline]
+pub fn reserve_heap<T: Ord>(heap: &mut BinaryHeap<T>, more: usize, what: &str) -> Result<()> {
+    if heap.capacity() - heap.len() >= more {
+        return Ok(());
+    }
+    asking(|| heap.try_reserve(more)).map_err(|_| refusal::<T>(heap.len().saturating_add(more), what))
+}
+
 /// A copy of the text.
 pub fn text(text: &str, what: &str) -> Result<String> {
     let mut copy = String::new();
@@ -500,10 +529,18 @@ pub fn text(text: &str, what: &str) -> Result<String> {
     Ok(copy)
 }
 
+/// Makes room for `more` bytes.
+#[inline]
+pub fn reserve_text(text: &mut String, more: usize, what: &str) -> Result<()> {
+    if text.capacity() - text.len() >= more {
+        return Ok(());
+    }
+    asking(|| text.try_reserve(more)).map_err(|_| exhausted(what, text.len().saturating_add(more)))
+}
+
 /// Appends `more`.
 pub fn append(text: &mut String, more: &str, what: &str) -> Result<()> {
-    asking(|| text.try_reserve(more.len()))
-        .map_err(|_| exhausted(what, text.len().saturating_add(more.len())))?;
+    reserve_text(text, more.len(), what)?;
     text.push_str(more);
     Ok(())
 }
@@ -536,6 +573,13 @@ impl<'a> Writer<'a> {
         Writer { text: String::new(), what, refused: None }
     }
 
+    /// Appends, unless memory was refused already; [`finish`](Self::finish) tells.
+    pub fn push(&mut self, more: &str) {
+        if self.refused.is_none() {
+            self.refused = append(&mut self.text, more, self.what).err();
+        }
+    }
+
     pub fn finish(self) -> Result<String> {
         match self.refused {
             None => Ok(self.text),
@@ -546,13 +590,21 @@ impl<'a> Writer<'a> {
 
 impl std::fmt::Write for Writer<'_> {
     fn write_str(&mut self, more: &str) -> std::fmt::Result {
-        if self.refused.is_some() {
-            return Err(std::fmt::Error);
-        }
-        append(&mut self.text, more, self.what).map_err(|error| {
-            self.refused = Some(error);
-            std::fmt::Error
-        })
+        self.push(more);
+        if self.refused.is_some() { Err(std::fmt::Error) } else { Ok(()) }
+    }
+}
+
+/// For text in whole characters.
+impl std::io::Write for Writer<'_> {
+    fn write(&mut self, more: &[u8]) -> std::io::Result<usize> {
+        let text = std::str::from_utf8(more).map_err(|_| std::io::ErrorKind::InvalidData)?;
+        self.push(text);
+        if self.refused.is_some() { Err(std::io::ErrorKind::OutOfMemory.into()) } else { Ok(more.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 

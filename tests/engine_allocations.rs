@@ -39,7 +39,7 @@ fn a_token_allocates_nothing() {
         let batch = Batch { tokens: &[token], positions: None, sequences: Some(&[sequence]), want: None };
         context.decode(&batch).unwrap();
         token = sampler.sample(context.logits(0).unwrap()).unwrap();
-        sampler.accept(token);
+        sampler.accept(token).unwrap();
     };
     step(0);
     step(1);

@@ -337,8 +337,8 @@ fn a_context_samples_what_the_sampler_samples() {
             for row in 0..n_wanted {
                 let want = one.sample(context.logits(row).unwrap()).unwrap();
                 assert_eq!(context.sample(row, &mut other).unwrap(), want, "{device:?} row {row}");
-                one.accept(want);
-                other.accept(want);
+                one.accept(want).unwrap();
+                other.accept(want).unwrap();
             }
             assert!(matches!(context.sample(n_wanted, &mut other), Err(Error::Param(_))));
             assert_eq!(context.perf().sampled_tokens, n_wanted as u64);
@@ -359,8 +359,8 @@ fn evaluating_and_sampling_in_one_is_the_same_as_one_by_one() {
             let got = both.decode_and_sample(&batch(&next), &mut second).unwrap();
             assert_eq!(got, want, "{device:?} step {step}");
             assert_eq!(rows(&one), rows(&both));
-            first.accept(want);
-            second.accept(want);
+            first.accept(want).unwrap();
+            second.accept(want).unwrap();
             next = vec![want];
         }
         assert_eq!(state(&one), state(&both));

@@ -314,7 +314,7 @@ fn others_go_on_where_one_has_no_room() {
         let model = load(&backend, &file).unwrap();
         let mut first = context(&model).unwrap();
         let mut chooser = sampler();
-        PROMPT.iter().for_each(|token| chooser.accept(*token));
+        PROMPT.iter().for_each(|token| chooser.accept(*token).unwrap());
         let mut tokens = vec![first.decode_and_sample(&prompt(), &mut chooser).unwrap()];
         let before = free(&backend);
         for _ in 1..GENERATED {
@@ -324,7 +324,7 @@ fn others_go_on_where_one_has_no_room() {
             assert_eq!(life(&backend, &file).unwrap(), good, "a second model that fits");
             assert_eq!(free(&backend), before);
             let last = tokens[tokens.len() - 1];
-            chooser.accept(last);
+            chooser.accept(last).unwrap();
             tokens.push(first.decode_and_sample(&one(&last), &mut chooser).unwrap());
         }
         assert_eq!(tokens, good);
@@ -336,7 +336,7 @@ fn others_go_on_where_one_has_no_room() {
 /// A context with the prompt and `n` decodes behind it, its sampler, and the tokens so far.
 fn advanced(model: &Model, n: usize) -> (Context, Sampler, Vec<u32>) {
     let (mut context, mut chooser) = (context(model).unwrap(), sampler());
-    PROMPT.iter().for_each(|token| chooser.accept(*token));
+    PROMPT.iter().for_each(|token| chooser.accept(*token).unwrap());
     let mut tokens = Vec::new();
     for _ in 0..n {
         let token = step(&mut context, &mut chooser, &tokens).unwrap();
@@ -351,7 +351,7 @@ fn step(context: &mut Context, chooser: &mut Sampler, tokens: &[u32]) -> Result<
         None => context.decode_and_sample(&prompt(), chooser)?,
         Some(last) => context.decode_and_sample(&one(last), chooser)?,
     };
-    chooser.accept(token);
+    chooser.accept(token).unwrap();
     Ok(token)
 }
 

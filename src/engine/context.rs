@@ -8,7 +8,7 @@ use super::cache::PagedCache;
 use super::{Model, Sampler};
 use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, Step, StepTimes};
 use crate::model::Config;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
 pub struct ContextParams {
@@ -75,6 +75,9 @@ impl CancelHandle {
         self.0.withdraw()
     }
 }
+
+/// What memory is for, in errors.
+const BATCH: &str = "a batch";
 
 /// Bytes of logits that a device step may leave; batches that want more are cut into more steps.
 const MAX_LOGITS_BYTES: usize = 64 << 20;
@@ -165,7 +168,7 @@ impl Grouped {
                 )));
             }
             if *count == 0 {
-                self.active.push((s, 0));
+                memory::push(&mut self.active, (s, 0), BATCH)?;
             }
             *count += 1;
         }
@@ -178,9 +181,15 @@ impl Grouped {
 
         for column in [&mut self.tokens, &mut self.positions, &mut self.sequences, &mut self.origin] {
             column.clear();
+            memory::reserve(column, n, BATCH)?;
             column.resize(n, 0);
         }
         self.want.clear();
+        memory::reserve(&mut self.want, n, BATCH)?;
+        memory::reserve(&mut self.tables, n, BATCH)?;
+        memory::reserve(&mut self.outputs, n, BATCH)?;
+        self.wanted.clear();
+        memory::reserve(&mut self.wanted, n, BATCH)?;
         self.want.resize(n, false);
         let mut next = 0; // where the sequence's part of the batch starts
         for (s, count) in &self.active {
@@ -256,7 +265,7 @@ impl Context {
             cancel: Arc::default(),
             stop: None,
             perf: PerfCounters::default(),
-            batch: Grouped { counts: vec![0; n_seq_max], ..Grouped::default() },
+            batch: Grouped { counts: memory::filled(0, n_seq_max, BATCH)?, ..Grouped::default() },
             rows: Vec::new(),
             kept: Vec::new(),
         })
@@ -430,15 +439,12 @@ impl Context {
             let more = end < n && !self.batch.outputs.is_empty();
             if more || !self.kept.is_empty() {
                 let logits = self.session.output()?;
-                if self.kept.try_reserve(logits.len()).is_err() {
-                    let wanted = size_of_val(logits) as u64;
-                    return Err(Error::OutOfMemory { what: "logits".into(), wanted, free: 0, total: 0 });
-                }
-                self.kept.extend_from_slice(logits);
+                memory::extend(&mut self.kept, logits, "logits")?;
             }
             first = end;
         }
         self.batch.wanted.sort_unstable();
+        memory::reserve(&mut self.rows, self.batch.wanted.len(), BATCH)?;
         self.rows.extend(self.batch.wanted.iter().map(|(_, row)| *row));
         Ok(())
     }
@@ -469,6 +475,7 @@ impl Context {
         let tables = match few.get_mut(..n_tables as usize) {
             Some(few) => few,
             None => {
+                memory::reserve(&mut many, n_tables as usize, BATCH)?;
                 many.resize(n_tables as usize, &[]);
                 &mut many[..]
             }
@@ -520,7 +527,7 @@ impl Context {
     /// Lets the device choose. None: it makes no draws, or holds the logits no more.
     fn draw(&mut self, row: usize, sampler: &mut Sampler) -> Result<Option<u32>> {
         let Some(at) = self.rows.get(row).filter(|_| self.kept.is_empty()) else { return Ok(None) };
-        let draw = sampler.draw(self.model.config().n_vocab);
+        let draw = sampler.draw(self.model.config().n_vocab)?;
         let token = self.session.sample(*at as usize, &draw)?;
         if token.is_some() {
             sampler.count_draw();

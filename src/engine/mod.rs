@@ -7,6 +7,7 @@ mod generate;
 mod model;
 mod placement;
 mod sampler;
+mod text_only;
 
 pub use crate::device::split::Part;
 pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};

@@ -7,7 +7,7 @@ use std::slice;
 use std::sync::atomic::AtomicI32;
 
 use super::failure::{Failure, Outcome};
-use super::status::RF_ERROR_BUFFER;
+use super::status::{RF_ERROR_BUFFER, RF_ERROR_IO};
 
 /// Where a plain result goes, checked before the work and written only on success.
 pub(super) struct Out<T>(*mut T);
@@ -129,6 +129,9 @@ fn utf8<'a>(bytes: &'a [u8], name: &str) -> Outcome<&'a str> {
         .map_err(|e| Failure::param(format!("{name} is not UTF-8 from byte {} on", e.valid_up_to())))
 }
 
+/// Bytes of a path that Linux takes.
+const MAX_PATH: usize = 4095;
+
 /// A file's path: any bytes on Unix, UTF-8 elsewhere.
 ///
 /// # Safety
@@ -140,6 +143,10 @@ pub(super) unsafe fn path<'a>(p: *const c_char, name: &str) -> Outcome<&'a Path>
         check_pointer(p, name)?;
         // SAFETY: not null, and terminated by the caller's promise.
         let bytes = unsafe { CStr::from_ptr(p) }.to_bytes();
+        if bytes.len() > MAX_PATH {
+            let message = format!("{name} has {} bytes; the most is {MAX_PATH}", bytes.len());
+            return Err(Failure::new(RF_ERROR_IO, message));
+        }
         Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
     }
     #[cfg(not(unix))]

@@ -17,6 +17,7 @@ use super::status::{
 };
 use super::token::{rf_token, token_ids};
 use crate::engine::{Batch, CancelHandle, Context, ContextParams};
+use crate::memory;
 
 /// A user's caches. One thread at a time: a call that finds the context in use by another returns RF_ERROR_BUSY.
 /// rf_context_cancel comes from any thread. Keeps its model alive.
@@ -308,6 +309,7 @@ pub unsafe extern "C" fn rf_decode(ctx: *mut rf_context, batch: *const rf_batch)
             let _call = state.context.begin_watching(flag(batch.cancel, "cancel")?);
             state.want.clear();
             let want = optional_array(batch.want, batch.n, "want")?;
+            memory::reserve(&mut state.want, batch.n, "a batch")?;
             state.want.extend(want.iter().copied().flatten().map(|flag| *flag != 0));
             state.context.decode(&Batch {
                 tokens: token_ids(batch.tokens, batch.n, "tokens")?,

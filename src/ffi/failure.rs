@@ -6,6 +6,7 @@ use std::ffi::{CString, c_char};
 use super::status::{self, RF_ERROR_PARAM, RF_OK, rf_status};
 use crate::Error;
 use crate::error::GpuFailure;
+use crate::memory;
 
 /// Why a call did not come to RF_OK.
 #[derive(Clone, Debug)]
@@ -46,6 +47,17 @@ pub(super) fn c_string(text: impl Into<String>) -> CString {
         let text = String::from_utf8_lossy(&nul.into_vec()).replace('\0', "\u{fffd}");
         CString::new(text).unwrap_or_default()
     })
+}
+
+/// The same, of a text whose length a file has chosen.
+pub(super) fn long_c_string(text: &str, what: &str) -> crate::Result<CString> {
+    if text.contains('\0') {
+        return memory::with_room(8 * text.len(), what, || c_string(text));
+    }
+    let mut bytes = memory::vec(text.len() + 1, what)?;
+    bytes.extend_from_slice(text.as_bytes());
+    // in the room that there is
+    Ok(CString::new(bytes).unwrap_or_default())
 }
 
 /// A NUL-terminated copy, cut between characters where it does not fit.

@@ -15,8 +15,8 @@ use super::sampler::rf_sampler;
 use super::sized::{self, Sized};
 use super::status::{RF_CACHE_FULL, RF_CANCELLED, rf_status};
 use super::token::{rf_token, token_ids};
-use crate::Error;
 use crate::engine::{GenerateParams, Generation, Piece, StopReason, generate};
+use crate::{Error, memory};
 
 /// Why a generation ended: an end-of-generation token.
 pub const RF_STOP_EOG: i32 = 1;
@@ -42,7 +42,8 @@ pub struct rf_generate_params {
     pub max_tokens: u32,
     /// The sequence to go on with; default 0.
     pub seq: u32,
-    /// Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+    /// Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. They are
+    /// looked for in all that is generated, control tokens too, given out or not. Default none.
     pub stop: *const *const c_char,
     pub n_stop: usize,
     /// 1: go on past end-of-generation tokens. Default 0.
@@ -149,16 +150,21 @@ pub unsafe extern "C" fn rf_generate(
             let mut sampler = sampler.lock()?;
             if let Err(failure) = state.check_fits(n_prompt, "prompt") {
                 if failure.status == RF_CACHE_FULL {
-                    out.set(hand_out(state, ctx, nothing(StopReason::CacheFull)));
+                    out.set(hand_out(state, ctx, nothing(StopReason::CacheFull))?);
                 }
                 return Err(failure);
             }
             let prompt = token_ids(prompt, n_prompt, "prompt")?;
             let _call = state.context.begin_watching(host_flag);
             let mut text = Vec::new();
+            let mut refused = None;
             let mut on_piece = |piece: Piece<'_>| {
                 let Some(callback) = on_token else { return ControlFlow::Continue(()) };
                 text.clear();
+                if let Err(error) = memory::reserve(&mut text, piece.text.len() + 1, "a piece of text") {
+                    refused = Some(error);
+                    return ControlFlow::Break(());
+                }
                 text.extend_from_slice(piece.text.as_bytes());
                 text.push(0);
                 // SAFETY: the host's callback, with the arguments it was declared with.
@@ -168,7 +174,10 @@ pub unsafe extern "C" fn rf_generate(
                 if go_on == 0 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
             let outcome = generate(&mut state.context, &mut sampler, prompt, &params, &mut on_piece);
-            finish(state, ctx, outcome, out)
+            match refused {
+                Some(error) => Err(error.into()),
+                None => finish(state, ctx, outcome, out),
+            }
         })
     }
 }
@@ -181,16 +190,17 @@ unsafe fn read_params(params: &rf_generate_params) -> Outcome<GenerateParams> {
     }
     // SAFETY: the caller's promise.
     let stop = unsafe { array(params.stop, params.n_stop, "stop") }?;
-    let stop_text = |(at, text): (usize, &*const c_char)| {
+    let mut stops = memory::vec(stop.len(), "stop texts")?;
+    for (at, text) in stop.iter().enumerate() {
         // SAFETY: the caller's promise.
         match unsafe { c_text(*text, &format!("stop[{at}]")) }? {
-            "" => Err(Failure::param(format!("stop[{at}] is empty"))),
-            text => Ok(text.to_owned()),
+            "" => return Err(Failure::param(format!("stop[{at}] is empty"))),
+            text => stops.push(memory::text(text, "stop texts")?),
         }
-    };
+    }
     Ok(GenerateParams {
         max_tokens: (params.max_tokens != 0).then_some(params.max_tokens as usize),
-        stop: stop.iter().enumerate().map(stop_text).collect::<Outcome<_>>()?,
+        stop: stops,
         ignore_eog: params.ignore_eog != 0,
         special: params.special != 0,
         sequence: params.seq,
@@ -227,19 +237,19 @@ fn finish(
         Err(error @ Error::Cancelled) => (nothing(StopReason::Cancelled), Err(error.into())),
         Err(error) => return Err(error.into()),
     };
-    out.set(hand_out(state, ctx, generation));
+    out.set(hand_out(state, ctx, generation)?);
     ending
 }
 
 /// The result as C takes it. Its tokens and text live in the context; of one that was released in the callback, and ends
 /// with this call, nothing is left to point to.
-fn hand_out(state: &mut State, ctx: &Shared<rf_context>, generation: Generation) -> rf_generation {
+fn hand_out(state: &mut State, ctx: &Shared<rf_context>, generation: Generation) -> Outcome<rf_generation> {
     let text_len = generation.text.len();
     state.tokens = generation.tokens;
     state.text = generation.text.into_bytes();
-    state.text.push(0);
+    memory::push(&mut state.text, 0, "the generated text")?;
     let kept = !ctx.is_released();
-    rf_generation {
+    Ok(rf_generation {
         size: 0,
         stop: match generation.stop {
             StopReason::Eog => RF_STOP_EOG,
@@ -255,5 +265,5 @@ fn hand_out(state: &mut State, ctx: &Shared<rf_context>, generation: Generation)
         prompt_tokens: generation.prompt_tokens,
         prompt_us: generation.prompt_us,
         decode_us: generation.decode_us,
-    }
+    })
 }

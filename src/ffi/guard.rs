@@ -69,8 +69,7 @@ fn silence_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let worker = std::thread::current().name().is_some_and(|name| name.starts_with(worker::NAME));
-            if worker || INSIDE.get() {
+            if worker::is_ours() || INSIDE.get() {
                 panics::keep_place(info);
             } else {
                 before(info);

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::failure::{Failure, Outcome};
 use crate::fork::{self, Epoch};
+use crate::memory;
 
 /// What C holds a pointer to. `Sync`, since any thread may call with it.
 pub(super) trait Handle: Send + Sync {
@@ -44,6 +45,8 @@ impl<T> Shared<T> {
 
 pub(super) fn into_raw<T: Handle>(value: T) -> Outcome<*mut T> {
     fork::watch()?;
+    // what lasts must not keep the reserve from others
+    memory::check()?;
     Ok(Arc::into_raw(Arc::new(Made { when: Epoch::now(), value })).cast_mut().cast())
 }
 

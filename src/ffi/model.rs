@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
-use super::failure::{Failure, Outcome, c_string};
+use super::failure::{Failure, Outcome, c_string, long_c_string};
 use super::guard::{always, guard, outside};
 use super::handle::{self, Handle};
 use super::log::Log;
@@ -17,7 +17,8 @@ use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
 use super::token::{RF_TOKEN_NONE, rf_token};
 use crate::engine::{GpuLayers, Model, ModelParams};
-use crate::gguf::{TensorInfo, TensorType};
+use crate::gguf::{Short, TensorInfo, TensorType};
+use crate::memory;
 
 /// A loaded model. It never changes: callable from many threads at once. Keeps its backend alive.
 pub struct rf_model {
@@ -106,6 +107,9 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
 /// Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
 /// rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
 ///
+/// A file of a vocabulary alone, without a tensor, gives a model for text: all that takes a model works but
+/// rf_context_create, which comes to RF_ERROR_MODEL.
+///
 /// RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
 /// damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
 /// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not
@@ -141,12 +145,12 @@ pub unsafe extern "C" fn rf_model_load(
             n_batch: params.n_batch as usize,
         };
         let model = Model::load(&backend.backend, path, params)?;
-        let info = model.info();
+        let (file_type, arch) = (c_string(model.file_type()), c_string(model.config().arch.as_str()));
         out.set(handle::into_raw(rf_model {
             log: backend.log,
-            arch: c_string(info.arch),
-            name: c_string(info.name),
-            file_type: c_string(info.file_type),
+            arch,
+            name: long_c_string(model.name(), "the model's name")?,
+            file_type,
             has_chat_template: !matches!(model.chat_template(), Ok(None)),
             tensor_names: OnceLock::new(),
             meta_keys: OnceLock::new(),
@@ -267,23 +271,31 @@ unsafe impl Sized for rf_tensor_details {
 }
 
 impl rf_model {
-    fn tensor_names(&self) -> &[CString] {
-        self.tensor_names.get_or_init(|| {
-            self.model.file().tensors().iter().map(|tensor| c_string(tensor.name.as_str())).collect()
-        })
-    }
-
-    fn tensor_details(&self, index: usize, tensor: &TensorInfo) -> rf_tensor_details {
-        rf_tensor_details {
+    fn tensor_details(&self, index: usize, tensor: &TensorInfo) -> Outcome<rf_tensor_details> {
+        let names = self.model.file().tensors().iter().map(|tensor| tensor.name.as_str());
+        Ok(rf_tensor_details {
             size: 0,
-            name: self.tensor_names()[index].as_ptr(),
+            name: copies(&self.tensor_names, names, "the tensors' names")?[index].as_ptr(),
             type_name: type_name(tensor.ty),
             type_id: tensor.ty as u32,
             n_dims: tensor.n_dims as u32,
             dims: tensor.dims,
             bytes: tensor.bytes,
-        }
+        })
     }
+}
+
+/// What `kept` holds, made when first asked for; of two threads that come at once one throws its own away.
+pub(super) fn copies<'a, 'b>(
+    kept: &'a OnceLock<Vec<CString>>,
+    names: impl Iterator<Item = &'b str>,
+    what: &str,
+) -> Outcome<&'a [CString]> {
+    if let Some(names) = kept.get() {
+        return Ok(names);
+    }
+    let names = memory::try_collect(names.map(|name| long_c_string(name, what)), what)?;
+    Ok(kept.get_or_init(|| names))
 }
 
 /// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept, without a lock
@@ -332,7 +344,7 @@ pub unsafe extern "C" fn rf_model_tensor_at(
         let tensor = tensors
             .get(index)
             .ok_or_else(|| Failure::param(format!("tensor {index} of {}", tensors.len())))?;
-        out.set(model.tensor_details(index, tensor));
+        out.set(model.tensor_details(index, tensor)?);
         Ok(())
     })
 }
@@ -355,7 +367,7 @@ pub unsafe extern "C" fn rf_model_tensor_find(
 }
 
 pub(super) fn found(index: Option<usize>, what: &str, name: &str) -> Outcome<usize> {
-    index.ok_or_else(|| Failure::new(RF_NOT_FOUND, format!("the model has no {what} '{name}'")))
+    index.ok_or_else(|| Failure::new(RF_NOT_FOUND, format!("the model has no {what} '{}'", Short(name))))
 }
 
 /// Gives the handle back; NULL is fine. Contexts made from it stay usable; pointers that the model owned do not.

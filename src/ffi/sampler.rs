@@ -148,7 +148,7 @@ pub unsafe extern "C" fn rf_sampler_accept(sampler: *mut rf_sampler, token: rf_t
         // SAFETY: the caller passes NULL or a live handle.
         let sampler = unsafe { handle::share(sampler) }?;
         let id = u32::try_from(token).map_err(|_| Failure::param(format!("the token is {token}")))?;
-        sampler.lock()?.accept(id);
+        sampler.lock()?.accept(id)?;
         Ok(())
     })
 }

@@ -12,7 +12,7 @@ use serde_json::{Value as Json, json};
 use crate::args::{self, DeviceArgs, DeviceName, LayerArgs, batch_size, positions, threads};
 #[cfg(feature = "hip")]
 use crate::gpu_bench;
-use crate::{Usage, bandwidth, interrupt, per_op, stats, terminal};
+use crate::{Usage, bandwidth, per_op, stats, terminal};
 
 #[cfg(feature = "hip")]
 const WITHOUT_MODEL: [&str; 2] = ["bandwidth", "kernels"];
@@ -198,14 +198,12 @@ pub fn prompt(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()
     if n == 0 {
         return Ok(());
     }
-    interrupt::check()?;
     let tokens = tokens.take(n);
     Ok(context.decode(&Batch { tokens: &tokens, positions: None, sequences: None, want: None })?)
 }
 
 fn decode(context: &mut Context, tokens: &mut Tokens, n: usize) -> Result<()> {
     for i in 0..n {
-        interrupt::check()?;
         let token = if i == 0 { tokens.first() } else { tokens.next() };
         context.decode(&Batch { tokens: &[token], positions: None, sequences: None, want: None })?;
     }

@@ -128,7 +128,7 @@ impl Conversation {
         self.cached.truncate(held);
 
         let generation = generation?;
-        let text = self.text(&generation);
+        let text = self.text(&generation)?;
         let is_remembered = !text.is_empty();
         if is_remembered {
             messages.push(ChatMessage::new("assistant", text));
@@ -138,18 +138,21 @@ impl Conversation {
     }
 
     /// What was said, which is the text without that of control tokens.
-    fn text(&self, generation: &Generation) -> String {
+    fn text(&self, generation: &Generation) -> Result<String> {
         if !self.params.special {
-            return generation.text.clone();
+            return Ok(generation.text.clone());
         }
         let mut detokenizer = Detokenizer::new(self.model.vocab().clone(), false);
-        let mut text: String = generation.tokens.iter().map(|token| detokenizer.push(*token)).collect();
-        text.push_str(&detokenizer.finish());
+        let mut text = String::new();
+        for token in &generation.tokens {
+            text.push_str(&detokenizer.push(*token)?);
+        }
+        text.push_str(&detokenizer.finish()?);
         if generation.stop == StopReason::StopText {
             let stops = self.params.stop.iter().filter_map(|stop| text.find(stop.as_str()));
             text.truncate(stops.min().unwrap_or(text.len()));
         }
-        text
+        Ok(text)
     }
 
     fn tokens(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {

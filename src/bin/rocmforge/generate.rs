@@ -11,7 +11,7 @@ use rocmforge::text::ChatMessage;
 use crate::args::{ContextArgs, ModelArgs};
 use crate::prompt::{EscapeArgs, Source, SystemArgs, chat_tokens};
 use crate::sampling::{GenerationArgs, SamplingArgs, report};
-use crate::{interrupt, terminal};
+use crate::terminal;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> Result<()> {
         messages.push(ChatMessage::new("user", text));
         chat_tokens(&model, &messages)?
     } else {
-        model.vocab().tokenize(&text, true, true)?
+        model.vocab().tokenize_to_continue(&text, true)?
     };
     if tokens.is_empty() {
         bail!(
@@ -77,7 +77,6 @@ pub fn stream(
     prompt: &[u32],
     params: &GenerateParams,
 ) -> Result<Generation> {
-    interrupt::check()?;
     let mut out = io::stdout().lock();
     let is_terminal = out.is_terminal();
     let shown = |text: &str| match is_terminal {
@@ -89,11 +88,7 @@ pub fn stream(
     let generated = generate(context, sampler, prompt, params, &mut |piece| {
         n_written += piece.text.len();
         written = out.write_all(shown(piece.text).as_bytes()).and_then(|()| out.flush());
-        if written.is_ok() && !interrupt::is_set() {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(())
-        }
+        if written.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
     written?;
     match generated {

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, bail};
 use rocmforge::engine::Batch;
 
 use crate::args::{self, ModelArgs, batch_size};
-use crate::interrupt;
 use crate::prompt::EscapeArgs;
 
 #[derive(clap::Args)]
@@ -41,7 +40,7 @@ struct Source {
 pub fn run(args: Args) -> Result<()> {
     let model = args.model.load(args.source.tokens.len(), args.batch_size)?;
     let tokens = match args.source.prompt {
-        Some(text) => model.vocab().tokenize(&args.escapes.of_argument(text), true, true)?,
+        Some(text) => model.vocab().tokenize_to_continue(&args.escapes.of_argument(text), true)?,
         None => args.source.tokens,
     };
     if tokens.is_empty() {
@@ -53,7 +52,6 @@ pub fn run(args: Args) -> Result<()> {
     let mut file = None; // made with the first logits: a refused request leaves no file behind
     let want = vec![true; n_batch];
     for part in tokens.chunks(n_batch) {
-        interrupt::check()?;
         context.decode(&Batch {
             tokens: part,
             positions: None,

@@ -12,7 +12,7 @@ use crate::args::{self, ModelArgs, batch_size};
 use crate::kl::{self, Base, Divergence};
 use crate::prompt::EscapeArgs;
 use crate::stats::Sums;
-use crate::{interrupt, terminal};
+use crate::terminal;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -83,7 +83,7 @@ fn limit(chunks: i64, there_are: usize) -> usize {
 
 fn perplexity(args: &Args, model: &Model, text: &str) -> Result<()> {
     let n_ctx = args.ctx_size.unwrap_or(512);
-    let tokens = model.vocab().tokenize(text, true, false)?;
+    let tokens = model.vocab().tokenize_to_continue(text, false)?;
     if tokens.len() < 2 * n_ctx {
         bail!("the text is {} tokens; two chunks of {n_ctx} (--ctx-size) are needed", tokens.len());
     }
@@ -197,7 +197,6 @@ impl Scorer {
         let scored = chunk.len() / 2..chunk.len() - 1;
         self.context.kv_clear();
         for start in (0..chunk.len()).step_by(self.n_batch) {
-            interrupt::check()?;
             let end = (start + self.n_batch).min(chunk.len());
             let want: Vec<bool> = (start..end).map(|i| scored.contains(&i)).collect();
             self.context.decode(&Batch {

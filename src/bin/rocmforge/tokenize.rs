@@ -49,7 +49,7 @@ struct Source {
 
 pub fn run(args: Args) -> Result<()> {
     let file = Gguf::open(&args.model)?;
-    let vocab = Vocab::from_metadata(file.metadata(), n_vocab(&file))?;
+    let vocab = Vocab::from_file(&file)?;
     let text = match (args.source.prompt, args.source.file) {
         (Some(text), _) => args.escapes.of_argument(text),
         (None, Some(path)) => args.escapes.of_input(prompt::read(&path)?),
@@ -80,9 +80,4 @@ pub fn run(args: Args) -> Result<()> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// Rows of the embedding: what the vocabulary is as long as.
-fn n_vocab(file: &Gguf) -> usize {
-    file.tensor("token_embd.weight").map_or(0, |t| t.rows())
 }

@@ -14,7 +14,7 @@ use super::system;
 use crate::device::fuse::Placed;
 use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
 use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 pub struct CpuSession {
     pub program: Arc<CpuProgram>,
@@ -84,13 +84,7 @@ impl CpuSession {
             ropes.push(Zeroed::new(rope_len(rope, limits), "rope tables")?);
         }
         let splits = Splits::new(limits, shape)?;
-        let mut tiles = Vec::new();
-        tiles.try_reserve_exact(limits.max_tokens).map_err(|_| Error::OutOfMemory {
-            what: "attention tiles".into(),
-            wanted: (limits.max_tokens as u64).saturating_mul(size_of::<Tile>() as u64),
-            free: 0,
-            total: 0,
-        })?;
+        let tiles = memory::vec(limits.max_tokens, "attention tiles")?;
         let profile = tracing::enabled!(target: "rocmforge::cpu::profile", tracing::Level::TRACE)
             .then(|| Profile::new(program.unfused.len()));
         Ok(CpuSession {

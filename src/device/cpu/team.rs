@@ -10,13 +10,14 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, yield_now};
+use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
 use super::turns::Turns;
 use crate::device::Cancel;
 use crate::fork::{self, Epoch};
-use crate::{Error, Result, panics, worker};
+use crate::worker::{self, Thread};
+use crate::{Error, Result, memory, panics};
 
 /// How long an idle worker spins before it sleeps: longer than a sampler takes between two steps.
 const IDLE_SPIN: Duration = Duration::from_micros(200);
@@ -66,7 +67,7 @@ unsafe impl Send for Shared {}
 /// Persistent threads; the calling thread of [`Team::run`] is one of them. Dropping joins them.
 pub struct Team {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Vec<Thread>,
     regions: Turns,
     made: Epoch,
 }
@@ -99,7 +100,8 @@ impl Team {
         let mut team = Team { shared, threads: Vec::new(), regions: Turns::default(), made: Epoch::now() };
         for index in 1..n_threads {
             let shared = Arc::clone(&team.shared);
-            team.threads.push(worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?);
+            let thread = worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?;
+            memory::push(&mut team.threads, thread, "threads")?;
         }
         Ok(team)
     }
@@ -170,10 +172,7 @@ impl Drop for Team {
             let _sleep = lock(&self.shared.sleep);
             self.shared.wake.notify_all();
         }
-        for thread in self.threads.drain(..) {
-            // a worker catches its panics: there is nothing to learn from the result
-            let _ = thread.join();
-        }
+        self.threads.clear(); // joins them
     }
 }
 
