@@ -39,8 +39,17 @@ else
         archive=$peer/$archive
     else
         echo "fetching $out (a source package of 77 MB)" >&2
-        # pip asks a source package for its metadata, which takes its build tool; nothing is built.
-        PIP_ROOT_USER_ACTION=ignore tools/pip.sh install -q --target "$tmp/tool" 'scikit-build-core>=0.9.2' >&2
+        # pip asks the package's build tool for its metadata, and that one asks for cmake: a stand-in answers pip.
+        mkdir -p "$tmp/tool/scikit_build_core"
+        cat >"$tmp/tool/scikit_build_core/build.py" <<PYTHON
+import pathlib
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    info = pathlib.Path(folder, "llama_cpp_python-$version.dist-info")
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: llama-cpp-python\\nVersion: $version\\n")
+    return info.name
+PYTHON
         echo "llama-cpp-python==$version --hash=sha256:$source_sha256" >"$tmp/requirements"
         PYTHONPATH="$tmp/tool" tools/pip.sh download -q --retries 10 --no-deps --no-binary=:all: \
             --no-build-isolation --require-hashes -r "$tmp/requirements" -d "$tmp" >&2
