@@ -90,12 +90,23 @@ fn cases_are_jinja2s() {
                 "{}{why}\n    template {:?}\n    expected {:?}\n    got      {got:?}",
                 case.name, case.template, case.expected
             );
+            if let (Expected::Text(wanted), Ok(got)) = (&case.expected, &got) {
+                let (wanted, got) = from_first_difference(wanted, got);
+                let _ = writeln!(report, "    from the first difference: {wanted:?}, got {got:?}");
+            }
         }
     }
     for (name, _) in DIFFERENCES {
         assert!(cases.iter().any(|case| case.name == *name), "no case is named {name:?}");
     }
     assert!(wrong == 0, "{report}{wrong} of {} cases differ", cases.len());
+}
+
+/// At most 60 characters of each, from where they part.
+fn from_first_difference(a: &str, b: &str) -> (String, String) {
+    let equal = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+    let rest = |text: &str| text.chars().skip(equal).take(60).collect();
+    (rest(a), rest(b))
 }
 
 #[derive(serde::Deserialize)]
