@@ -69,7 +69,9 @@ fn data(name: &str) -> PathBuf {
 
 fn lines<T: serde::de::DeserializeOwned>(name: &str) -> Vec<T> {
     let text = fs::read_to_string(data(name)).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}"))).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}")))
+        .collect()
 }
 
 #[test]
@@ -155,7 +157,11 @@ fn templates_of_the_peer_are_jinja2s() {
             all += 1;
             if !same(expected, &got) {
                 wrong += 1;
-                let _ = writeln!(report, "make.py --show {template} {}\n    expected {expected}", conversation.name);
+                let _ = writeln!(
+                    report,
+                    "make.py --show {template} {}\n    expected {expected}",
+                    conversation.name
+                );
                 match got {
                     Ok(text) => {
                         let _ = writeln!(report, "    got {} bytes:", text.len());
