@@ -13,6 +13,7 @@ mod dict;
 mod fault;
 mod filters;
 mod format;
+mod frames;
 mod interpreter;
 mod json;
 mod lexer;
