@@ -114,7 +114,7 @@ fn messages_cannot_forge_control_tokens() {
         for control in ["<|im_start|>", "<|im_end|>", "<|endoftext|>"] {
             assert_eq!(count(&ids, control), count(plain.as_ref().unwrap(), control), "{name}: {control}");
         }
-        assert_eq!(vocab.detokenize(&ids, true), prompt.text());
+        assert_eq!(vocab.detokenize(&ids, true).unwrap(), prompt.text());
         // The message's ids are those of the message as plain text.
         let inside = vocab.tokenize(&format!("user\n{evil}"), false, false).unwrap();
         assert!(ids.windows(inside.len()).any(|window| window == inside), "{name}");
@@ -222,7 +222,8 @@ fn the_tool_template_serves_tools() {
     let meta = Metadata::from_pairs(vec![
         ("tokenizer.chat_template".to_owned(), text("plain")),
         ("tokenizer.chat_template.tool_use".to_owned(), text("with {{ tools[0].name }}")),
-    ]);
+    ])
+    .unwrap();
     let template = ChatTemplate::from_metadata(&meta, &small_vocab()).unwrap().unwrap();
     let apply = |tools: serde_json::Value| template.apply(&[], Some(&tools), true).unwrap().text().to_owned();
     assert_eq!(apply(serde_json::json!([{"name": "f"}])), "with f");
