@@ -10,6 +10,7 @@ mod ast;
 mod call;
 mod checks;
 mod dict;
+mod expressions;
 mod fault;
 mod filters;
 mod format;
