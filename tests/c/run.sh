@@ -108,6 +108,11 @@ for source in "$root"/tests/c/*.c; do
     done
 done
 
+echo "== 500 forks"
+for device in cpu reference; do
+    FORKS=500 "$work/fork" "$tiny" $device >"$work/out" 2>&1 || { cat "$work/out"; fail "fork on $device"; }
+done
+
 echo "== examples, against the installed package"
 unset ROCMFORGE_CPU_ISA
 for example in c cpp; do
