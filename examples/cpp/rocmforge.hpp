@@ -74,7 +74,7 @@ public:
         handle.reset(raw);
     }
 
-    std::vector<rf_token> tokenize(std::string_view text, uint32_t flags = RF_TOKENIZE_ADD_SPECIAL) const {
+    std::vector<rf_token> tokenize(std::string_view text, uint32_t flags = RF_TOKENIZE_ADD_BOS) const {
         return tokens([&](rf_token *buffer, size_t capacity, size_t *n) {
             return rf_tokenize(get(), text.data(), text.size(), flags, buffer, capacity, n);
         });
@@ -153,8 +153,8 @@ public:
         return result;
     }
 
-    /// From any thread: ends the generation in progress.
-    void cancel() { check(rf_context_cancel(handle.get())); }
+    /// From any thread: ends the generation in progress; false where there is none.
+    bool cancel() { return check(rf_context_cancel(handle.get())) == RF_OK; }
 
 private:
     struct Stream {

@@ -1,34 +1,144 @@
-//! Chat templates: the file's own Jinja, run by minijinja, bounded in time and output.
+//! Chat templates: the file's own Jinja, bounded in memory, time and output, and the prompts that they make.
 
-use std::fmt::Write as _;
-use std::io;
+use std::fmt;
 use std::ops::Range;
-use std::sync::LazyLock;
 
-use aho_corasick::{AhoCorasick, MatchKind};
-use fancy_regex::Regex;
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{Environment, ErrorKind};
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
 
 use super::Vocab;
+use super::jinja::{self, Limits, Rendered, Template, Variable};
 use crate::gguf::Metadata;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
-/// One message. `content` is plain text; tool calls and such go through `extra` (JSON object fields).
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+/// One message, as the clients of chat interfaces write them. Tool calls and such go through `extra` (JSON object
+/// fields); they reach the template as they are.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct ChatMessage {
     pub role: String,
-    #[serde(default)]
-    pub content: String,
-    #[serde(flatten)]
+    pub content: ChatContent,
     pub extra: serde_json::Map<String, Json>,
+}
+
+/// What a message says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ChatContent {
+    Text(String),
+    /// What is no text: a list of parts (`{"type": "text", "text": ...}`), null beside tool calls.
+    Json(Json),
+    /// The message has no `content`.
+    Absent,
+}
+
+impl Default for ChatContent {
+    fn default() -> Self {
+        ChatContent::Text(String::new())
+    }
+}
+
+impl<T: Into<String>> From<T> for ChatContent {
+    fn from(text: T) -> Self {
+        ChatContent::Text(text.into())
+    }
 }
 
 impl ChatMessage {
     pub fn new(role: impl Into<String>, content: impl Into<String>) -> Self {
-        Self { role: role.into(), content: content.into(), extra: Default::default() }
+        Self { role: role.into(), content: content.into().into(), extra: Default::default() }
+    }
+
+    fn to_json(&self, content: Option<Json>) -> Json {
+        let mut map = serde_json::Map::with_capacity(self.extra.len() + 2);
+        map.insert("role".to_owned(), Json::String(self.role.clone()));
+        if let Some(content) = content {
+            map.insert("content".to_owned(), content);
+        }
+        for (key, value) in &self.extra {
+            if key != "role" && key != "content" {
+                map.insert(key.clone(), value.clone());
+            }
+        }
+        Json::Object(map)
+    }
+}
+
+impl ChatContent {
+    fn to_json(&self) -> Option<Json> {
+        match self {
+            ChatContent::Text(text) => Some(Json::String(text.clone())),
+            ChatContent::Json(json) => Some(json.clone()),
+            ChatContent::Absent => None,
+        }
+    }
+
+    /// As text: parts of text a line each, nothing for null. None: it is text already, or has parts that are none.
+    fn as_plain(&self) -> Option<String> {
+        let parts = match self {
+            ChatContent::Absent | ChatContent::Json(Json::Null) => return Some(String::new()),
+            ChatContent::Json(Json::Array(parts)) => parts,
+            ChatContent::Json(_) | ChatContent::Text(_) => return None,
+        };
+        let text = |part: &Json| match part {
+            Json::String(text) => Some(text.clone()),
+            Json::Object(map) if map.get("type").is_none_or(|kind| kind == "text") => {
+                map.get("text")?.as_str().map(str::to_owned)
+            }
+            _ => None,
+        };
+        Some(parts.iter().map(text).collect::<Option<Vec<_>>>()?.join("\n"))
+    }
+}
+
+impl Serialize for ChatMessage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("role", &self.role)?;
+        if let Some(content) = self.content.to_json() {
+            map.serialize_entry("content", &content)?;
+        }
+        for (key, value) in &self.extra {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for ChatMessage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(MessageVisitor)
+    }
+}
+
+struct MessageVisitor;
+
+impl<'de> Visitor<'de> for MessageVisitor {
+    type Value = ChatMessage;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a message: an object with \"role\" and \"content\"")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ChatMessage, A::Error> {
+        let (mut role, mut content) = (None, None);
+        let mut extra = serde_json::Map::new();
+        while let Some(key) = map.next_key::<String>()? {
+            let again = match &*key {
+                "role" => role.replace(map.next_value()?).is_some(),
+                "content" => content.replace(map.next_value()?).is_some(),
+                _ => extra.insert(key.clone(), map.next_value()?).is_some(),
+            };
+            if again {
+                return Err(A::Error::custom(format_args!("duplicate key \"{key}\"")));
+            }
+        }
+        let content = match content {
+            None => ChatContent::Absent,
+            Some(Json::String(text)) => ChatContent::Text(text),
+            Some(json) => ChatContent::Json(json),
+        };
+        Ok(ChatMessage { role: role.ok_or_else(|| A::Error::missing_field("role"))?, content, extra })
     }
 }
 
@@ -56,42 +166,18 @@ impl ChatPrompt {
     pub fn literals(&self) -> &[Range<usize>] {
         &self.literals
     }
-
-    fn push_literal(&mut self, text: &str) {
-        let start = self.text.len();
-        self.text.push_str(text);
-        match self.literals.last_mut() {
-            Some(last) if last.end == start => last.end = self.text.len(),
-            _ => self.literals.push(start..self.text.len()),
-        }
-    }
 }
 
 /// A compiled template.
 #[derive(Debug)]
 pub struct ChatTemplate {
-    env: Environment<'static>,
+    template: Template,
+    tool_use: Option<Template>,
     source: String,
-    has_tool_use: bool,
     bos: String,
     eos: String,
     guard: Guard,
 }
-
-/// Names of the templates in the environment.
-const DEFAULT: &str = "chat_template";
-const TOOL_USE: &str = "chat_template.tool_use";
-
-/// Output that any template may write, and how much more per byte of messages (JSON escapes one byte in six).
-const MAX_OUTPUT: usize = 4 << 20;
-const OUTPUT_PER_BYTE: usize = 8;
-/// Instructions that any template may run, and how many more per message and per byte of messages and tools.
-const FUEL: u64 = 250_000;
-const FUEL_PER_MESSAGE: u64 = 5_000;
-const FUEL_PER_BYTE: u64 = 4;
-const MAX_FUEL: u64 = 2_000_000;
-/// Templates can nest values as deep as their fuel lasts, and dropping those takes stack for each level.
-const STACK_BYTES: usize = 256 << 20;
 
 impl ChatTemplate {
     /// The file's `tokenizer.chat_template`; None when it has none.
@@ -101,39 +187,23 @@ impl ChatTemplate {
     pub fn from_metadata(meta: &Metadata, vocab: &Vocab) -> Result<Option<Self>> {
         let Some(source) = meta.str("tokenizer.chat_template")? else { return Ok(None) };
         let mut template = Self::new(source, vocab)?;
-        if let Some(source) = meta.str("tokenizer.chat_template.tool_use")? {
-            template.add(TOOL_USE, source)?;
-            template.has_tool_use = true;
-        }
+        template.tool_use = meta.str("tokenizer.chat_template.tool_use")?.map(Template::parse).transpose()?;
         Ok(Some(template))
     }
 
     /// From template source. `vocab` gives the texts of BOS and EOS and the spellings to guard.
     pub fn new(source: &str, vocab: &Vocab) -> Result<Self> {
-        let text = |id: Option<u32>| id.and_then(|id| vocab.token_text(id)).unwrap_or_default().to_owned();
-        let mut template = Self {
-            env: environment(),
-            source: source.to_owned(),
-            has_tool_use: false,
-            bos: text(vocab.bos()),
-            eos: text(vocab.eos()),
-            guard: Guard::new(vocab.control_texts())?,
+        let text = |id: Option<u32>| {
+            memory::text(id.and_then(|id| vocab.token_text(id)).unwrap_or_default(), "a token's text")
         };
-        template.add(DEFAULT, source)?;
-        Ok(template)
-    }
-
-    fn add(&mut self, name: &'static str, source: &str) -> Result<()> {
-        // Transformers' mark of the assistant's words in training data.
-        static GENERATION: LazyLock<Regex> = LazyLock::new(|| {
-            Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the expression is constant")
-        });
-        let source = GENERATION.replace_all(source, |found: &fancy_regex::Captures<'_, str>| {
-            let group = |i| found.get(i).map_or("", |group| group.as_str());
-            let tag = if group(2).is_empty() { "if true" } else { "endif" };
-            format!("{{%{} {tag} {}%}}", group(1), group(3))
-        });
-        self.env.add_template_owned(name, source.into_owned()).map_err(|err| Error::Template(describe(&err)))
+        Ok(Self {
+            template: Template::parse(source)?,
+            tool_use: None,
+            source: memory::text(source, "the chat template")?,
+            bos: text(vocab.bos())?,
+            eos: text(vocab.eos())?,
+            guard: Guard::new(vocab.control_texts())?,
+        })
     }
 
     pub fn source(&self) -> &str {
@@ -142,9 +212,12 @@ impl ChatTemplate {
 
     /// The prompt. `tools`: JSON array of tool definitions or None.
     ///
-    /// The template is a program from the file: it sees only the messages and tools, its instructions and its output
-    /// are limited, and it runs on a thread of its own with the stack it may need. Strings that it doubles again and
-    /// again are not limited in memory: minijinja offers no bound on `~` and `+`.
+    /// The template is a program from the file: it sees only the messages and tools, and its memory (64 MiB and 16
+    /// times the messages and tools), its instructions, its output and its stack (144 KiB of the caller's) are limited.
+    ///
+    /// Contents that are no text go to the template as they are. Where it then fails, or writes a list of parts as
+    /// Python writes lists, it knows text only: it runs again with parts of text joined by newlines, null and absent
+    /// contents as empty text.
     ///
     /// # Errors
     /// [`Error::Template`]: the template refused (`raise_exception`), failed, ran too long or wrote too much.
@@ -154,354 +227,116 @@ impl ChatTemplate {
         tools: Option<&Json>,
         add_generation_prompt: bool,
     ) -> Result<ChatPrompt> {
+        let given = messages.iter().map(|message| message.to_json(message.content.to_json())).collect();
+        let first = self.render(Json::Array(given), tools, add_generation_prompt);
+        let writes_list = |text: &str| {
+            messages.iter().any(|message| match &message.content {
+                ChatContent::Json(list @ Json::Array(_)) => {
+                    jinja::python_repr(list).is_ok_and(|repr| text.contains(&repr))
+                }
+                _ => false,
+            })
+        };
+        let text_only = match &first {
+            Ok(rendered) => writes_list(&rendered.text),
+            Err(error) => matches!(error, Error::Template(_)),
+        };
+        let rendered = match first {
+            first if text_only => {
+                let plain: Vec<_> = messages.iter().map(|message| message.content.as_plain()).collect();
+                if plain.iter().all(Option::is_none) {
+                    first?
+                } else {
+                    let plain = messages.iter().zip(plain).map(|(message, plain)| {
+                        message.to_json(plain.map(Json::String).or_else(|| message.content.to_json()))
+                    });
+                    self.render(Json::Array(plain.collect()), tools, add_generation_prompt).or(first)?
+                }
+            }
+            first => first?,
+        };
+        self.guard.prompt(rendered)
+    }
+
+    fn render(&self, messages: Json, tools: Option<&Json>, add_generation_prompt: bool) -> Result<Rendered> {
         let tools =
             tools.filter(|tools| !tools.is_null() && tools.as_array().is_none_or(|list| !list.is_empty()));
-        let mut input_bytes = 0;
-        let guarded: Vec<Json> =
-            messages.iter().map(|message| self.guard.message(message, &mut input_bytes)).collect();
-        let tools = tools.map(|tools| self.guard.json(tools, &mut input_bytes));
-        let limit = MAX_OUTPUT.saturating_add(input_bytes.saturating_mul(OUTPUT_PER_BYTE));
-        let fuel = (messages.len() as u64)
-            .saturating_mul(FUEL_PER_MESSAGE)
-            .saturating_add((input_bytes as u64).saturating_mul(FUEL_PER_BYTE))
-            .saturating_add(FUEL)
-            .min(MAX_FUEL);
-
-        let name = if tools.is_some() && self.has_tool_use { TOOL_USE } else { DEFAULT };
-        let render = || -> Result<String> {
-            let mut env = self.env.clone();
-            env.set_fuel(Some(fuel));
-            let context = minijinja::context! {
-                messages => Value::from(Serde(&guarded)),
-                tools => tools.as_ref().map_or(Value::from(()), |tools| Value::from(Serde(tools))),
-                documents => Value::from(()),
-                add_generation_prompt,
-                bos_token => self.bos.as_str(),
-                eos_token => self.eos.as_str(),
-            };
-            let mut out = Bounded { bytes: Vec::new(), limit, full: false };
-            let rendered = env
-                .get_template(name)
-                .and_then(|template| template.render_captured_to(context, &mut out).map(drop));
-            match rendered {
-                Ok(()) => String::from_utf8(out.bytes)
-                    .map_err(|_| Error::Template("it wrote no valid UTF-8".to_owned())),
-                Err(_) if out.full => Err(Error::Template(format!("it wrote more than {limit} bytes"))),
-                Err(err) if err.kind() == ErrorKind::OutOfFuel => {
-                    Err(Error::Template(format!("it ran more than {fuel} instructions")))
-                }
-                Err(err) => Err(Error::Template(describe(&err))),
-            }
-        };
-        let text = std::thread::scope(|scope| {
-            std::thread::Builder::new()
-                .name("rocmforge-chat".to_owned())
-                .stack_size(STACK_BYTES)
-                .spawn_scoped(scope, render)
-                .map_err(|err| Error::Template(format!("no thread to run it on: {err}")))?
-                .join()
-                .map_err(|_| Error::Internal("the template engine panicked".to_owned()))?
-        })?;
-        Ok(self.guard.resolve(&text))
-    }
-}
-
-/// An error with the line of the template and the errors behind it.
-fn describe(error: &minijinja::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        let _ = write!(text, ": {error}");
-        source = error.source();
-    }
-    text
-}
-
-/// What Hugging Face's `apply_chat_template` gives a template.
-fn environment() -> Environment<'static> {
-    let mut env = Environment::new();
-    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
-    env.set_syntax(syntax.expect("Jinja's own delimiters are valid"));
-    env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    env.add_filter("tojson", tojson);
-    env.add_function("raise_exception", |message: String| -> std::result::Result<String, minijinja::Error> {
-        Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
-    });
-    env.add_function("strftime_now", |format: &str| -> std::result::Result<String, minijinja::Error> {
-        let mut text = String::new();
-        write!(text, "{}", chrono::Local::now().format(format)).map_err(|_| {
-            minijinja::Error::new(ErrorKind::InvalidOperation, format!("strftime_now: bad format {format:?}"))
-        })?;
-        Ok(text)
-    });
-    env
-}
-
-/// Python's `json.dumps(value, ensure_ascii=False, indent=..., separators=..., sort_keys=...)`.
-fn tojson(value: &Value, options: Kwargs) -> std::result::Result<Value, minijinja::Error> {
-    let bad = |why: String| minijinja::Error::new(ErrorKind::InvalidOperation, format!("tojson: {why}"));
-    let indent: Option<usize> = options.get("indent")?;
-    let separators: Option<Vec<String>> = options.get("separators")?;
-    let sort_keys: Option<bool> = options.get("sort_keys")?;
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let (item, key) = match separators.as_deref() {
-        None => (if indent.is_some() { "," } else { ", " }, ": "),
-        Some([item, key]) => (item.as_str(), key.as_str()),
-        Some(_) => return Err(bad("separators must be two strings".to_owned())),
-    };
-    if indent.is_some_and(|indent| indent > 64) {
-        return Err(bad("indent is over 64".to_owned()));
-    }
-    let json = serde_json::to_value(value).map_err(|err| bad(err.to_string()))?;
-    let mut out = String::new();
-    let style = JsonStyle { indent, item, key, sort_keys: sort_keys.unwrap_or(false) };
-    style.write(&json, 0, &mut out).map_err(bad)?;
-    Ok(Value::from(out))
-}
-
-struct JsonStyle<'a> {
-    indent: Option<usize>,
-    item: &'a str,
-    key: &'a str,
-    sort_keys: bool,
-}
-
-impl JsonStyle<'_> {
-    fn write(&self, json: &Json, depth: usize, out: &mut String) -> std::result::Result<(), String> {
-        if depth > 256 {
-            return Err("the value is nested more than 256 deep".to_owned());
-        }
-        match json {
-            Json::Array(list) if !list.is_empty() => {
-                out.push('[');
-                for (i, value) in list.iter().enumerate() {
-                    self.separate(i, depth + 1, out);
-                    self.write(value, depth + 1, out)?;
-                }
-                self.line(depth, out);
-                out.push(']');
-            }
-            Json::Object(map) if !map.is_empty() => {
-                let mut pairs: Vec<_> = map.iter().collect();
-                if self.sort_keys {
-                    pairs.sort_by_key(|&(key, _)| key);
-                }
-                out.push('{');
-                for (i, (key, value)) in pairs.into_iter().enumerate() {
-                    self.separate(i, depth + 1, out);
-                    out.push_str(&Json::from(key.as_str()).to_string());
-                    out.push_str(self.key);
-                    self.write(value, depth + 1, out)?;
-                }
-                self.line(depth, out);
-                out.push('}');
-            }
-            Json::Number(number) if number.is_f64() => out.push_str(&python_float(&number.to_string())),
-            _ => out.push_str(&json.to_string()),
-        }
-        Ok(())
-    }
-
-    fn separate(&self, index: usize, depth: usize, out: &mut String) {
-        if index > 0 {
-            out.push_str(self.item);
-        }
-        self.line(depth, out);
-    }
-
-    fn line(&self, depth: usize, out: &mut String) {
-        if let Some(indent) = self.indent {
-            out.push('\n');
-            out.extend(std::iter::repeat_n(' ', indent * depth));
+        let n = messages.as_array().map_or(0, Vec::len);
+        let limits = Limits::new(n, jinja::json_size(&messages) + tools.map_or(0, jinja::json_size));
+        let (bos, eos) = (Json::from(&*self.bos), Json::from(&*self.eos));
+        let add_generation_prompt = Json::Bool(add_generation_prompt);
+        let variable = |name, value, from_message| Variable { name, value, from_message };
+        let variables = [
+            variable("messages", &messages, true),
+            variable("tools", tools.unwrap_or(&Json::Null), true),
+            variable("documents", &Json::Null, false),
+            variable("add_generation_prompt", &add_generation_prompt, false),
+            variable("bos_token", &bos, false),
+            variable("eos_token", &eos, false),
+        ];
+        match (tools, &self.tool_use) {
+            (Some(_), Some(template)) => template.render(&variables, limits, None),
+            _ => self.template.render(&variables, limits, None),
         }
     }
 }
 
-/// A float's digits as Python writes them: an exponent (from 1e16 up, from 1e-5 down) has a sign and two digits.
-fn python_float(digits: &str) -> String {
-    let Ok(value) = digits.parse::<f64>() else { return digits.to_owned() };
-    let scientific = format!("{value:e}");
-    match scientific.split_once('e') {
-        Some((mantissa, exponent)) if value != 0.0 => match exponent.parse::<i32>() {
-            Ok(exponent) if !(-4..16).contains(&exponent) => {
-                format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
-            }
-            _ => format!("{value:?}"),
-        },
-        _ => format!("{value:?}"),
-    }
-}
-
-/// Takes output up to a limit.
-struct Bounded {
-    bytes: Vec<u8>,
-    limit: usize,
-    full: bool,
-}
-
-impl io::Write for Bounded {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if bytes.len() > self.limit - self.bytes.len() {
-            self.full = true;
-            return Err(io::Error::other("the output limit is reached"));
-        }
-        self.bytes.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+/// What memory is for, in errors.
+const SPELLINGS: &str = "the control tokens' texts";
 
 /// Keeps messages from spelling control tokens.
 ///
-/// Before the template runs, each spelling in a message becomes a mark: START, the spelling's number in hexadecimal
-/// DIGITS, END, all Unicode noncharacters, which no filter trims, splits, escapes or changes in case. Afterwards the
-/// marks in the output become the spellings again, now known as literal. Noncharacters of the messages' own are
-/// marked too, so that none is taken for a mark.
+/// A control token's spelling in the output is literal text if messages have written any of it but a word (letters,
+/// digits, `_`, `-`): templates write `<|` and `|>` around a message's role.
 #[derive(Debug)]
 struct Guard {
     finder: AhoCorasick,
-    spellings: Vec<String>,
 }
-
-const START: char = '\u{FDD0}';
-const DIGITS: Range<u32> = 0xFDD1..0xFDE1;
-const END: char = '\u{FDEF}';
 
 impl Guard {
     fn new<'a>(spellings: impl Iterator<Item = &'a str>) -> Result<Self> {
-        let spellings: Vec<String> =
-            spellings.map(str::to_owned).chain((START..=END).map(String::from)).collect();
-        let finder = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .build(&spellings)
+        let spellings = memory::collect(spellings.filter(|text| !text.is_empty()), SPELLINGS)?;
+        // a state for each byte, at most, and 256 wide ones at its root
+        let bytes: usize = spellings.iter().map(|text| text.len() + 64).sum();
+        let room = bytes.saturating_mul(128).saturating_add(2 << 20);
+        // a DFA would take up to 1 KiB for each byte
+        let build = || AhoCorasickBuilder::new().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&spellings);
+        let finder = memory::with_room(room, SPELLINGS, build)?
             .map_err(|err| Error::model(format!("the control tokens' texts: {err}")))?;
-        Ok(Self { finder, spellings })
+        Ok(Self { finder })
     }
 
-    fn mark(&self, text: &str, bytes: &mut usize) -> String {
-        *bytes += text.len();
-        let mut out = String::with_capacity(text.len());
-        let mut from = 0;
-        for found in self.finder.find_iter(text) {
-            out.push_str(&text[from..found.start()]);
-            out.push(START);
-            for digit in format!("{:x}", found.pattern().as_usize()).chars() {
-                out.extend(char::from_u32(DIGITS.start + digit.to_digit(16).unwrap_or_default()));
+    fn prompt(&self, rendered: Rendered) -> Result<ChatPrompt> {
+        let Rendered { text, from_messages } = rendered;
+        let mut literals: Vec<Range<usize>> = Vec::new();
+        if from_messages.is_empty() {
+            return Ok(ChatPrompt { text, literals });
+        }
+        for found in self.finder.find_overlapping_iter(&text) {
+            let found = found.range();
+            let first = from_messages.partition_point(|range| range.end <= found.start);
+            let inside = || {
+                let overlap = from_messages[first..].iter().take_while(|range| range.start < found.end);
+                overlap.map(|range| range.start.max(found.start)..range.end.min(found.end))
+            };
+            let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+            let whole = inside().next() == Some(found.clone());
+            if !whole && inside().all(|range| text[range].bytes().all(is_word)) {
+                continue;
             }
-            out.push(END);
-            from = found.end();
+            memory::reserve(&mut literals, 2, "a chat prompt")?;
+            literals.extend(inside().take(1));
+            literals.extend(inside().skip(1).last());
         }
-        out.push_str(&text[from..]);
-        out
-    }
-
-    fn message(&self, message: &ChatMessage, bytes: &mut usize) -> Json {
-        let mut map = serde_json::Map::new();
-        map.insert("role".to_owned(), Json::String(self.mark_name(&message.role, bytes)));
-        map.insert("content".to_owned(), Json::String(self.mark(&message.content, bytes)));
-        for (key, value) in &message.extra {
-            if key != "role" && key != "content" {
-                map.insert(self.mark_name(key, bytes), self.json(value, bytes));
+        // Matches come by their ends; some lie in others.
+        literals.sort_unstable_by_key(|range| (range.start, range.end));
+        literals.dedup_by(|next, last| {
+            let joined = next.start <= last.end;
+            if joined {
+                last.end = last.end.max(next.end);
             }
-        }
-        Json::Object(map)
-    }
-
-    fn json(&self, json: &Json, bytes: &mut usize) -> Json {
-        match json {
-            Json::String(text) => Json::String(self.mark(text, bytes)),
-            Json::Array(list) => Json::Array(list.iter().map(|value| self.json(value, bytes)).collect()),
-            Json::Object(map) => Json::Object(
-                map.iter()
-                    .map(|(key, value)| (self.mark_name(key, bytes), self.json(value, bytes)))
-                    .collect(),
-            ),
-            Json::Null | Json::Bool(_) | Json::Number(_) => {
-                *bytes += 8;
-                json.clone()
-            }
-        }
-    }
-
-    /// Roles and keys are words that the template looks for; they are marked only where they are more than a word.
-    fn mark_name(&self, name: &str, bytes: &mut usize) -> String {
-        if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
-            *bytes += name.len();
-            name.to_owned()
-        } else {
-            self.mark(name, bytes)
-        }
-    }
-
-    /// A mark that the template has cut to pieces is dropped.
-    fn resolve(&self, rendered: &str) -> ChatPrompt {
-        let mut prompt = ChatPrompt { text: String::with_capacity(rendered.len()), literals: Vec::new() };
-        let mut rest = rendered;
-        while let Some(at) = rest.find(|c| (START..=END).contains(&c)) {
-            prompt.text.push_str(&rest[..at]);
-            let mark = &rest[at..];
-            let digits_end = mark
-                .char_indices()
-                .skip(1)
-                .find(|&(_, c)| !DIGITS.contains(&(c as u32)))
-                .filter(|&(_, c)| c == END && mark.starts_with(START));
-            match digits_end {
-                Some((end, _)) => {
-                    let number = mark[START.len_utf8()..end].chars().try_fold(0usize, |n, c| {
-                        n.checked_mul(16)?.checked_add((c as u32 - DIGITS.start) as usize)
-                    });
-                    if let Some(spelling) = number.and_then(|number| self.spellings.get(number)) {
-                        prompt.push_literal(spelling);
-                    }
-                    rest = &mark[end + END.len_utf8()..];
-                }
-                None => rest = &mark[START.len_utf8()..],
-            }
-        }
-        prompt.text.push_str(rest);
-        prompt
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn marks_come_back_as_literals() {
-        let guard = Guard::new(["<|im_end|>", "<|im_end|><x>", "<s>"].into_iter()).unwrap();
-        let text = "a<|im_end|>b<|im_end|><x><s> \u{FDD1}\u{FDD0}é";
-        let mut bytes = 0;
-        let marked = guard.mark(text, &mut bytes);
-        assert_eq!(bytes, text.len());
-        assert!(!marked.contains('<'), "{marked}");
-        let prompt = guard.resolve(&marked);
-        assert_eq!(prompt.text(), text);
-        let literals: Vec<_> = prompt.literals().iter().map(|range| &text[range.clone()]).collect();
-        assert_eq!(literals, ["<|im_end|>", "<|im_end|><x><s>", "\u{FDD1}\u{FDD0}"]);
-    }
-
-    #[test]
-    fn broken_marks_vanish() {
-        let guard = Guard::new(std::iter::empty()).unwrap();
-        assert_eq!(
-            guard.resolve("a\u{FDD0}\u{FDD2}b\u{FDEF}c\u{FDD0}\u{FDE0}\u{FDE0}\u{FDEF}d").text(),
-            "abcd"
-        );
-    }
-
-    #[test]
-    fn floats_are_pythons() {
-        for (value, text) in
-            [(0.1, "0.1"), (1e16, "1e+16"), (1e15, "1000000000000000.0"), (2.5e-7, "2.5e-07")]
-        {
-            assert_eq!(python_float(&f64::to_string(&value)), text);
-        }
-        assert_eq!(python_float("0.0001"), "0.0001");
-        assert_eq!(python_float("0.0"), "0.0");
+            joined
+        });
+        Ok(ChatPrompt { text, literals })
     }
 }

@@ -15,6 +15,26 @@ static uint32_t length(rf_context *ctx, uint32_t seq) {
     return end;
 }
 
+/* A token of each of several sequences is what decoding is; several of one are a prompt. */
+static void counters(const fixture *f) {
+    rf_context *ctx = make_context(f->model, 128, 3);
+    const rf_token tokens[] = {1, 2, 3};
+    const uint32_t seq[] = {0, 1, 2}, one[] = {1, 1, 2};
+    rf_batch batch = {.size = sizeof batch, .n = 3, .tokens = tokens, .seq = seq};
+    OK(rf_decode(ctx, &batch));
+    OK(rf_kv_clear(ctx));
+    OK(decode(ctx, tokens, 1));
+    OK(rf_kv_clear(ctx));
+    rf_perf_counters perf = {.size = sizeof perf};
+    OK(rf_perf(ctx, &perf));
+    CHECK(perf.decode_tokens == 4 && perf.prefill_tokens == 0);
+    batch.seq = one;
+    OK(rf_decode(ctx, &batch));
+    OK(rf_perf(ctx, &perf));
+    CHECK(perf.decode_tokens == 4 && perf.prefill_tokens == 3);
+    rf_context_release(ctx);
+}
+
 static void batches(const fixture *f) {
     rf_context *ctx = make_context(f->model, 128, 3);
     const rf_token tokens[] = {1, 2, 3, 4, 5, 6};
@@ -56,6 +76,10 @@ static void batches(const fixture *f) {
         float distance = logits[i] - rows[1][i];
         if (distance > 1e-3f || distance < -1e-3f) FAIL("logit %zu is %g, not %g", i, logits[i], rows[1][i]);
     }
+    EXPECT(RF_ERROR_PARAM, rf_kv_remove(ctx, 1, 4));
+    MESSAGE("which holds 3");
+    OK(rf_kv_remove(ctx, 1, 3)); /* its end: nothing to forget */
+    CHECK(length(ctx, 1) == 3);
     OK(rf_kv_remove(ctx, 1, 1));
     CHECK(length(ctx, 1) == 1);
     OK(rf_kv_remove(ctx, 1, 0));
@@ -197,13 +221,6 @@ static void generate(const fixture *f) {
     }
     OK(decode(ctx, prompt, 1)); /* the flag is clear again */
 
-    /* Cancelled with nothing in progress: the next step. */
-    OK(rf_kv_clear(ctx));
-    OK(rf_context_cancel(ctx));
-    EXPECT(RF_CANCELLED, decode(ctx, prompt, 2));
-    CHECK(length(ctx, 0) == 0);
-    OK(decode(ctx, prompt, 2));
-
     /* The cache fills up. */
     OK(rf_kv_clear(ctx));
     params.max_tokens = 0;
@@ -271,6 +288,7 @@ static void transpose(const fixture *f) {
 
 int main(int argc, char **argv) {
     fixture f = set_up(argc, argv);
+    counters(&f);
     batches(&f);
     bad_batches(&f);
     generate(&f);

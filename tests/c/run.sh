@@ -4,6 +4,7 @@
 #   - the header compiles alone, pedantically, as every C and C++ it claims;
 #   - the C tests (tests/c/*.c) pass under valgrind, without an error or a leak;
 #   - the examples build through find_package (shared and static) and pkg-config, and answer as the command line does;
+#     those in other languages too (tests/examples/run.sh);
 #   - so does a project that has this one as a part of it;
 #   - what is installed carries no debug information and, the archive too, no names but the header's;
 #   - `make install` takes a prefix with a space.
@@ -107,6 +108,11 @@ for source in "$root"/tests/c/*.c; do
     done
 done
 
+echo "== 500 forks"
+for device in cpu reference; do
+    FORKS=500 "$work/fork" "$tiny" $device >"$work/out" 2>&1 || { cat "$work/out"; fail "fork on $device"; }
+done
+
 echo "== examples, against the installed package"
 unset ROCMFORGE_CPU_ISA
 for example in c cpp; do
@@ -142,4 +148,6 @@ for program in c/generate c/generate_static cpp/generate pc_c pc_cpp pc_static p
 done
 "$work/pc_c" /nonexistent "$question" >"$work/got" 2>"$work/err" && fail "a missing file gives exit status 0"
 grep -q "RF_ERROR_IO: .*/nonexistent" "$work/err" || fail "a missing file's message: $(cat "$work/err")"
+
+"$root/tests/examples/run.sh" "$prefix"
 echo "== done"

@@ -3,9 +3,21 @@
 use std::path::Path;
 
 /// What the header shows, in its order.
-const SOURCES: [&str; 13] = [
-    "version", "status", "error", "log", "device", "backend", "token", "model", "meta", "text", "context",
-    "sampler", "generate",
+const SOURCES: [&str; 14] = [
+    "version",
+    "status",
+    "error",
+    "log",
+    "device",
+    "backend",
+    "token",
+    "model",
+    "meta",
+    "text",
+    "context",
+    "sampler",
+    "generate",
+    "with_error",
 ];
 
 /// The header of the sources under `root`.
