@@ -12,10 +12,7 @@ static FRESH: LazyLock<String> =
 fn the_committed_header_is_fresh() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("include/rocmforge.h");
     let committed = std::fs::read_to_string(&path).expect("include/rocmforge.h is there");
-    assert!(
-        committed == *FRESH,
-        "include/rocmforge.h is stale; `make header` writes it anew"
-    );
+    assert!(committed == *FRESH, "include/rocmforge.h is stale; `make header` writes it anew");
 }
 
 /// Functions that the header declares: cbindgen begins each declaration, and nothing else with a parenthesis but
