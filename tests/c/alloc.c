@@ -297,9 +297,10 @@ static void metadata(world *w) {
 }
 static void cache(world *w) {
     uint32_t first, end;
-    came(RF_OK, rf_kv_copy(w->ctx, 0, 3, 20));
-    if (came(RF_OK, rf_kv_range(w->ctx, 3, &first, &end)) && !short_of_memory) mix(&end, sizeof end);
-    came(RF_OK, rf_kv_remove(w->ctx, 3, 2));
+    if (came(RF_OK, rf_kv_copy(w->ctx, 0, 3, 20))) {
+        if (came(RF_OK, rf_kv_range(w->ctx, 3, &first, &end))) mix(&end, sizeof end);
+        came(RF_OK, rf_kv_remove(w->ctx, 3, 2));
+    }
     came(RF_ERROR_PARAM, rf_kv_remove(w->ctx, 99, 0));
     rf_context_details info = {.size = sizeof info};
     came(RF_OK, rf_context_info(w->ctx, &info));
