@@ -82,8 +82,8 @@ const BATCH: &str = "a batch";
 /// Bytes of logits that a device step may leave; batches that want more are cut into more steps.
 const MAX_LOGITS_BYTES: usize = 64 << 20;
 /// Bounds on what a caller may ask for, far above sense, so that nothing below overflows.
-const MAX_CONTEXT: usize = 1 << 28;
-const MAX_BATCH: usize = 1 << 20;
+pub const MAX_CONTEXT: usize = 1 << 28;
+pub const MAX_BATCH: usize = 1 << 20;
 const MAX_SEQUENCES: usize = 4096;
 
 /// One user's caches. One thread at a time; keeps its model alive.

@@ -14,6 +14,7 @@ static IDLE: AtomicBool = AtomicBool::new(false);
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| {
         if IDLE.load(Ordering::SeqCst) || INTERRUPTED.swap(1, Ordering::SeqCst) != 0 {
+            super::terminal::restore();
             std::process::exit(i32::from(super::exit::INTERRUPTED));
         }
     })
@@ -42,7 +43,12 @@ pub fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Err(Cancelled) once Ctrl-C came: for loops that have no context to cancel.
+/// As if Ctrl-C had come: for one that was read as a key.
+pub fn set() {
+    INTERRUPTED.store(1, Ordering::SeqCst);
+}
+
+/// Err(Cancelled) once Ctrl-C came: for loops that have no context to stop.
 pub fn check() -> rocmforge::Result<()> {
     if is_set() { Err(Error::Cancelled) } else { Ok(()) }
 }
