@@ -36,9 +36,9 @@ pub fn embed(root: &Path) -> Result<(), String> {
     let unit = Unit::read(&folder)?;
     let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
     let wanted = match ARCH_VARIABLES.into_iter().find_map(set) {
-        Some((variable, value)) => wanted_targets(variable, &value, || {
-            cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi"))
-        })?,
+        Some((variable, value)) => {
+            wanted_targets(variable, &value, || cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi")))?
+        }
         None => None,
     };
     let jobs = jobs(&compilers, &wanted)?;
@@ -47,7 +47,9 @@ pub fn embed(root: &Path) -> Result<(), String> {
     let cache = Cache::of(&out)?;
     let progress = Progress::of_environment();
     let packed = in_parallel(&jobs, |i, job| {
-        cache.get_or_compile(&unit, job, || progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len())))
+        cache.get_or_compile(&unit, job, || {
+            progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len()))
+        })
     })?;
 
     let mut table = String::from("[\n");

@@ -25,7 +25,8 @@ fn render(source: &str, message: &Json) -> crate::Result<super::Rendered> {
 
 /// The error of a template that must fail, on a small stack.
 fn fails(source: &str) -> String {
-    let error = on_a_small_stack(|| render(source, &Json::Null).map(|out| out.text.len()).unwrap_err());
+    let result = on_a_small_stack(|| render(source, &Json::Null).map(|out| out.text.len()));
+    let error = result.expect_err(&source.chars().take(60).collect::<String>());
     assert!(matches!(error, crate::Error::Template(_)), "{source}: {error:?}");
     error.to_string()
 }
@@ -49,9 +50,8 @@ fn memory_is_bounded_before_it_is_asked_for() {
         "{{ '{:>1000000000}'.format(1) }}",
         "{{ '{:>{}}'.format('a', 10**9) }}",
         "{{ [1] | tojson(indent=10**9) }}",
-        "{{ [1] | batch(10**9, 0) | list }}",
         "{{ [1] | slice(10**9) | list }}",
-        "{{ 'ab' | replace('', 'x' * 10**7) | replace('', 'y' * 10**7) }}",
+        "{{ 'abcdefgh' | replace('', 'x' * 10**7) }}",
         "{{ ('x' * 10**7).join('abcdefghijk') }}",
         "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
@@ -70,6 +70,7 @@ fn memory_is_bounded_before_it_is_asked_for() {
 #[test]
 fn instructions_are_bounded() {
     for source in [
+        "{{ [1] | batch(10**9, 0) | list }}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% set l = range(99999) | list %}{% for a in l %}{{ a in l }}{% endfor %}",
         "{% set s = 'a' * 9999999 %}{% for a in range(99999) %}{% set x = s.find('b') %}{% endfor %}",
@@ -86,7 +87,9 @@ fn instructions_are_bounded() {
 
 #[test]
 fn numbers_are_bounded() {
-    for source in ["{{ 10**10**10 }}", "{{ 9**9**9**9 }}", "{{ (10**9000) ** 9000 }}", "{{ 2 ** 99999 }}"] {
+    for source in
+        ["{{ 10**(10**10) }}", "{{ 9**(9**(9**9)) }}", "{{ (10**9000) ** 9000 }}", "{{ 2 ** 99999 }}"]
+    {
         let error = fails(source);
         assert!(error.contains("too large"), "{source}: {error}");
     }
@@ -264,7 +267,7 @@ fn bytes_from_messages_stay_known() {
         ("{{ m.role == 'user' }}{{ 'se' in m.role }}{{ m['ro' ~ 'le'] | length }}", "TrueTrue4"),
         ("{{ ('a b ' ~ m.role ~ ' c') | truncate(8, true, '', 0) }}", "a b «user»"),
         ("{{ ('<b>' ~ m.role ~ '</b>') | striptags }}", "«user»"),
-        ("{{ ('x ' ~ m.role) | wordwrap(3) }}", "«x\nuse\nr»"),
+        ("{{ ('x ' ~ m.role) | wordwrap(3) }}", "«x u»\n«ser»"),
         ("{{ '%c' % 60 }}", "«<»"),
     ] {
         assert_eq!(marked(source, &message), wanted, "{source}");
