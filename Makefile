@@ -1,12 +1,16 @@
 # `make` lists the targets. `make demo` and `make test` do all set-up themselves.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
-CARGO ?= cargo
+CARGO := $(if $(CARGO),$(CARGO),$(shell tools/find.sh cargo 2>/dev/null || echo cargo))
 PREFIX ?= /usr/local
 MODELS := $(if $(ROCMFORGE_MODELS),$(ROCMFORGE_MODELS),models)
 SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 PEER := $(if $(ROCMFORGE_PEER),$(ROCMFORGE_PEER),build/peer)
 ROCMFORGE := target/release/rocmforge
+# Kernels for the cards in this machine, else for one target, unless ROCm_ARCH says more: `make` builds for use here.
+# Plain cargo, CMake, `make install` and the tests have them all.
+ARCH := native
+BUILD = $(if $(ARCH),ROCm_ARCH="$${ROCm_ARCH:-$(ARCH)}") ROCMFORGE_PROGRESS_FD=9 $(CARGO) build --release 9>&2
 
 .PHONY: help
 help: ## list the targets
@@ -15,15 +19,18 @@ help: ## list the targets
 .PHONY: demo
 demo: ## set up, build, fetch a small model and let it answer
 	@tools/setup.sh demo
-	@$(MAKE) --no-print-directory build
+	@echo "== building (a minute or two)" >&2
+	@$(BUILD)
 	@tools/get_models.sh smollm2
-	$(ROCMFORGE) generate -m $(SMOLLM2) --chat -p 'Why is the sky blue?' -n 96 --seed 1
+	"$(ROCMFORGE)" generate -m "$(SMOLLM2)" --chat -p 'Why is the sky blue?' -n 96 --seed 1
 
 .PHONY: test
+test: ARCH :=
 test: demo ## the same, then every test
 	@tools/setup.sh test
 	@tools/get_models.sh
 	@tools/get_templates.sh
+	@tools/get_zig.sh
 	@tests/c/run.sh
 	@$(CARGO) test --quiet --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -52,11 +59,11 @@ paper: ## the table "On paper for AMD" of docs/PERFORMANCE.md: what a token's ke
 
 .PHONY: build
 build: ## the library and the command line, optimized
-	@$(CARGO) build --quiet --release
+	@$(BUILD)
 
 .PHONY: lib
 lib: ## the library alone, without the crates that only the command line needs
-	@$(CARGO) build --quiet --release --lib --no-default-features --features hip
+	@$(BUILD) --lib --no-default-features --features hip
 
 .PHONY: models
 models: ## fetch both test models
@@ -95,9 +102,8 @@ kl: build models ## compare exactness with the peer (after make peer; needs 4 GB
 
 .PHONY: install
 install: ## library, header, CMake and pkg-config files, command line, to PREFIX (/usr/local)
-	@cmake -S . -B build/cmake -DCMAKE_BUILD_TYPE=Release -DCMAKE_INSTALL_PREFIX=$(PREFIX)
-	@cmake --build build/cmake
-	@cmake --install build/cmake
+	@tools/setup.sh install
+	@tools/install.sh "$(PREFIX)"
 
 .PHONY: clean
 clean: ## remove what was built (models stay)

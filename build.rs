@@ -1,6 +1,9 @@
 //! Makes the C header from src/ffi, compiles kernels/ for every GPU, and names the shared library.
 
 #[cfg(feature = "hip")]
+#[path = "tools/build/cards.rs"]
+mod cards;
+#[cfg(feature = "hip")]
 #[path = "tools/build/compiler.rs"]
 mod compiler;
 #[path = "tools/build/header.rs"]

@@ -6,10 +6,14 @@
  * Status    Every function that can fail returns an rf_status: RF_OK (0), a positive outcome (RF_CANCELLED,
  *           RF_CACHE_FULL, RF_NOT_FOUND) or a negative error; rf_last_error() then has the message. Results are written
  *           on RF_OK only, where a function does not say otherwise. Nothing prints, aborts or unwinds.
+ * Errors    are kept per thread (rf_last_error), per context (rf_context_error), and given to the caller by the
+ *           functions with _e at the end of their names: for languages whose calls move between threads.
  * Handles   rf_backend, rf_model, rf_context, rf_sampler: made by _create or _load, given back by _release, NULL
  *           is fine. A context keeps its model alive, a model its backend: release them in any order.
  * Threads   A const handle may be used by many threads at once, any other by one at a time; a second caller gets
- *           RF_ERROR_BUSY. rf_context_cancel may come from any thread.
+ *           RF_ERROR_BUSY. rf_context_cancel may come from any thread. A thread that calls needs 64 KiB of stack.
+ * Processes A handle belongs to the process that made it: in a child that forked calls give RF_ERROR_FORKED, releases
+ *           do nothing, and new handles work.
  * Structs   start with their size. Parameters are filled by their _init function; of the others set `size` to sizeof.
  * Pointers  must not be NULL where a function does not say otherwise; an array may be NULL when its length is 0.
  * Buffers   take results of variable size: pointer and capacity; the size that suffices comes back in *n. Where it
@@ -37,7 +41,7 @@
 #define RF_OK 0
 
 /**
- * Outcome: stopped by a callback or by rf_context_cancel.
+ * Outcome: stopped by a callback, by rf_context_cancel or by a flag of the caller's.
  */
 #define RF_CANCELLED 1
 
@@ -47,7 +51,7 @@
 #define RF_CACHE_FULL 2
 
 /**
- * Outcome: there is nothing of that name.
+ * Outcome: there is nothing of that name, or no call to cancel.
  */
 #define RF_NOT_FOUND 3
 
@@ -137,6 +141,12 @@
 #define RF_ERROR_GPU -17
 
 /**
+ * This process was forked after the handle, or the GPU's runtime, came into use: they stay with the parent. In the child
+ * make a new backend.
+ */
+#define RF_ERROR_FORKED -18
+
+/**
  * Log levels, each with those before it: nothing.
  */
 #define RF_LOG_OFF 0
@@ -193,7 +203,7 @@
 /**
  * Every GPU that this library has kernels for; integrated ones only where there is no other.
  */
-#define RF_DEVICES_ALL UINT64_MAX
+#define RF_DEVICES_ALL 18446744073709551615ull
 
 /**
  * No token.
@@ -316,7 +326,8 @@
 #define RF_META_F64 12
 
 /**
- * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
+ * Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks. For a whole text; a
+ * prompt takes RF_TOKENIZE_ADD_BOS.
  */
 #define RF_TOKENIZE_ADD_SPECIAL 1
 
@@ -325,6 +336,11 @@
  * could then pose as another speaker.
  */
 #define RF_TOKENIZE_PARSE_SPECIAL 2
+
+/**
+ * ADD_BOS: begin with BOS as the model's file asks, and never end with EOS: for a prompt, which is to go on.
+ */
+#define RF_TOKENIZE_ADD_BOS 4
 
 /**
  * Flag of rf_detokenize: write control tokens out, too.
@@ -797,7 +813,7 @@ typedef struct rf_context_details {
      */
     uint32_t n_used;
     /**
-     * Bytes of cache, and of working memory.
+     * Bytes of cache, and of working memory. The CPU's part is reserved, and takes memory as it is first used.
      */
     uint64_t cache_bytes;
     uint64_t scratch_bytes;
@@ -826,6 +842,11 @@ typedef struct rf_batch {
      * Nonzero where the token's logits are wanted; NULL: the last token's only.
      */
     const uint8_t *want;
+    /**
+     * A flag of the caller's; the call returns RF_CANCELLED once it is not 0, also if it is so from the beginning. Any
+     * thread may set it meanwhile; the library only reads it. NULL: none.
+     */
+    const int32_t *cancel;
 } rf_batch;
 
 /**
@@ -837,12 +858,12 @@ typedef struct rf_perf_counters {
      */
     size_t size;
     /**
-     * Tokens evaluated in steps of several tokens, and the time those took, microseconds.
+     * Tokens evaluated in batches with several tokens of a sequence, and the time those took, microseconds.
      */
     uint64_t prefill_tokens;
     uint64_t prefill_us;
     /**
-     * The same for steps of one token.
+     * The same for batches of one token of each of their sequences.
      */
     uint64_t decode_tokens;
     uint64_t decode_us;
@@ -916,7 +937,8 @@ typedef struct rf_generate_params {
      */
     uint32_t seq;
     /**
-     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. Default none.
+     * Texts that end the generation, NUL-terminated UTF-8, not empty; they are not part of the text given out. They are
+     * looked for in all that is generated, control tokens too, given out or not. Default none.
      */
     const char *const *stop;
     size_t n_stop;
@@ -928,6 +950,11 @@ typedef struct rf_generate_params {
      * 1: give out the text of control tokens too. Default 0.
      */
     int32_t special;
+    /**
+     * A flag of the caller's; the call stops as by rf_context_cancel once it is not 0, also if it is so from the
+     * beginning. Any thread may set it meanwhile; the library only reads it. Default NULL: none.
+     */
+    const int32_t *cancel;
 } rf_generate_params;
 
 /**
@@ -935,7 +962,7 @@ typedef struct rf_generate_params {
  * that might become a stop text is held back until it is clear. Return 0 to go on, anything else to stop.
  *
  * It runs on the thread that called rf_generate; `text` is valid during the call. It must not unwind. Calls on the same context
- * return RF_ERROR_BUSY, except rf_context_cancel.
+ * return RF_ERROR_BUSY, except rf_context_cancel and rf_context_uncancel. Handles may be released, also the context.
  */
 typedef int32_t (*rf_token_callback)(void *user, rf_token token, const char *text, size_t text_len);
 
@@ -952,12 +979,13 @@ typedef struct rf_generation {
      */
     int32_t stop;
     /**
-     * The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate.
+     * The generated tokens, the one that ended it included. Owned by the context, valid until its next rf_generate or
+     * its release; none, and no text either, if the context was released in the callback.
      */
     const rf_token *tokens;
     size_t n_tokens;
     /**
-     * Their text, `text_len` bytes of UTF-8 and a NUL. Owned by the context, valid until its next rf_generate.
+     * Their text, `text_len` bytes of UTF-8 and a NUL. Valid as `tokens` is.
      */
     const char *text;
     size_t text_len;
@@ -968,6 +996,52 @@ typedef struct rf_generation {
     uint64_t prompt_us;
     uint64_t decode_us;
 } rf_generation;
+
+/**
+ * What a call came to, in memory of the caller's: for the functions with `_e` at the end of their names. Such a call
+ * writes the whole struct, also when it comes to RF_OK: `status` is then RF_OK and the rest is empty.
+ *
+ * Set `size` to sizeof(rf_error) once. The struct belongs to one call at a time. It is plain memory without pointers:
+ * copy it, keep it, hand it to another thread.
+ */
+typedef struct rf_error {
+    /**
+     * sizeof(rf_error), set by the caller.
+     */
+    size_t size;
+    /**
+     * What the call returned.
+     */
+    rf_status status;
+    /**
+     * Failed calls into a GPU's runtime only, else 0: as in rf_error_info.
+     */
+    int32_t hip_code;
+    /**
+     * The GPU's number; -1 if it was no GPU's failure.
+     */
+    int32_t device;
+    /**
+     * The launch's blocks and threads of a block, as in rf_error_info; 0 where there is no kernel.
+     */
+    uint32_t grid[3];
+    uint32_t block[3];
+    /**
+     * Bytes of the message as rf_last_error has it, without its NUL; from 1024 on `message` is cut.
+     */
+    uint32_t message_len;
+    /**
+     * Shared memory of the launch's blocks in bytes.
+     */
+    uint64_t shared_bytes;
+    /**
+     * Texts, NUL-terminated UTF-8, cut between characters where they do not fit; "" where rf_error_info has NULL.
+     */
+    char message[1024];
+    char kernel[128];
+    char hip_name[64];
+    char hip_call[64];
+} rf_error;
 
 #ifdef __cplusplus
 extern "C" {
@@ -992,7 +1066,11 @@ const char *rf_status_name(rf_status status);
  * The message of this thread's last call that did not come to RF_OK; "" if there was none. Never NULL.
  *
  * Calls that succeed leave it as it is. The text stays valid until this thread's next call that does not
- * come to RF_OK. Where calls move between threads (Go), ask right after the call or use rf_context_error.
+ * come to RF_OK.
+ *
+ * Where the next call may run on another thread (Go without runtime.LockOSThread, asynchronous calls of Node) this is
+ * another call's message, or none. Use rf_context_error there and, of functions that take no context, those with `_e`:
+ * they put the error into an rf_error of the caller's.
  */
 const char *rf_last_error(void);
 
@@ -1037,7 +1115,7 @@ rf_status rf_backend_params_init(struct rf_backend_params *params,
  *
  * RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
  * RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
- * without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+ * without GPUs), RF_ERROR_FORKED (the parent process uses one). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
  * such a failure and takes the CPU.
  */
 rf_status rf_backend_create(const struct rf_backend_params *params,
@@ -1085,6 +1163,9 @@ rf_status rf_model_params_init(struct rf_model_params *params,
 /**
  * Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
  * rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
+ *
+ * A file of a vocabulary alone, without a tensor, gives a model for text: all that takes a model works but
+ * rf_context_create, which comes to RF_ERROR_MODEL.
  *
  * RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
  * damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
@@ -1191,7 +1272,7 @@ rf_status rf_model_meta_f64(const struct rf_model *model, size_t index, size_t e
  *
  * `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
  * written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
- * has no vocabulary. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
+ * has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
  */
 rf_status rf_tokenize(const struct rf_model *model,
                       const char *text,
@@ -1263,7 +1344,7 @@ rf_status rf_context_params_init(struct rf_context_params *params,
 
 /**
  * Makes a context over a model. On RF_OK *ctx is a new handle, to be given to rf_context_release; the model's own
- * handle may be released before it. RF_ERROR_MEMORY: the cache does not fit. RF_ERROR_PARAM: a NULL, a wrong size,
+ * handle may be released before it. RF_ERROR_MEMORY: the cache does not fit into what the machine has. RF_ERROR_PARAM: a NULL, a wrong size,
  * counts out of range. Any thread.
  */
 rf_status rf_context_create(const struct rf_model *model,
@@ -1285,10 +1366,21 @@ rf_status rf_context_info(struct rf_context *ctx,
 const char *rf_context_error(struct rf_context *ctx);
 
 /**
- * Stops the call in progress on the context, which then returns RF_CANCELLED within one layer's time; if none is, the
- * next rf_decode or rf_generate. Any thread, also from a callback. RF_ERROR_PARAM: NULL.
+ * Stops the rf_decode or rf_generate in progress on the context: it returns RF_CANCELLED after the operation under way
+ * (on a GPU: the layers under way), or as it would have if it is about to. Also while it waits for another context's step.
+ *
+ * RF_OK: a call is in progress, and asked. RF_NOT_FOUND: none is; later ones are not affected (for a request that may come
+ * before its call set `cancel` of rf_batch or rf_generate_params). RF_ERROR_PARAM: NULL. RF_ERROR_FORKED.
+ *
+ * Any thread, also from a callback or a signal handler. It leaves rf_last_error as it is.
  */
 rf_status rf_context_cancel(struct rf_context *ctx);
+
+/**
+ * Takes an rf_context_cancel back that has not taken effect: the call in progress goes on. RF_NOT_FOUND: nothing to take
+ * back. RF_ERROR_PARAM: NULL. RF_ERROR_FORKED. Any thread, as rf_context_cancel.
+ */
+rf_status rf_context_uncancel(struct rf_context *ctx);
 
 /**
  * Gives the handle back; NULL is fine. Any thread, once; no other call may be using the handle, except one that is in a
@@ -1300,7 +1392,8 @@ void rf_context_release(struct rf_context *ctx);
  * Evaluates a batch: appends it to its sequences and computes the logits that are wanted. All of it, or on any status
  * but RF_OK nothing.
  *
- * RF_CANCELLED: rf_context_cancel. RF_CACHE_FULL: more positions than are free; the message has the numbers.
+ * RF_CANCELLED: rf_context_cancel or batch->cancel. RF_CACHE_FULL: more positions than are free; the message has the
+ * numbers.
  * RF_ERROR_PARAM: an empty batch, an id that is no token, a sequence or position out of place, a NULL, a wrong size.
  * RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
@@ -1323,8 +1416,8 @@ rf_status rf_logits(struct rf_context *ctx,
 rf_status rf_kv_clear(struct rf_context *ctx);
 
 /**
- * Forgets the sequence's positions from `from` to its end; 0: the whole sequence.
- * RF_ERROR_PARAM: no such sequence or position, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+ * Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
+ * RF_ERROR_PARAM: no such sequence, `from` beyond its end, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_remove(struct rf_context *ctx,
                        uint32_t seq,
@@ -1377,7 +1470,8 @@ rf_status rf_sampler_create(const struct rf_sampler_params *params,
  * Chooses a token from row `row` of the logits that the context's last rf_decode left. The sampler does not remember it: see
  * rf_sampler_accept.
  *
- * RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
+ * RF_ERROR_MODEL: a logit is NaN or plus infinity, or none is above minus infinity; the file's weights are damaged, or beyond
+ * what f16 holds. RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
  */
 rf_status rf_sample(struct rf_sampler *sampler,
                     struct rf_context *ctx,
@@ -1411,9 +1505,9 @@ rf_status rf_generate_params_init(struct rf_generate_params *params,
  * Evaluates the prompt after what the sequence holds, then chooses and evaluates token after token until something
  * says stop. `on_token` may be NULL: `result` has the whole text. Set result->size first.
  *
- * RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback or rf_context_cancel.
+ * RF_OK: ended by a token, a stop text or max_tokens. RF_CANCELLED: by the callback, rf_context_cancel or params->cancel.
  * RF_CACHE_FULL: the cache has no room for more, or not for the prompt. In all three cases *result is written, with what there is.
- * RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
+ * RF_ERROR_MODEL: the logits are no numbers, as in rf_sample. RF_ERROR_PARAM: an empty prompt, an id that is no token, parameters out of range, a NULL, a wrong size. RF_ERROR_BUSY: either handle
  * is in use. One thread at a time for both.
  */
 rf_status rf_generate(struct rf_context *ctx,
@@ -1424,6 +1518,234 @@ rf_status rf_generate(struct rf_context *ctx,
                       rf_token_callback on_token,
                       void *user,
                       struct rf_generation *result);
+
+/**
+ * As rf_backend_create, with the error in *error.
+ */
+rf_status rf_backend_create_e(const struct rf_backend_params *params,
+                              struct rf_backend **backend,
+                              struct rf_error *error);
+
+/**
+ * As rf_backend_info, with the error in *error.
+ */
+rf_status rf_backend_info_e(const struct rf_backend *backend,
+                            struct rf_device_details *info,
+                            struct rf_error *error);
+
+/**
+ * As rf_backend_memory, with the error in *error.
+ */
+rf_status rf_backend_memory_e(const struct rf_backend *backend,
+                              uint64_t *free,
+                              uint64_t *total,
+                              struct rf_error *error);
+
+/**
+ * As rf_op_transpose, with the error in *error.
+ */
+rf_status rf_op_transpose_e(const struct rf_backend *backend,
+                            const float *src,
+                            float *dst,
+                            size_t rows,
+                            size_t cols,
+                            struct rf_error *error);
+
+/**
+ * As rf_device_count, with the error in *error.
+ */
+rf_status rf_device_count_e(int32_t kind, uint32_t *n, struct rf_error *error);
+
+/**
+ * As rf_device_info, with the error in *error.
+ */
+rf_status rf_device_info_e(int32_t kind,
+                           uint32_t index,
+                           struct rf_device_details *info,
+                           struct rf_error *error);
+
+/**
+ * As rf_model_load, with the error in *error.
+ */
+rf_status rf_model_load_e(const struct rf_backend *backend,
+                          const char *path,
+                          const struct rf_model_params *params,
+                          struct rf_model **model,
+                          struct rf_error *error);
+
+/**
+ * As rf_model_info, with the error in *error.
+ */
+rf_status rf_model_info_e(const struct rf_model *model,
+                          struct rf_model_details *info,
+                          struct rf_error *error);
+
+/**
+ * As rf_model_tensor_count, with the error in *error.
+ */
+rf_status rf_model_tensor_count_e(const struct rf_model *model, size_t *n, struct rf_error *error);
+
+/**
+ * As rf_model_tensor_at, with the error in *error.
+ */
+rf_status rf_model_tensor_at_e(const struct rf_model *model,
+                               size_t index,
+                               struct rf_tensor_details *info,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_tensor_find, with the error in *error.
+ */
+rf_status rf_model_tensor_find_e(const struct rf_model *model,
+                                 const char *name,
+                                 size_t *index,
+                                 struct rf_error *error);
+
+/**
+ * As rf_model_meta_count, with the error in *error.
+ */
+rf_status rf_model_meta_count_e(const struct rf_model *model, size_t *n, struct rf_error *error);
+
+/**
+ * As rf_model_meta_at, with the error in *error.
+ */
+rf_status rf_model_meta_at_e(const struct rf_model *model,
+                             size_t index,
+                             struct rf_meta_details *info,
+                             struct rf_error *error);
+
+/**
+ * As rf_model_meta_find, with the error in *error.
+ */
+rf_status rf_model_meta_find_e(const struct rf_model *model,
+                               const char *key,
+                               size_t *index,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_meta_text, with the error in *error.
+ */
+rf_status rf_model_meta_text_e(const struct rf_model *model,
+                               size_t index,
+                               char *buffer,
+                               size_t capacity,
+                               size_t *n,
+                               struct rf_error *error);
+
+/**
+ * As rf_model_meta_string, with the error in *error.
+ */
+rf_status rf_model_meta_string_e(const struct rf_model *model,
+                                 size_t index,
+                                 size_t element,
+                                 char *buffer,
+                                 size_t capacity,
+                                 size_t *n,
+                                 struct rf_error *error);
+
+/**
+ * As rf_model_meta_u64, with the error in *error.
+ */
+rf_status rf_model_meta_u64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              uint64_t *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_model_meta_i64, with the error in *error.
+ */
+rf_status rf_model_meta_i64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              int64_t *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_model_meta_f64, with the error in *error.
+ */
+rf_status rf_model_meta_f64_e(const struct rf_model *model,
+                              size_t index,
+                              size_t element,
+                              double *number,
+                              struct rf_error *error);
+
+/**
+ * As rf_tokenize, with the error in *error.
+ */
+rf_status rf_tokenize_e(const struct rf_model *model,
+                        const char *text,
+                        size_t text_len,
+                        uint32_t flags,
+                        rf_token *tokens,
+                        size_t capacity,
+                        size_t *n,
+                        struct rf_error *error);
+
+/**
+ * As rf_detokenize, with the error in *error.
+ */
+rf_status rf_detokenize_e(const struct rf_model *model,
+                          const rf_token *tokens,
+                          size_t n_tokens,
+                          uint32_t flags,
+                          char *buffer,
+                          size_t capacity,
+                          size_t *n,
+                          struct rf_error *error);
+
+/**
+ * As rf_token_info, with the error in *error.
+ */
+rf_status rf_token_info_e(const struct rf_model *model,
+                          rf_token token,
+                          struct rf_token_details *info,
+                          struct rf_error *error);
+
+/**
+ * As rf_chat_apply, with the error in *error.
+ */
+rf_status rf_chat_apply_e(const struct rf_model *model,
+                          const struct rf_chat_params *params,
+                          rf_token *tokens,
+                          size_t capacity,
+                          size_t *n,
+                          struct rf_error *error);
+
+/**
+ * As rf_chat_text, with the error in *error.
+ */
+rf_status rf_chat_text_e(const struct rf_model *model,
+                         const struct rf_chat_params *params,
+                         char *buffer,
+                         size_t capacity,
+                         size_t *n,
+                         struct rf_error *error);
+
+/**
+ * As rf_context_create, with the error in *error.
+ */
+rf_status rf_context_create_e(const struct rf_model *model,
+                              const struct rf_context_params *params,
+                              struct rf_context **ctx,
+                              struct rf_error *error);
+
+/**
+ * As rf_sampler_create, with the error in *error.
+ */
+rf_status rf_sampler_create_e(const struct rf_sampler_params *params,
+                              struct rf_sampler **sampler,
+                              struct rf_error *error);
+
+/**
+ * As rf_sampler_accept, with the error in *error.
+ */
+rf_status rf_sampler_accept_e(struct rf_sampler *sampler, rf_token token, struct rf_error *error);
+
+/**
+ * As rf_sampler_reset, with the error in *error.
+ */
+rf_status rf_sampler_reset_e(struct rf_sampler *sampler, struct rf_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

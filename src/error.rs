@@ -89,6 +89,10 @@ pub enum Error {
     #[error("cancelled")]
     Cancelled,
 
+    /// `what` belongs to the process that this one was forked from.
+    #[error("the {what} came into use before this process was forked and stays with the parent; {instead}")]
+    Forked { what: &'static str, instead: &'static str },
+
     /// A bug in this library.
     #[error("internal error: {0}")]
     Internal(String),

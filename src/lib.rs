@@ -2,14 +2,18 @@
 //!
 //! An architecture describes a model as a [`device::plan::Plan`], a device runs a plan, and a thin
 //! C boundary (`ffi`) hands both to any language. Modules import only from those further down:
-//! `ffi`, `bin` -> [`engine`] -> [`model`], [`text`] -> [`device`] -> [`gguf`] -> [`error`].
+//! `ffi`, `bin` -> [`engine`] -> [`model`], [`text`] -> [`device`] -> [`gguf`] -> [`memory`] -> [`error`].
 
 pub mod device;
 pub mod engine;
 pub mod error;
 pub mod ffi;
+mod fork;
 pub mod gguf;
+pub mod memory;
 pub mod model;
+mod panics;
 pub mod text;
+mod worker;
 
 pub use error::{Error, Result};

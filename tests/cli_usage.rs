@@ -72,17 +72,44 @@ fn wrong_usage_exits_2() {
         &["generate", "-p", "x"],
         &["generate", "-m", "x", "-p", "x", "-f", "x"],
         &["generate", "-m", "x", "-p", "x", "--top-p", "1.5"],
-        &["generate", "-m", "x", "-p", "x", "--top-k", "-1"],
+        &["generate", "-m", "x", "-p", "x", "--top-k", "few"],
+        &["generate", "-m", "x", "-p", "x", "--top-k", "5000000000"],
+        &["generate", "-m", "x", "-p", "x", "--min-p", "nan"],
         &["generate", "-m", "x", "-p", "x", "--temp", "warm"],
+        &["generate", "-m", "x", "-p", "x", "--temp", "nan"],
+        &["generate", "-m", "x", "-p", "x", "--temp", "inf"],
+        &["generate", "-m", "x", "-p", "x", "--repeat-penalty", "0"],
+        &["generate", "-m", "x", "-p", "x", "--repeat-penalty", "nan"],
+        &["generate", "-m", "x", "-p", "x", "--repeat-last-n", "-2"],
+        &["generate", "-m", "x", "-p", "x", "--frequency-penalty", "inf"],
+        &["generate", "-m", "x", "-p", "x", "--presence-penalty", "nan"],
+        &["generate", "-m", "x", "-p", "x", "--seed", "-2"],
+        &["generate", "-m", "x", "-p", "x", "-c", "1000000000"],
+        &["generate", "-m", "x", "-p", "x", "-c", "-1"],
+        &["generate", "-m", "x", "-p", "x", "-b", "0"],
+        &["generate", "-m", "x", "-p", "x", "-b", "2000000"],
+        &["generate", "-m", "x", "-p", "x", "-t", "1025"],
+        &["generate", "-m", "x", "-p", "x", "-t", "-2"],
+        &["chat", "-m", "x", "--system-prompt", "x", "--system-prompt-file", "x"],
         &["generate", "-m", "x", "-p", "x", "-n", "-5"],
         &["generate", "-m", "x", "-p", "x", "--device", "toaster"],
         &["generate", "-m", "x", "-p", "x", "-ngl", "most"],
         &["bench"],
         &["bench", "-m", "x", "-r", "0"],
+        &["bench", "-m", "x", "-p", "0", "-n", "0"],
+        &["bench", "-m", "x", "-p", "300000000"],
+        &["bench", "-m", "x", "-p", "200000000", "-d", "200000000"],
+        &["bench", "-m", "x", "-t", "2,1025"],
+        &["bench", "-m", "x", "-b", "0"],
         &["bench", "-m", "x", "-p", "12,x"],
         &["logits", "-m", "x", "-o", "y"],
         &["logits", "-m", "x", "-o", "y", "--tokens", "1,-2"],
+        &["logits", "-m", "x", "-o", "y", "--tokens", "1", "-b", "0"],
         &["perplexity", "-m", "x"],
+        &["perplexity", "-m", "x", "-p", "x", "--chunks", "0"],
+        &["perplexity", "-m", "x", "-p", "x", "--chunks", "-2"],
+        &["perplexity", "-m", "x", "-p", "x", "-c", "3"],
+        &["perplexity", "-m", "x", "-p", "x", "-c", "1000000000"],
         &["perplexity", "-m", "x", "-f", "x", "--kl-base", "y"],
         &["tokenize", "-m", "x"],
     ] {
@@ -147,8 +174,7 @@ fn wrong_text_is_told() {
 fn what_does_not_fit_is_told() {
     let model = smollm2();
     let long = "word ".repeat(400);
-    fails(&["generate", "-m", &model, "-c", "64", "-p", &long], "cache is full");
-    fails(&["chat", "-m", &model, "-c", "64", "-p", &long], "the context holds 64");
+    fails(&["generate", "-m", &model, "-c", "64", "-p", &long], "the context holds 64 (--ctx-size)");
     fails(&["perplexity", "-m", &model, "-p", "too short", "-c", "64"], "two chunks of 64");
     let scratch = Scratch::new("refused-logits");
     let out = scratch.path("logits.f32");

@@ -1,19 +1,18 @@
 //! A step allocates nothing: a counting allocator watches prefill and decode on every thread.
 
 mod common;
+#[path = "common/counting.rs"]
+mod counting;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
-use common::counting::{ALLOCATIONS, Counting};
 use common::tiny_model::TinyModel;
+use counting::ALLOCATIONS;
 use rocmforge::device::cpu::CpuDevice;
-use rocmforge::device::{Device, SessionLimits, Step};
+use rocmforge::device::{Cancel, Device, SessionLimits, Step};
 use rocmforge::gguf::TensorType;
 use rocmforge::model::arch;
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn steps_do_not_allocate() {
@@ -26,7 +25,7 @@ fn steps_do_not_allocate() {
         program.session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8 }).unwrap();
     let table: Vec<u32> = (0..8).collect();
     let positions: Vec<u32> = (0..512).collect();
-    let live = AtomicBool::new(false);
+    let live = Cancel::new();
     // The test harness's own thread allocates now and then: of three rounds one must be without.
     let least = (0..3).map(|_| {
         let before = ALLOCATIONS.load(Ordering::Relaxed);

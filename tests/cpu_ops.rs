@@ -6,7 +6,6 @@
 
 mod common;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 
 use common::gguf_writer::GgufWriter;
@@ -15,7 +14,7 @@ use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::cpu::isa::Isa;
 use rocmforge::device::plan::*;
 use rocmforge::device::reference::ReferenceDevice;
-use rocmforge::device::{BLOCK_LEN, Device, Session, SessionLimits, Step};
+use rocmforge::device::{BLOCK_LEN, Cancel, Device, Session, SessionLimits, Step};
 use rocmforge::gguf::{Gguf, TensorType};
 use rocmforge::model::arch;
 use rocmforge::{Error, Result};
@@ -135,7 +134,7 @@ fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> 
                 outputs: &outputs,
                 input: &[],
             };
-            session.run(&step, &AtomicBool::new(false))?;
+            session.run(&step, &Cancel::default())?;
             Ok(session.output().unwrap().to_vec())
         })
         .collect()

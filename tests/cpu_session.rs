@@ -4,12 +4,12 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::tiny_model::TinyModel;
 use rocmforge::Error;
 use rocmforge::device::cpu::CpuDevice;
-use rocmforge::device::{Device, Program, Session, SessionLimits, Step};
+use rocmforge::device::{Call, Cancel, Device, Program, Session, SessionLimits, Step};
 use rocmforge::gguf::TensorType;
 use rocmforge::model::arch;
 
@@ -28,7 +28,7 @@ fn step<'a>(tokens: &'a [u32], positions: &'a [u32], tables: &'a [&'a [u32]]) ->
 }
 
 const TABLE: &[&[u32]] = &[&[2, 0]];
-static LIVE: AtomicBool = AtomicBool::new(false);
+static LIVE: Cancel = Cancel::new();
 
 /// Logits of 100 positions, one step each.
 fn decode(session: &mut dyn Session, seed: u32) -> Vec<f32> {
@@ -83,22 +83,62 @@ fn a_step_is_cancelled_and_the_session_goes_on() {
     let device = CpuDevice::new(2).unwrap();
     let mut session = program(&device).session(LIMITS).unwrap();
     let want = decode(&mut *session, 1);
-    let cancelled = session.run(&step(&[1], &[100], TABLE), &AtomicBool::new(true));
+    let cancel = Arc::new(Cancel::new());
+    let call = Call::begin(&cancel);
+    assert!(cancel.request());
+    let cancelled = session.run(&step(&[1], &[100], TABLE), &cancel);
+    drop(call);
     assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
     assert!(session.output().unwrap().is_empty());
     // from inside a step, by another's flag
-    let cancel = Arc::new(AtomicBool::new(false));
+    let _call = Call::begin(&cancel);
     let ops = Arc::new(AtomicUsize::new(0));
     let (flag, count) = (Arc::clone(&cancel), Arc::clone(&ops));
     session.observe(Some(Box::new(move |_, _, _| {
         if count.fetch_add(1, Ordering::Relaxed) == 5 {
-            flag.store(true, Ordering::Relaxed);
+            assert!(flag.request());
         }
     })));
     assert!(matches!(session.run(&step(&[1], &[100], TABLE), &cancel), Err(Error::Cancelled)));
     assert_eq!(ops.load(Ordering::Relaxed), 6, "the op after the flag was set does not run");
     session.observe(None);
     assert!(decode(&mut *session, 1) == want);
+}
+
+/// Whoever waits for the threads while another session has them is cancelled all the same.
+#[test]
+fn waiting_for_another_step_is_cancelled() {
+    let device = CpuDevice::new(2).unwrap();
+    let program = program(&device);
+    let (mut busy, mut waiting) =
+        (program.clone().session(LIMITS).unwrap(), program.session(LIMITS).unwrap());
+    let want = decode(&mut *waiting, 1);
+    let (entered, enter) = std::sync::mpsc::channel();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let left = std::sync::Mutex::new(left);
+    // holds the threads until the other's step has come back
+    busy.observe(Some(Box::new(move |name, _, _| {
+        if name == "token_embd" {
+            entered.send(()).unwrap();
+            left.lock().unwrap().recv().unwrap();
+        }
+    })));
+    std::thread::scope(|scope| {
+        let other = scope.spawn(|| busy.run(&step(&[1], &[0], TABLE), &LIVE));
+        enter.recv().unwrap();
+        let cancel = Arc::new(Cancel::new());
+        let _call = Call::begin(&cancel);
+        let request = scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            cancel.request()
+        });
+        let outcome = waiting.run(&step(&[1], &[100], TABLE), &cancel);
+        assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");
+        assert!(request.join().unwrap());
+        leave.send(()).unwrap();
+        other.join().unwrap().unwrap();
+    });
+    assert!(decode(&mut *waiting, 1) == want);
 }
 
 /// A panic on one of the threads is an error; nothing hangs, and the device goes on.
@@ -109,7 +149,8 @@ fn a_panic_in_a_step_is_an_error() {
     let want = decode(&mut *session, 1);
     session.observe(Some(Box::new(|name, _, _| assert!(name != "blk.1.attn_q", "on purpose"))));
     let result = session.run(&step(&[1], &[100], TABLE), &LIVE);
-    assert!(matches!(result, Err(Error::Internal(_))), "{result:?}");
+    let Err(Error::Internal(text)) = result else { panic!("{result:?}") };
+    assert!(text.contains("a compute thread panicked: on purpose"), "{text}");
     session.observe(None);
     assert!(decode(&mut *session, 1) == want);
 }
@@ -177,6 +218,29 @@ fn a_copied_block_holds_the_same_cells() {
     let want = session.output().unwrap().to_vec();
     session.run(&step(&[8], &[3], &[&[3]]), &LIVE).unwrap();
     assert!(session.output().unwrap() == want);
+}
+
+/// A cache is reserved, not filled: pages come with their first use.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cache_takes_memory_as_it_fills() {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+        4096 * statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap()
+    };
+    let device = CpuDevice::new(1).unwrap();
+    let program = program(&device);
+    let before = resident();
+    let limits = SessionLimits { n_blocks: 1 << 14, ..LIMITS };
+    let mut sessions: Vec<_> = (0..4).map(|_| program.clone().session(limits).unwrap()).collect();
+    let reserved: u64 = sessions.iter().map(|session| session.memory().0).sum();
+    let grown = resident().saturating_sub(before);
+    assert!(reserved >= 1 << 30, "{reserved} bytes");
+    assert!(grown < reserved / 8, "{grown} of {reserved} bytes are there before anything is evaluated");
+    for session in &mut sessions {
+        session.run(&step(&[1], &[0], &[&[9999]]), &LIVE).unwrap();
+        assert!(session.output().unwrap().iter().all(|x| x.is_finite()));
+    }
 }
 
 #[test]

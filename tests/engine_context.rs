@@ -3,7 +3,7 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
 use common::backends::{DEVICES, context, load};
 use common::tiny_model::{Rng, TinyModel};
@@ -154,7 +154,8 @@ fn a_truncated_sequence_evaluates_again() {
         assert_eq!(state(&context), (70, vec![70, 0]));
         let got = extend(&mut context, 0, &second);
         assert!(got == alone(&model, &[&first[..70], &second[..]].concat())[70..], "{device:?}");
-        context.kv_truncate(0, 1000).unwrap();
+        context.kv_truncate(0, 110).unwrap();
+        assert!(matches!(context.kv_truncate(0, 111), Err(Error::Param(_))));
         assert_eq!(context.kv_len(0).unwrap(), 110);
         context.kv_clear();
         assert_eq!(state(&context), (0, vec![0, 0]));
@@ -239,9 +240,17 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
         extend(&mut context, 0, &prompt);
         context.kv_copy(0, 1, prompt.len()).unwrap();
 
-        // set before: the next batch ends at once
-        context.cancel_handle().cancel();
+        // nothing to cancel: the next batch is not affected
+        assert!(!context.cancel_handle().cancel() && !context.cancel_handle().withdraw());
+        assert!(extend(&mut context, 0, &next) == want, "{device:?}");
+        context.kv_truncate(0, prompt.len()).unwrap();
+
+        // a flag that is set before ends it at once
+        static STOP: AtomicI32 = AtomicI32::new(0);
+        context.stop_on(&STOP);
+        STOP.store(1, Ordering::Relaxed);
         assert!(matches!(context.decode(&batch(&next)), Err(Error::Cancelled)));
+        STOP.store(0, Ordering::Relaxed);
 
         // set while the third of four steps computes its first layer: no second layer follows
         let (ops, after) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -254,7 +263,7 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
             steps += usize::from(name == "token_embd");
             late.fetch_add(usize::from(cancelled && name.starts_with("blk.1.ffn")), Ordering::Relaxed);
             if steps == 3 && name == "blk.0.attn_norm" {
-                handle.cancel();
+                assert!(handle.cancel() && handle.withdraw() && !handle.withdraw() && handle.cancel());
                 cancelled = true;
             }
         })));
@@ -264,7 +273,7 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
         assert_eq!(after.load(Ordering::Relaxed), 0, "{device:?}: a whole layer ran after the cancellation");
         assert_eq!(context.kv_len(0).unwrap(), prompt.len());
 
-        // the flag is clear again, and both sequences are as they were
+        // that was the request's only call, and both sequences are as they were
         assert!(extend(&mut context, 0, &next) == want, "{device:?}");
         assert!(extend(&mut context, 1, &next) == want, "{device:?}");
     }
@@ -328,8 +337,8 @@ fn a_context_samples_what_the_sampler_samples() {
             for row in 0..n_wanted {
                 let want = one.sample(context.logits(row).unwrap()).unwrap();
                 assert_eq!(context.sample(row, &mut other).unwrap(), want, "{device:?} row {row}");
-                one.accept(want);
-                other.accept(want);
+                one.accept(want).unwrap();
+                other.accept(want).unwrap();
             }
             assert!(matches!(context.sample(n_wanted, &mut other), Err(Error::Param(_))));
             assert_eq!(context.perf().sampled_tokens, n_wanted as u64);
@@ -350,8 +359,8 @@ fn evaluating_and_sampling_in_one_is_the_same_as_one_by_one() {
             let got = both.decode_and_sample(&batch(&next), &mut second).unwrap();
             assert_eq!(got, want, "{device:?} step {step}");
             assert_eq!(rows(&one), rows(&both));
-            first.accept(want);
-            second.accept(want);
+            first.accept(want).unwrap();
+            second.accept(want).unwrap();
             next = vec![want];
         }
         assert_eq!(state(&one), state(&both));

@@ -3,6 +3,7 @@
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use common::backends::{DEVICES, context, load};
 use common::tiny_model::TinyModel;
@@ -11,6 +12,7 @@ use rocmforge::engine::{
     Context, DeviceKind, GenerateParams, Generation, Model, Sampler, SamplerParams, StopReason, generate,
 };
 use rocmforge::gguf::{Array, TensorType, Value};
+use rocmforge::text::TokenAttr;
 
 const EOS: u32 = 2;
 
@@ -102,7 +104,7 @@ fn text_is_that_of_the_tokens_whatever_bytes_they_end_in() {
     for seed in 0..40 {
         for n in [1, 2, 30] {
             let generation = fresh(&model, seed, &params(n));
-            let whole = model.vocab().detokenize(&generation.tokens, false);
+            let whole = model.vocab().detokenize(&generation.tokens, false).unwrap();
             assert_eq!(generation.text.trim_start(), whole.trim_start(), "{:?}", generation.tokens);
         }
     }
@@ -141,6 +143,49 @@ fn stop_texts_end_it_across_tokens() {
     let tail: String = chars[chars.len() - 3..].iter().collect();
     let held = GenerateParams { stop: vec![tail + "and more"], ..params(40) };
     assert_eq!(fresh(&model, 13, &held).text, free.text);
+}
+
+/// Control tokens are not given out, and end a generation all the same.
+#[test]
+fn stop_texts_see_control_tokens() {
+    let model = model(DeviceKind::Cpu);
+    let vocab = model.vocab();
+    // a random model says <s> now and then; this one says plain words before and after it
+    let plain = |token: &u32| {
+        let text = vocab.token_text(*token).unwrap();
+        vocab.attr(*token) == Some(TokenAttr::Normal) && text.is_ascii() && text.len() > 1
+    };
+    let (seed, free, at) = (0..200)
+        .find_map(|seed| {
+            let free = fresh(&model, seed, &params(40));
+            let at = free.tokens.iter().position(|token| vocab.token_text(*token) == Some("<s>"))?;
+            let fits = at > 0 && at + 1 < 40 && plain(&free.tokens[at - 1]) && plain(&free.tokens[at + 1]);
+            fits.then_some((seed, free, at))
+        })
+        .expect("a generation with <s> between words");
+    assert!(!free.text.contains("<s>"));
+    let last = vocab.token_text(free.tokens[at - 1]).unwrap();
+    let next = vocab.token_text(free.tokens[at + 1]).unwrap();
+
+    for special in [false, true] {
+        let before = fresh(&model, seed, &GenerateParams { special, ..params(at) }).text;
+        for (stop, n, dropped) in [
+            // alone, behind text that is given out, and before text that comes later
+            ("<s>".to_owned(), at + 1, 0),
+            (format!("{last}<s>"), at + 1, last.len()),
+            (format!("{}<s>", &last[1..]), at + 1, last.len() - 1),
+            (format!("<s>{next}"), at + 2, 0),
+        ] {
+            let stop_params = GenerateParams { stop: vec![stop.clone()], special, ..params(40) };
+            let stopped = fresh(&model, seed, &stop_params);
+            assert_eq!(stopped.stop, StopReason::StopText, "{stop:?}");
+            assert_eq!(stopped.tokens, free.tokens[..n], "{stop:?}");
+            assert_eq!(stopped.text, before[..before.len() - dropped], "{stop:?}, special {special}");
+        }
+    }
+    // one that comes to nothing leaves the text as it is, without the token's spelling
+    let nothing = GenerateParams { stop: vec!["<s>and never this".to_owned()], ..params(40) };
+    assert_eq!(fresh(&model, seed, &nothing).text, free.text);
 }
 
 #[test]
@@ -211,8 +256,13 @@ fn the_callback_and_other_threads_cancel() {
 
     // a prompt cancelled before it starts: no token, no error; and then all is well again
     context.kv_clear();
-    context.cancel_handle().cancel();
+    static STOP: AtomicI32 = AtomicI32::new(1);
+    context.stop_on(&STOP);
     let nothing = run(&mut context, &mut seeded(17), &params(60));
     assert_eq!((nothing.stop, nothing.tokens.len()), (StopReason::Cancelled, 0));
+    STOP.store(0, Ordering::Relaxed);
+
+    // a request that comes when all is over is for nobody
+    assert!(!context.cancel_handle().cancel());
     assert_eq!(run(&mut context, &mut seeded(17), &params(60)).tokens, free.tokens);
 }

@@ -130,8 +130,8 @@ fn cut(file: &Arc<Gguf>, cuts: &[usize], devices: &[Arc<dyn Device>]) -> Arc<dyn
 
 /// What a program computes for one sequence, in steps of `chunk` tokens.
 fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
+    use rocmforge::device::Cancel;
     use rocmforge::device::Step;
-    use std::sync::atomic::AtomicBool;
     let n_blocks = tokens.len().div_ceil(BLOCK_LEN);
     let mut session =
         program.session(SessionLimits { max_tokens: chunk, max_outputs: chunk, n_blocks }).unwrap();
@@ -147,7 +147,7 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
             outputs: &(0..n).collect::<Vec<_>>(),
             input: &[],
         };
-        session.run(&step, &AtomicBool::new(false)).unwrap();
+        session.run(&step, &Cancel::default()).unwrap();
         session.wait().unwrap();
         logits.extend_from_slice(session.output().unwrap());
     }

@@ -133,7 +133,7 @@ proptest! {
             ..plain()
         };
         let mut sampler = sampler(&params);
-        history.iter().for_each(|t| sampler.accept(*t));
+        history.iter().for_each(|t| sampler.accept(*t).unwrap());
         let window = &history[history.len().saturating_sub(last_n)..];
         let mut want = logits.clone();
         for (id, logit) in want.iter_mut().enumerate() {
@@ -242,8 +242,8 @@ fn the_seed_decides_and_reset_begins_again() {
 fn reset_forgets_what_was_accepted() {
     let params = SamplerParams { temperature: 0.0, penalty_last_n: 4, presence_penalty: 9.0, ..plain() };
     let mut sampler = sampler(&params);
-    sampler.accept(0);
-    sampler.accept(99); // beyond these logits: no matter
+    sampler.accept(0).unwrap();
+    sampler.accept(99).unwrap(); // beyond these logits: no matter
     assert_eq!(sampler.sample(&[1.0, 0.0]).unwrap(), 1);
     sampler.reset();
     assert_eq!(sampler.sample(&[1.0, 0.0]).unwrap(), 0);
@@ -271,7 +271,7 @@ fn bad_logits_and_parameters_are_errors() {
     for temperature in [0.0, 1.0] {
         let mut sampler = sampler(&SamplerParams { temperature, ..plain() });
         for logits in [&[][..], &[0.0, f32::NAN], &[f32::INFINITY, 0.0], &[f32::NEG_INFINITY; 3]] {
-            assert!(matches!(sampler.sample(logits), Err(Error::Param(_))), "{logits:?}");
+            assert!(matches!(sampler.sample(logits), Err(Error::Model(_))), "{logits:?}");
         }
     }
     let bad = [

@@ -1,6 +1,9 @@
 //! The C functions called from Rust: panics that unwind into them, the log, and the same tokens as the Rust API gives.
 //! What C itself can show is in tests/c.
 
+#[path = "common/gguf_writer.rs"]
+mod gguf_writer;
+
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::path::{Path, PathBuf};
 use std::ptr;
@@ -9,6 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rocmforge::engine::{self, Backend, BackendParams, DeviceKind, ModelParams};
 use rocmforge::ffi::*;
+use rocmforge::gguf::{Array, Value};
 
 fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tiny/tiny.gguf")
@@ -303,4 +307,47 @@ fn a_real_model_says_through_c_what_it_says_through_rust() {
     let path = folder.join("SmolLM2-135M-Instruct.Q4_1.gguf");
     assert!(path.exists(), "{} is missing: `make models` fetches it", path.display());
     same_as_the_rust_api(&path, "What is the capital of France?", RF_DEVICE_AUTO, 12);
+}
+
+/// A file without tensors: text works, a context does not. It asks for BOS and EOS, which a prompt has half of.
+#[test]
+fn a_vocabulary_alone_is_a_model_of_text() {
+    let strings = |v: &[&str]| Value::Array(Array::String(v.iter().map(|s| s.to_string()).collect()));
+    let bytes = gguf_writer::GgufWriter::new()
+        .meta("tokenizer.ggml.model", "gpt2")
+        .meta("tokenizer.ggml.pre", "gpt-2")
+        .meta("tokenizer.ggml.tokens", strings(&["<s>", "</s>", "h", "i"]))
+        .meta("tokenizer.ggml.token_type", vec![3, 3, 1, 1])
+        .meta("tokenizer.ggml.merges", strings(&[]))
+        .meta("tokenizer.ggml.bos_token_id", 0u32)
+        .meta("tokenizer.ggml.eos_token_id", 1u32)
+        .meta("tokenizer.ggml.add_bos_token", true)
+        .meta("tokenizer.ggml.add_eos_token", true)
+        .build();
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("vocabulary-{}.gguf", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let loaded = Loaded::with(&reference(), &path);
+    let tokenize = |flags| {
+        let (mut tokens, mut n) = ([-7; 8], 0);
+        // SAFETY: the model is alive, the buffer has the capacity stated.
+        let status =
+            unsafe { rf_tokenize(loaded.model, c"hi".as_ptr(), 2, flags, tokens.as_mut_ptr(), 8, &mut n) };
+        (status, tokens[..n].to_vec())
+    };
+    assert_eq!(tokenize(0), (RF_OK, vec![2, 3]));
+    assert_eq!(tokenize(RF_TOKENIZE_ADD_BOS), (RF_OK, vec![0, 2, 3]));
+    assert_eq!(tokenize(RF_TOKENIZE_ADD_SPECIAL), (RF_OK, vec![0, 2, 3, 1]));
+    assert_eq!(tokenize(RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_ADD_BOS), (RF_OK, vec![0, 2, 3, 1]));
+    assert_eq!(tokenize(8).0, RF_ERROR_PARAM);
+    let mut ctx = ptr::null_mut();
+    let params = defaults(rf_context_params_init);
+    // SAFETY: the model is alive; zeros are a valid rf_model_details.
+    unsafe {
+        let mut info = rf_model_details { size: size_of::<rf_model_details>(), ..std::mem::zeroed() };
+        assert_eq!(rf_model_info(loaded.model, &mut info), RF_OK);
+        assert_eq!((info.n_vocab, info.n_layer, info.n_gpu_layers, info.add_eos), (4, 0, 0, 1));
+        assert_eq!(rf_context_create(loaded.model, &params, &mut ctx), RF_ERROR_MODEL);
+    }
+    assert!(last_error().contains("no model to run"), "{}", last_error());
+    std::fs::remove_file(path).unwrap();
 }

@@ -64,3 +64,46 @@ fn the_shared_library_exports_exactly_the_header() {
         .collect();
     assert_eq!(exported, declared());
 }
+
+/// Importers (bindgen, cffi, ctypesgen, Zig) evaluate plain integers, and nothing that takes a preprocessor's macro.
+#[test]
+fn constants_are_plain_integers() {
+    let constants: Vec<_> = FRESH.lines().filter_map(|line| line.strip_prefix("#define RF_")).collect();
+    assert!(constants.len() > 40);
+    for constant in constants {
+        let (_, value) = constant.split_once(' ').expect(constant);
+        let digits = value.strip_prefix('-').unwrap_or(value).trim_end_matches("ull");
+        assert!(digits.parse::<u64>().is_ok(), "{constant}");
+    }
+}
+
+/// Whatever can fail and has no rf_context to keep its error has a twin that gives the error to the caller: the same
+/// parameters and then `rf_error *error`.
+#[test]
+fn calls_without_a_context_have_a_twin_with_an_error() {
+    let plain: String = FRESH.split_whitespace().collect::<Vec<_>>().join(" ");
+    let parameters = |name: &str| {
+        let (_, rest) = plain.split_once(&format!("rf_status {name}("))?;
+        Some(rest.split_once(')').expect("a declaration ends").0.to_owned())
+    };
+    let mut twins = BTreeSet::new();
+    let mut contexts = 0;
+    for name in declared() {
+        let Some(own) = parameters(&name).filter(|_| !name.ends_with("_e")) else { continue };
+        // They fail for a NULL or a size that is a constant of the program's.
+        if name.ends_with("_params_init") || name == "rf_last_error_info" {
+            continue;
+        }
+        if own.split(", ").any(|one| one == "struct rf_context *ctx") {
+            contexts += 1;
+            continue;
+        }
+        let twin = format!("{name}_e");
+        let wanted = format!("{own}, struct rf_error *error");
+        assert_eq!(parameters(&twin).as_deref(), Some(wanted.as_str()), "{twin}");
+        twins.insert(twin);
+    }
+    assert!(twins.len() >= 28 && contexts >= 12, "{} twins, {contexts} functions of contexts", twins.len());
+    let named: BTreeSet<String> = declared().into_iter().filter(|name| name.ends_with("_e")).collect();
+    assert_eq!(named, twins);
+}

@@ -1,12 +1,12 @@
 //! Random damage to the headers of real models: each outcome is a model or an error that names field
 //! and byte, without a panic and without an allocation beyond the file's size.
 mod common;
-
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
+#[path = "common/counting.rs"]
+mod counting;
 
 use common::gguf_writer::GgufWriter;
 use common::models;
+use counting::LARGEST;
 use rocmforge::Error;
 use rocmforge::gguf::{Array, Gguf, Value};
 use rocmforge::model::arch;
@@ -17,41 +17,13 @@ const MUTATIONS: u64 = 50_000;
 const MUTATIONS_OF_FULL_HEADERS: u64 = 100;
 /// Tokens that are left of a model's own.
 const VOCABULARY: usize = 300;
+/// Sizes of the models, and what they are shrunk to.
+const SMOLLM2_SIZES: &[(u64, u64)] =
+    &[(576, 96), (192, 32), (1536, 64), (49152, 300), (9, 3), (3, 1), (64, 32)];
+const QWEN25_SIZES: &[(u64, u64)] = &[(896, 64), (128, 32), (4864, 256), (151936, 300), (14, 2), (2, 1)];
 /// What the largest allocation may have over the file's size: room for an error's message, and for
 /// the tables of a file that is nearly nothing.
 const SLACK: usize = 4096;
-
-/// The system's allocator, which notes the largest allocation of the thread.
-struct Counting;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-fn note(size: usize) {
-    let _ = LARGEST.try_with(|largest| largest.set(largest.get().max(size)));
-}
-
-// SAFETY: every call goes to the system's allocator unchanged; `note` does not allocate.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: as our caller promises.
-        unsafe { System.alloc(layout) }
-    }
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as our caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        note(new_size);
-        // SAFETY: as our caller promises.
-        unsafe { System.realloc(ptr, layout, new_size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// SplitMix64.
 struct Random(u64);
@@ -258,6 +230,49 @@ fn mutations_of_the_full_header(name: &str, seed: u64) {
     }
 }
 
+/// Every number of the metadata in turn, alone and together with those that must agree with it: none sizes anything
+/// before a tensor bears it out.
+fn dimensions(name: &str, sizes: &[(u64, u64)]) {
+    const TOGETHER: [&str; 3] = ["attention.key_length", "attention.value_length", "rope.dimension_count"];
+    let base = Gguf::from_bytes(shrunk(name, sizes), name).unwrap();
+    let arch = base.metadata().str("general.architecture").unwrap().unwrap().to_owned();
+    let mut keys: Vec<Vec<String>> = base
+        .metadata()
+        .iter()
+        .filter(|(key, value)| key.starts_with(&arch) && matches!(value, Value::U32(_)))
+        .map(|(key, _)| vec![key.to_owned()])
+        .collect();
+    keys.push(TOGETHER.iter().map(|key| format!("{arch}.{key}")).collect());
+    keys.push(TOGETHER[..2].iter().map(|key| format!("{arch}.{key}")).collect());
+    for keys in keys {
+        let around = (0..32).flat_map(|bit| [1u32 << bit, (1u32 << bit) - 1, (1u32 << bit) + 2]);
+        for number in around.chain([u32::MAX]) {
+            let mut writer = GgufWriter::new();
+            for (key, value) in base.metadata().iter().filter(|(key, _)| !keys.iter().any(|k| k == key)) {
+                writer = writer.meta(key, value.clone());
+            }
+            for key in &keys {
+                writer = writer.meta(key, number);
+            }
+            for tensor in base.tensors() {
+                let bytes = base.data(tensor).to_vec();
+                writer = writer.tensor(&tensor.name, tensor.ty, &tensor.dims[..tensor.n_dims], bytes);
+            }
+            assert!(check(writer.build(), &format!("{name}, {keys:?} = {number}")));
+        }
+    }
+}
+
+#[test]
+fn smollm2_dimensions() {
+    dimensions(models::SMOLLM2, SMOLLM2_SIZES);
+}
+
+#[test]
+fn qwen25_dimensions() {
+    dimensions(models::QWEN25, QWEN25_SIZES);
+}
+
 /// The one way to an allocation beyond the file's size is a well-formed file that is nearly all short
 /// strings: each takes 8 bytes there, 24 in memory.
 #[test]
@@ -283,16 +298,12 @@ fn a_refused_file_costs_nothing() {
 
 #[test]
 fn smollm2() {
-    mutations(
-        models::SMOLLM2,
-        &[(576, 96), (192, 32), (1536, 64), (49152, 300), (9, 3), (3, 1), (64, 32)],
-        1 << 32,
-    );
+    mutations(models::SMOLLM2, SMOLLM2_SIZES, 1 << 32);
 }
 
 #[test]
 fn qwen25() {
-    mutations(models::QWEN25, &[(896, 64), (128, 32), (4864, 256), (151936, 300), (14, 2), (2, 1)], 2 << 32);
+    mutations(models::QWEN25, QWEN25_SIZES, 2 << 32);
 }
 
 #[test]

@@ -68,16 +68,15 @@ const fn attend_lds(head_pad: u64, heads: u64) -> u64 {
     4 * heads * (head_pad + 2) * 4 + 4
 }
 
-/// A tool of the LLVM that compiled the kernels.
+/// A tool of the LLVM that compiled the kernels, or of a newer one.
 fn llvm_tool(name: &str) -> PathBuf {
-    let asked = Command::new(env!("ROCMFORGE_CLANG")).arg(format!("-print-prog-name={name}")).output();
-    let path = String::from_utf8(asked.expect("the compiler still starts").stdout).expect("a UTF-8 path");
-    let path = PathBuf::from(path.trim());
-    assert!(
-        path.is_file(),
-        "{name} is missing: install LLVM's tools (Debian, Ubuntu: apt-get install llvm-19)"
-    );
-    path
+    let ask = |argument: &str| {
+        let asked = Command::new(env!("ROCMFORGE_CLANG")).arg(argument).output();
+        stdout(asked.expect("the compiler still starts"))
+    };
+    let release = ask("-dumpversion").split('.').next().unwrap().parse().expect("a number");
+    let beside = PathBuf::from(ask(&format!("-print-prog-name={name}")).trim());
+    amdhip64::isa::llvm_tool(name, release, &[beside]).unwrap_or_else(|why| panic!("{why}"))
 }
 
 /// Everything carried; fails if the library was built for less than all targets.

@@ -378,8 +378,8 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     .unwrap();
 
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
-    reference::rope(&mut want_q, head_dim, &rope, position);
-    reference::rope(&mut want_k, head_dim, &rope, position);
+    reference::rope(&mut want_q, head_dim, &rope, position).unwrap();
+    reference::rope(&mut want_k, head_dim, &rope, position).unwrap();
     let untouched = |output| gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX);
     if present[0] {
         let error = nmse(&want_q, &gpu.read(&q));
@@ -581,7 +581,7 @@ fn prepare_heads(gpu: &Gpu) {
                 if pairs.is_some() {
                     let width = rows[i].len() / n;
                     for (row, position) in rows[i].chunks_exact_mut(width).zip(&placed.positions) {
-                        reference::rope(row, head_dim, &rope, *position);
+                        reference::rope(row, head_dim, &rope, *position).unwrap();
                     }
                 }
             }
@@ -691,7 +691,7 @@ impl AttendCase {
             let [k, v] = &keys_values[*sequence as usize];
             let cells: Vec<usize> = (0..=*position as usize).map(|position| position * width).collect();
             let mut want = vec![0.0; cols];
-            reference::attention(&q[t * cols..][..cols], &cells, k, v, shape, scale, &mut want);
+            reference::attention(&q[t * cols..][..cols], &cells, k, v, shape, scale, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }

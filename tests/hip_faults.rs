@@ -6,7 +6,7 @@ mod common;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 use common::emulated::{Emulator, on_emulator};
@@ -314,7 +314,7 @@ fn others_go_on_where_one_has_no_room() {
         let model = load(&backend, &file).unwrap();
         let mut first = context(&model).unwrap();
         let mut chooser = sampler();
-        PROMPT.iter().for_each(|token| chooser.accept(*token));
+        PROMPT.iter().for_each(|token| chooser.accept(*token).unwrap());
         let mut tokens = vec![first.decode_and_sample(&prompt(), &mut chooser).unwrap()];
         let before = free(&backend);
         for _ in 1..GENERATED {
@@ -324,7 +324,7 @@ fn others_go_on_where_one_has_no_room() {
             assert_eq!(life(&backend, &file).unwrap(), good, "a second model that fits");
             assert_eq!(free(&backend), before);
             let last = tokens[tokens.len() - 1];
-            chooser.accept(last);
+            chooser.accept(last).unwrap();
             tokens.push(first.decode_and_sample(&one(&last), &mut chooser).unwrap());
         }
         assert_eq!(tokens, good);
@@ -336,7 +336,7 @@ fn others_go_on_where_one_has_no_room() {
 /// A context with the prompt and `n` decodes behind it, its sampler, and the tokens so far.
 fn advanced(model: &Model, n: usize) -> (Context, Sampler, Vec<u32>) {
     let (mut context, mut chooser) = (context(model).unwrap(), sampler());
-    PROMPT.iter().for_each(|token| chooser.accept(*token));
+    PROMPT.iter().for_each(|token| chooser.accept(*token).unwrap());
     let mut tokens = Vec::new();
     for _ in 0..n {
         let token = step(&mut context, &mut chooser, &tokens).unwrap();
@@ -351,7 +351,7 @@ fn step(context: &mut Context, chooser: &mut Sampler, tokens: &[u32]) -> Result<
         None => context.decode_and_sample(&prompt(), chooser)?,
         Some(last) => context.decode_and_sample(&one(last), chooser)?,
     };
-    chooser.accept(token);
+    chooser.accept(token).unwrap();
     Ok(token)
 }
 
@@ -448,9 +448,11 @@ fn cancelled_steps_change_nothing() {
         context.kv_clear();
 
         // before it begins
-        context.cancel_handle().cancel();
+        static STOP: AtomicI32 = AtomicI32::new(1);
+        context.stop_on(&STOP);
         emulator.fail("");
         assert!(matches!(context.decode(&prompt()), Err(Error::Cancelled)));
+        STOP.store(0, Ordering::Relaxed);
         assert_eq!((launches(), context.kv_len(0).unwrap(), context.info().n_used), (0, 0, 0));
 
         // from another thread, when some of it is launched
@@ -475,7 +477,7 @@ fn cancelled_steps_change_nothing() {
             assert!((1..whole).contains(&launches()), "{} launches of {whole}", launches());
             cut += whole - launches();
             assert_eq!((context.kv_len(0).unwrap(), context.info().n_used), (0, 0));
-            // the flag is clear again
+            // that was the request's only call
             assert_eq!(run(&mut context).unwrap(), good);
             context.kv_clear();
         }
@@ -484,8 +486,10 @@ fn cancelled_steps_change_nothing() {
         // behind a prompt that stays
         let (mut context, mut chooser, mut tokens) = advanced(&model, 2);
         let held = context.kv_len(0).unwrap();
-        context.cancel_handle().cancel();
+        context.stop_on(&STOP);
+        STOP.store(1, Ordering::Relaxed);
         assert!(matches!(context.decode(&prompt()), Err(Error::Cancelled)));
+        STOP.store(0, Ordering::Relaxed);
         assert_eq!(context.kv_len(0).unwrap(), held);
         for _ in 2..GENERATED {
             let token = step(&mut context, &mut chooser, &tokens).unwrap();

@@ -357,7 +357,7 @@ fn rope(gpu: &Gpu) {
             let x = floats(&mut rng, n * n_heads * head_dim, 1.0);
             let mut want = x.clone();
             for (row, position) in want.chunks_exact_mut(n_heads * head_dim).zip(&positions) {
-                reference::rope(row, head_dim, &rope, *position);
+                reference::rope(row, head_dim, &rope, *position).unwrap();
             }
             let output = gpu.output::<f32>(x.len());
             gpu.write(output.span(), &x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());

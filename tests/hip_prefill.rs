@@ -242,7 +242,9 @@ impl Product {
             for (out, w) in out.iter_mut().zip(self.weight.chunks_exact(self.cols)) {
                 *out = w.iter().zip(x).map(|(w, x)| f64::from(*w) * f64::from(*x)).sum::<f64>() as f32;
             }
-        });
+            Ok(())
+        })
+        .unwrap();
         out
     }
 }
@@ -491,7 +493,7 @@ impl Attention<'_> {
                 let cells: Vec<usize> = (0..=position).map(|p| p * width).collect();
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
-                reference::attention(q, &cells, &k, &v, shape, scale, &mut out);
+                reference::attention(q, &cells, &k, &v, shape, scale, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }

@@ -66,12 +66,12 @@ impl<'a> Bench<'a> {
     /// As many draws here and there: the same tokens or errors. Gives the tokens.
     fn compare(&mut self, params: &SamplerParams, history: &[u32], n: usize) -> Vec<u32> {
         let mut here = Sampler::new(params.clone()).unwrap();
-        history.iter().for_each(|token| here.accept(*token));
+        history.iter().for_each(|token| here.accept(*token).unwrap());
         let mut there = here.clone();
         let mut tokens = Vec::new();
         for draw in 0..n {
             let want = here.sample(&self.logits);
-            let got = self.on_device(&there.draw(self.logits.len()));
+            let got = self.on_device(&there.draw(self.logits.len()).unwrap());
             let same = match (&want, &got) {
                 (Ok(want), Ok(got)) => want == got,
                 (Err(Error::Param(want)), Err(Error::Param(got))) => want == got,
@@ -81,8 +81,8 @@ impl<'a> Bench<'a> {
             if let Ok(token) = got {
                 there.count_draw();
                 tokens.push(token);
-                here.accept(token);
-                there.accept(token);
+                here.accept(token).unwrap();
+                there.accept(token).unwrap();
             }
         }
         let bytes: Vec<u8> = self.logits.iter().flat_map(|logit| logit.to_le_bytes()).collect();
@@ -366,7 +366,7 @@ fn bad_logits_are_errors(gpu: &Gpu) {
                 let error = bench.on_device(&draw).unwrap_err();
                 assert_eq!(
                     error.to_string(),
-                    Error::param(format!("the logit of token {at} is {value}")).to_string()
+                    Error::model(format!("the logit of token {at} is {value}")).to_string()
                 );
             }
         }
@@ -390,7 +390,7 @@ fn rows_and_what_is_refused(gpu: &Gpu) {
     let row = |row: usize| input.span().part((row * n * 4) as u64..((row + 1) * n * 4) as u64).unwrap();
     for i in 0..rows {
         let mut here = Sampler::new(SamplerParams::default()).unwrap();
-        device.enqueue(&gpu.stream, row(i), &here.draw(n)).unwrap();
+        device.enqueue(&gpu.stream, row(i), &here.draw(n).unwrap()).unwrap();
         let got = device.finish(&gpu.stream, row(i)).unwrap();
         assert_eq!(got, here.sample(&all[i * n..][..n]).unwrap(), "row {i}");
     }
@@ -398,7 +398,7 @@ fn rows_and_what_is_refused(gpu: &Gpu) {
     let refused =
         |outcome: rocmforge::Result<()>| assert!(matches!(outcome, Err(Error::Param(_))), "{outcome:?}");
     let mut here = Sampler::new(SamplerParams::default()).unwrap();
-    let mut draw = here.draw(n);
+    let mut draw = here.draw(n).unwrap();
     refused(device.enqueue(&gpu.stream, row(0).first(4 * n as u64 - 4).unwrap(), &draw));
     let penalties = vec![Penalty { token: 0, subtract: 0.0 }; n + 1];
     draw.penalties = &penalties;
@@ -418,9 +418,9 @@ fn a_draw_after_one_that_nobody_waited_for(gpu: &Gpu) {
     let mut rng = Rng(10);
     let mut bench = Bench::new(gpu, KINDS[0](&mut rng, 3000));
     let mut sampler = Sampler::new(plain(4)).unwrap();
-    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000)).unwrap();
+    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000).unwrap()).unwrap();
     bench.compare(&plain(5), &[], 2);
-    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000)).unwrap();
+    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000).unwrap()).unwrap();
 }
 
 /// Without a wait between the step and the draw, from any row.
@@ -450,13 +450,13 @@ fn sessions_draw_from_their_logits() {
         };
         session.run(&step, &Default::default()).unwrap();
         for row in (0..n).rev() {
-            token = session.sample(row, &there.draw(n_vocab)).unwrap().expect("the device draws");
+            token = session.sample(row, &there.draw(n_vocab).unwrap()).unwrap().expect("the device draws");
             there.count_draw();
             let logits = session.output().unwrap();
             assert_eq!(token, here.sample(&logits[row * n_vocab..][..n_vocab]).unwrap(), "row {row} of {n}");
-            [&mut here, &mut there].into_iter().for_each(|sampler| sampler.accept(token));
+            [&mut here, &mut there].into_iter().for_each(|sampler| sampler.accept(token).unwrap());
         }
-        assert!(matches!(session.sample(n, &there.draw(n_vocab)), Err(Error::Param(_))));
+        assert!(matches!(session.sample(n, &there.draw(n_vocab).unwrap()), Err(Error::Param(_))));
         position += n as u32;
     }
 }

@@ -92,6 +92,9 @@ fn senseless_values_are_named() {
         let message = message(&with(key, value.clone()));
         assert!(message.contains(text), "{key} = {value:?}: {message}");
     }
+    let message = message(&with("llama.attention.causal", Value::Bool(false)));
+    assert!(message.contains("llama.attention.causal is false"), "{message}");
+    assert!(arch::plan(&with("llama.attention.causal", Value::Bool(true))).is_ok());
     assert!(arch::plan(&with("llama.attention.head_count", per_layer(vec![4, 4]))).is_ok());
     assert!(arch::plan(&with("llama.expert_count", U32(0))).is_ok());
 }
@@ -112,6 +115,28 @@ fn tensors_must_be_those_of_the_architecture() {
     // rope_freqs.weight is llama's; in a qwen2 file nobody would apply it
     let qwen2 = TinyModel { rope_freqs: true, ..TinyModel::new("qwen2") };
     assert!(message(&qwen2.gguf()).contains("no tensor rope_freqs.weight"));
+}
+
+#[test]
+fn a_file_without_tensors_has_no_model() {
+    let file = common::gguf_writer::GgufWriter::new().meta("general.architecture", "llama").build();
+    let message = message(&Gguf::from_bytes(file, "vocabulary").unwrap());
+    assert!(message.contains("no tensors"), "{message}");
+}
+
+/// Ids of tokens are i32 at the C boundary. A tensor of no columns can have any number of rows.
+#[test]
+fn a_vocabulary_beyond_i32_is_refused() {
+    for (rows, text) in [(1u64 << 31, "2147483648 rows"), ((1 << 31) - 1, "shape [0, 2147483647]")] {
+        let file = TinyModel::new("llama").gguf();
+        let mut writer = common::gguf_writer::GgufWriter::new();
+        for (k, v) in file.metadata().iter() {
+            writer = writer.meta(k, v.clone());
+        }
+        writer = writer.tensor("token_embd.weight", TensorType::F32, &[0, rows], Vec::new());
+        let message = message(&Gguf::from_bytes(writer.build(), "rows").unwrap());
+        assert!(message.contains(text), "{rows}: {message}");
+    }
 }
 
 #[test]

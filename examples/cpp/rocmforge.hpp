@@ -74,7 +74,7 @@ public:
         handle.reset(raw);
     }
 
-    std::vector<rf_token> tokenize(std::string_view text, uint32_t flags = RF_TOKENIZE_ADD_SPECIAL) const {
+    std::vector<rf_token> tokenize(std::string_view text, uint32_t flags = RF_TOKENIZE_ADD_BOS) const {
         return tokens([&](rf_token *buffer, size_t capacity, size_t *n) {
             return rf_tokenize(get(), text.data(), text.size(), flags, buffer, capacity, n);
         });

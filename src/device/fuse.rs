@@ -108,6 +108,11 @@ pub struct Placed {
     pub at: usize,
 }
 
+/// Bytes that either list of a plan's ops takes while it grows.
+pub fn room(plan: &Plan) -> usize {
+    plan.ops.len() * (4 * size_of::<Placed>() + 256)
+}
+
 /// One for each op of the plan.
 pub fn unfused(plan: &Plan) -> Vec<Placed> {
     plan.ops.iter().enumerate().map(|(at, named)| Placed { op: single(&named.op), at }).collect()

@@ -3,6 +3,7 @@
 //! `Device` -> `load` -> `Program` (weights, shared) -> `session` -> `Session` (cache and scratch,
 //! one user at a time). The engine above owns the block tables; a device only reads them.
 
+mod cancel;
 pub mod cpu;
 pub mod fuse;
 #[cfg(feature = "hip")]
@@ -15,10 +16,10 @@ pub mod split;
 pub mod weights;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::gguf::Gguf;
 use crate::{Error, Result};
+pub use cancel::{Call, Cancel};
 use plan::Plan;
 use sampling::Draw;
 
@@ -262,10 +263,11 @@ pub struct StepTimes {
 
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
-    /// Runs the whole plan. `cancel` set by another thread ends it with `Error::Cancelled` within one
-    /// layer's time; the step's cache cells are then undefined, all others untouched. May return before a
+    /// Runs the whole plan. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
+    /// layers under way), also while other sessions have the device; the step's cache cells are then undefined, all
+    /// others untouched. May return before a
     /// device is done: what fails after that comes up in [`wait`](Self::wait) or whatever else needs the result.
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()>;
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
 
     /// Waits until the last step is done.
     fn wait(&mut self) -> Result<()> {
@@ -279,7 +281,7 @@ pub trait Session: Send {
     /// Draws a token from row `row` of the logits that the last step left, once it is done, and waits for it. They stay
     /// as they are. None: this device makes no draws, [`output`](Self::output) has the logits.
     ///
-    /// `Error::Param`: there is no such row, or [`sampling`] calls the logits an error.
+    /// `Error::Param`: there is no such row. `Error::Model`: [`sampling`] calls the logits an error.
     fn sample(&mut self, _row: usize, _draw: &Draw<'_>) -> Result<Option<u32>> {
         Ok(None)
     }

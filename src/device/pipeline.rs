@@ -1,11 +1,10 @@
 //! A model in parts on several devices, one after the other; what crosses a cut goes through the host's memory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::plan::Plan;
 use super::sampling::Draw;
-use super::{Device, Observer, Program, Progress, Session, SessionLimits, Step};
+use super::{Cancel, Device, Observer, Program, Progress, Session, SessionLimits, Step};
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 
@@ -89,9 +88,9 @@ impl PipelineSession {
 }
 
 impl Session for PipelineSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         for i in 0..self.sessions.len() {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             let (before, here) = self.sessions.split_at_mut(i);

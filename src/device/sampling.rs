@@ -103,16 +103,16 @@ pub fn is_bad(logit: f32) -> bool {
     logit.is_nan() || logit == f32::INFINITY
 }
 
-/// The error of a logit that [`is_bad`].
+/// The error of a logit that [`is_bad`]: the model's, since the host has no part in it.
 #[cold]
 pub fn bad_logit(token: u32, logit: f32) -> Error {
-    Error::param(format!("the logit of token {token} is {logit}"))
+    Error::model(format!("the logit of token {token} is {logit}"))
 }
 
 /// The error of a row without candidates.
 #[cold]
 pub fn no_candidate() -> Error {
-    Error::param("no logit is above minus infinity")
+    Error::model("no logit is above minus infinity")
 }
 
 #[cfg(test)]

@@ -42,6 +42,11 @@ impl Part {
     }
 }
 
+/// Bytes that a part of the plan takes at most, while it is made.
+pub fn room(plan: &Plan) -> usize {
+    plan.ops.len() * (size_of::<NamedOp>() + 128) + plan.weights.len() * (size_of::<Weight>() + 256)
+}
+
 /// The plan of a part of `plan`: its ops with what they need and nothing else, numbered anew. `input` and `output`
 /// are what crosses the cuts.
 ///

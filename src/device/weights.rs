@@ -2,7 +2,7 @@
 
 use super::plan::{Op, Plan, Weight};
 use crate::gguf::{Gguf, TensorInfo};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// How the plan's ops use a weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,8 +16,11 @@ pub struct Roles {
 }
 
 /// One entry per weight of the plan.
-pub fn roles(plan: &Plan) -> Vec<Roles> {
-    let mut roles = vec![Roles::default(); plan.weights.len()];
+///
+/// # Errors
+/// Error::OutOfMemory.
+pub fn roles(plan: &Plan) -> Result<Vec<Roles>> {
+    let mut roles = memory::filled(Roles::default(), plan.weights.len(), "the weights' roles")?;
     for named in &plan.ops {
         match named.op {
             Op::Embed { weight, .. } => roles[weight.0 as usize].rows = true,
@@ -31,7 +34,7 @@ pub fn roles(plan: &Plan) -> Vec<Roles> {
             _ => {}
         }
     }
-    roles
+    Ok(roles)
 }
 
 /// The weight's tensor, of the type and shape that the plan states.
@@ -50,5 +53,5 @@ pub fn tensor(file: &Gguf, weight: &Weight) -> Result<TensorInfo> {
             weight.rows
         )));
     }
-    Ok(info.clone())
+    Ok(TensorInfo { name: memory::text(&info.name, "a tensor's name")?, ..*info })
 }

@@ -109,10 +109,9 @@ impl Backend {
     /// cannot be told about. Never empty: no GPU is an error that says why, as in [`new`](Self::new). Of
     /// DeviceKind::Auto the one that it would become.
     pub fn devices(kind: DeviceKind) -> Result<Vec<Result<DeviceInfo>>> {
-        let one = |device: &dyn Device| Ok(vec![Ok(device.info())]);
         match kind {
-            DeviceKind::Cpu => one(&CpuDevice::new(0)?),
-            DeviceKind::Reference => one(&ReferenceDevice::new(0)),
+            DeviceKind::Cpu => Ok(vec![CpuDevice::describe()]),
+            DeviceKind::Reference => Ok(vec![Ok(ReferenceDevice::new(0).info())]),
             DeviceKind::Hip => gpu::list(),
             DeviceKind::Auto => match gpu::describe_best() {
                 Some(info) => Ok(vec![Ok(info)]),

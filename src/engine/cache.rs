@@ -5,7 +5,10 @@
 //! is written only by the one sequence that holds it alone.
 
 use crate::device::BLOCK_LEN;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
+
+/// For messages.
+const BOOKS: &str = "the books of the cache";
 
 /// A block whose contents must be copied before the step writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,14 +45,14 @@ struct Grown {
 }
 
 impl PagedCache {
-    pub fn new(n_blocks: usize, n_sequences: usize) -> Self {
-        PagedCache {
-            references: vec![0; n_blocks],
-            free: (0..n_blocks as u32).rev().collect(),
-            sequences: vec![Sequence::default(); n_sequences],
-            grown: Vec::new(),
-            copies: Vec::new(),
-        }
+    pub fn new(n_blocks: usize, n_sequences: usize) -> Result<Self> {
+        Ok(PagedCache {
+            references: memory::filled(0, n_blocks, BOOKS)?,
+            free: memory::collect((0..n_blocks as u32).rev(), BOOKS)?,
+            sequences: memory::filled(Sequence::default(), n_sequences, BOOKS)?,
+            grown: memory::vec(n_sequences, BOOKS)?,
+            copies: memory::vec(n_sequences, BOOKS)?,
+        })
     }
 
     /// Positions in all.
@@ -67,15 +70,23 @@ impl PagedCache {
 
     /// Positions that hold something, those of shared blocks counted once.
     pub fn used(&self) -> usize {
-        let mut fill = vec![0; self.references.len()];
-        for sequence in &self.sequences {
+        let fill = |sequence: &Sequence, i: usize| (sequence.len - i * BLOCK_LEN).min(BLOCK_LEN);
+        let mut used = 0;
+        for (s, sequence) in self.sequences.iter().enumerate() {
             for (i, block) in sequence.blocks.iter().enumerate() {
-                let here = (sequence.len - i * BLOCK_LEN).min(BLOCK_LEN);
-                let fill: &mut usize = &mut fill[*block as usize];
-                *fill = here.max(*fill);
+                if self.references[*block as usize] == 1 {
+                    used += fill(sequence, i);
+                    continue;
+                }
+                // a shared block stands at the same place in each of its tables: it counts in the first
+                let holds = |other: &&Sequence| other.blocks.get(i) == Some(block);
+                if !self.sequences[..s].iter().any(|other| holds(&other)) {
+                    let fills = self.sequences[s..].iter().filter(holds).map(|other| fill(other, i));
+                    used += fills.max().unwrap_or(0);
+                }
             }
         }
-        fill.iter().sum()
+        used
     }
 
     /// Positions that `sequence` can still grow by.
@@ -95,10 +106,10 @@ impl PagedCache {
     /// and ends with [`commit`](Self::commit), or [`undo`](Self::undo) where a copy fails, or
     /// [`roll_back`](Self::roll_back) where a step fails.
     pub fn grow(&mut self, wanted: impl Iterator<Item = (usize, usize)>) -> Result<()> {
-        let (mut total, mut full) = (0, false);
+        let (mut total, mut full) = (0usize, false);
         for (sequence, n) in wanted {
-            total += n;
-            full = full || !self.grow_one(sequence, n);
+            total = total.saturating_add(n);
+            full = full || !self.grow_one(sequence, n).inspect_err(|_| self.undo())?;
         }
         if full {
             self.undo();
@@ -109,17 +120,17 @@ impl PagedCache {
     }
 
     /// False when blocks ran out.
-    fn grow_one(&mut self, sequence: usize, n: usize) -> bool {
+    fn grow_one(&mut self, sequence: usize, n: usize) -> Result<bool> {
         let Sequence { blocks, len } = &mut self.sequences[sequence];
         if blocks.capacity() == 0 {
-            blocks.reserve_exact(self.references.len()); // a sequence in use never allocates again
+            *blocks = memory::vec(self.references.len(), BOOKS)?; // a sequence in use never allocates again
         }
         self.grown.push(Grown { sequence, old_len: *len, shared: None });
         let new_len = len.saturating_add(n);
         if n > 0 && !len.is_multiple_of(BLOCK_LEN) {
             let last = &mut blocks[*len / BLOCK_LEN];
             if self.references[*last as usize] > 1 {
-                let Some(to) = self.free.pop() else { return false };
+                let Some(to) = self.free.pop() else { return Ok(false) };
                 self.references[to as usize] = 1;
                 self.references[*last as usize] -= 1;
                 self.copies.push(BlockCopy { from: *last, to });
@@ -130,12 +141,12 @@ impl PagedCache {
             }
         }
         while blocks.len() < new_len.div_ceil(BLOCK_LEN) {
-            let Some(block) = self.free.pop() else { return false };
+            let Some(block) = self.free.pop() else { return Ok(false) };
             self.references[block as usize] = 1;
             blocks.push(block);
         }
         *len = new_len;
-        true
+        Ok(true)
     }
 
     /// Blocks to copy before the grown positions are written.
@@ -187,17 +198,18 @@ impl PagedCache {
 
     /// Makes `to`, emptied first, share the first `len` positions of `from`; `len` is at most from's,
     /// and the two differ.
-    pub fn share(&mut self, from: usize, to: usize, len: usize) {
+    pub fn share(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
+        if self.sequences[to].blocks.capacity() == 0 {
+            self.sequences[to].blocks = memory::vec(self.references.len(), BOOKS)?;
+        }
         self.truncate(to, 0);
         let mut blocks = std::mem::take(&mut self.sequences[to].blocks);
-        if blocks.capacity() == 0 {
-            blocks.reserve_exact(self.references.len());
-        }
         blocks.extend_from_slice(&self.sequences[from].blocks[..len.div_ceil(BLOCK_LEN)]);
         for block in &blocks {
             self.references[*block as usize] += 1;
         }
         self.sequences[to] = Sequence { blocks, len };
+        Ok(())
     }
 }
 
@@ -229,16 +241,28 @@ mod tests {
         assert_eq!(free, unused);
     }
 
+    /// From the definition: the most that any sequence fills of each block.
+    fn used(cache: &PagedCache) -> usize {
+        let mut fill = vec![0; cache.references.len()];
+        for sequence in &cache.sequences {
+            for (i, block) in sequence.blocks.iter().enumerate() {
+                let here = (sequence.len - i * BLOCK_LEN).min(BLOCK_LEN);
+                fill[*block as usize] = here.max(fill[*block as usize]);
+            }
+        }
+        fill.iter().sum()
+    }
+
     fn tables(cache: &PagedCache) -> Vec<(Vec<u32>, usize)> {
         cache.sequences.iter().map(|s| (s.blocks.clone(), s.len)).collect()
     }
 
     #[test]
     fn a_shared_last_block_is_copied_by_whoever_writes_first() {
-        let mut cache = PagedCache::new(8, 3);
+        let mut cache = PagedCache::new(8, 3).unwrap();
         cache.grow([(0, BLOCK_LEN + 10)].into_iter()).unwrap();
         cache.commit();
-        cache.share(0, 1, BLOCK_LEN + 5);
+        cache.share(0, 1, BLOCK_LEN + 5).unwrap();
         assert_eq!(cache.used(), BLOCK_LEN + 10);
         assert_eq!(cache.blocks(1), cache.blocks(0));
         let shared = cache.blocks(0)[1];
@@ -258,10 +282,10 @@ mod tests {
 
     #[test]
     fn a_growth_that_does_not_fit_changes_nothing() {
-        let mut cache = PagedCache::new(4, 3);
+        let mut cache = PagedCache::new(4, 3).unwrap();
         cache.grow([(0, BLOCK_LEN + 1)].into_iter()).unwrap();
         cache.commit();
-        cache.share(0, 1, BLOCK_LEN + 1);
+        cache.share(0, 1, BLOCK_LEN + 1).unwrap();
         let (before, free) = (tables(&cache), cache.free.clone());
         let full = cache.grow([(1, 5), (2, BLOCK_LEN + 1)].into_iter()).unwrap_err();
         let total = 4 * BLOCK_LEN;
@@ -280,7 +304,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_history_keeps_the_books(ops in prop::collection::vec((0..6u8, 0..4usize, 0..4usize, 0..200usize), 1..60)) {
-            let mut cache = PagedCache::new(10, 4);
+            let mut cache = PagedCache::new(10, 4).unwrap();
             for (op, a, b, n) in ops {
                 let room = cache.room(a);
                 match op {
@@ -309,10 +333,11 @@ mod tests {
                         prop_assert_eq!(cache.len(a), len);
                     }
                     3 => cache.truncate(a, n),
-                    _ if a != b => cache.share(a, b, n.min(cache.len(a))),
+                    _ if a != b => cache.share(a, b, n.min(cache.len(a))).unwrap(),
                     _ => {}
                 }
                 check(&cache);
+                prop_assert_eq!(cache.used(), used(&cache));
                 // a block written next belongs to one sequence
                 for s in 0..4 {
                     prop_assert!(cache.used() <= cache.capacity());

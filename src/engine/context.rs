@@ -1,14 +1,14 @@
 //! A context: caches of one or more sequences over a model, and the steps that fill them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
 
 use super::cache::PagedCache;
 use super::{Model, Sampler};
-use crate::device::{BLOCK_LEN, Observer, Session, SessionLimits, Step, StepTimes};
+use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, Step, StepTimes};
 use crate::model::Config;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
 pub struct ContextParams {
@@ -47,10 +47,10 @@ pub struct Batch<'a> {
 
 #[derive(Clone, Debug, Default)]
 pub struct PerfCounters {
-    /// Tokens evaluated in batches of several tokens, and the time those took, microseconds.
+    /// Tokens evaluated in batches with several tokens of a sequence, and the time those took, microseconds.
     pub prefill_tokens: u64,
     pub prefill_us: u64,
-    /// The same for batches of one token.
+    /// The same for batches of one token of each sequence.
     pub decode_tokens: u64,
     pub decode_us: u64,
     /// Tokens chosen, and the time of that; where it cannot be told from the evaluation's (a device that draws goes on
@@ -59,22 +59,31 @@ pub struct PerfCounters {
     pub sample_us: u64,
 }
 
-/// Sets a context's cancel flag from any thread.
+/// Cancels a context's calls, from any thread or a signal handler.
 #[derive(Clone, Debug)]
-pub struct CancelHandle(Arc<AtomicBool>);
+pub struct CancelHandle(Arc<Cancel>);
 
 impl CancelHandle {
-    /// The step in progress (or, if none is, the next) ends with Error::Cancelled; the flag is then clear again.
-    pub fn cancel(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// The decode or generation in progress ends with Error::Cancelled (see [`Session::run`] for when), or as it would
+    /// have if it is about to. False: there is none, and nothing is asked of later ones.
+    pub fn cancel(&self) -> bool {
+        self.0.request()
+    }
+
+    /// Takes a request back that has not taken effect. False: there is none.
+    pub fn withdraw(&self) -> bool {
+        self.0.withdraw()
     }
 }
+
+/// What memory is for, in errors.
+const BATCH: &str = "a batch";
 
 /// Bytes of logits that a device step may leave; batches that want more are cut into more steps.
 const MAX_LOGITS_BYTES: usize = 64 << 20;
 /// Bounds on what a caller may ask for, far above sense, so that nothing below overflows.
-const MAX_CONTEXT: usize = 1 << 28;
-const MAX_BATCH: usize = 1 << 20;
+pub const MAX_CONTEXT: usize = 1 << 28;
+pub const MAX_BATCH: usize = 1 << 20;
 const MAX_SEQUENCES: usize = 4096;
 
 /// One user's caches. One thread at a time; keeps its model alive.
@@ -86,7 +95,9 @@ pub struct Context {
     n_seq_max: usize,
     /// Most logits rows in a step.
     max_outputs: usize,
-    cancel: Arc<AtomicBool>,
+    cancel: Arc<Cancel>,
+    /// See `stop_on`.
+    stop: Option<&'static AtomicI32>,
     perf: PerfCounters,
     batch: Grouped,
     /// Per wanted row in batch order: its row in the order of evaluation.
@@ -157,7 +168,7 @@ impl Grouped {
                 )));
             }
             if *count == 0 {
-                self.active.push((s, 0));
+                memory::push(&mut self.active, (s, 0), BATCH)?;
             }
             *count += 1;
         }
@@ -170,9 +181,15 @@ impl Grouped {
 
         for column in [&mut self.tokens, &mut self.positions, &mut self.sequences, &mut self.origin] {
             column.clear();
+            memory::reserve(column, n, BATCH)?;
             column.resize(n, 0);
         }
         self.want.clear();
+        memory::reserve(&mut self.want, n, BATCH)?;
+        memory::reserve(&mut self.tables, n, BATCH)?;
+        memory::reserve(&mut self.outputs, n, BATCH)?;
+        self.wanted.clear();
+        memory::reserve(&mut self.wanted, n, BATCH)?;
         self.want.resize(n, false);
         let mut next = 0; // where the sequence's part of the batch starts
         for (s, count) in &self.active {
@@ -241,13 +258,14 @@ impl Context {
         Ok(Context {
             model: model.clone(),
             session: model.program().clone().session(limits)?,
-            cache: PagedCache::new(limits.n_blocks, n_seq_max),
+            cache: PagedCache::new(limits.n_blocks, n_seq_max)?,
             n_batch: limits.max_tokens,
             n_seq_max,
             max_outputs: limits.max_outputs,
             cancel: Arc::default(),
+            stop: None,
             perf: PerfCounters::default(),
-            batch: Grouped { counts: vec![0; n_seq_max], ..Grouped::default() },
+            batch: Grouped { counts: memory::filled(0, n_seq_max, BATCH)?, ..Grouped::default() },
             rows: Vec::new(),
             kept: Vec::new(),
         })
@@ -273,14 +291,38 @@ impl Context {
         CancelHandle(self.cancel.clone())
     }
 
-    /// Clears a cancellation that came too late for the work it was meant for.
-    pub(super) fn forget_cancel(&self) {
-        self.cancel.store(false, Ordering::Relaxed);
+    /// From now on calls end with Error::Cancelled while `flag` is not 0: it can be set before they begin.
+    pub fn stop_on(&mut self, flag: &'static AtomicI32) {
+        self.stop = Some(flag);
+    }
+
+    /// Begins a call, of which those made until the guard is dropped are parts.
+    pub(super) fn begin(&self) -> Call {
+        // SAFETY: a static's reference is valid for ever.
+        unsafe { self.begin_watching(self.stop.map_or(std::ptr::null(), std::ptr::from_ref)) }
+    }
+
+    /// As the call's own beginning, with a flag that stops it once it is not 0.
+    ///
+    /// # Safety
+    /// `flag` is null or valid until the guard is dropped.
+    pub(crate) unsafe fn begin_watching(&self, flag: *const AtomicI32) -> Call {
+        // SAFETY: the caller's promise.
+        unsafe { Call::watching(&self.cancel, flag) }
     }
 
     /// Positions that `sequence` can still grow by.
     pub(super) fn room(&self, sequence: u32) -> usize {
         self.cache.room(sequence as usize)
+    }
+
+    /// Error::CacheFull where the whole cache, emptied, would not hold so many positions.
+    pub fn check_fits(&self, positions: usize) -> Result<()> {
+        let total = self.cache.capacity();
+        if positions <= total {
+            return Ok(());
+        }
+        Err(Error::CacheFull { wanted: positions, free: total - self.cache.used(), total })
     }
 
     /// Evaluates the batch: all of it, or on any error none (the caches are as before; a batch longer than n_batch that is
@@ -319,6 +361,7 @@ impl Context {
         finish: impl FnOnce(&mut Self, Instant) -> Result<T>,
     ) -> Result<T> {
         let start = Instant::now();
+        let _call = self.begin();
         self.prepare(batch)?;
         match self.run_steps().and_then(|()| finish(self, start)) {
             Ok(value) => {
@@ -329,9 +372,6 @@ impl Context {
                 self.rows.clear();
                 self.kept.clear();
                 self.cache.roll_back();
-                if matches!(e, Error::Cancelled) {
-                    self.forget_cancel();
-                }
                 Err(e)
             }
         }
@@ -371,17 +411,14 @@ impl Context {
     }
 
     fn count_evaluation(&mut self, batch: &Batch<'_>, time: Duration) {
-        let us = time.as_micros() as u64;
-        match batch.tokens.len() {
-            1 => {
-                self.perf.decode_tokens += 1;
-                self.perf.decode_us += us;
-            }
-            n => {
-                self.perf.prefill_tokens += n as u64;
-                self.perf.prefill_us += us;
-            }
-        }
+        let (n, us) = (batch.tokens.len() as u64, time.as_micros() as u64);
+        let (tokens, time) = if self.batch.active.iter().all(|(_, tokens)| *tokens == 1) {
+            (&mut self.perf.decode_tokens, &mut self.perf.decode_us)
+        } else {
+            (&mut self.perf.prefill_tokens, &mut self.perf.prefill_us)
+        };
+        *tokens += n;
+        *time += us;
     }
 
     fn run_steps(&mut self) -> Result<()> {
@@ -389,7 +426,7 @@ impl Context {
         let mut first = 0;
         self.batch.wanted.clear();
         while first < n {
-            if self.cancel.load(Ordering::Relaxed) {
+            if self.cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             let end = self.batch.cut(first, self.n_batch, self.max_outputs);
@@ -402,15 +439,12 @@ impl Context {
             let more = end < n && !self.batch.outputs.is_empty();
             if more || !self.kept.is_empty() {
                 let logits = self.session.output()?;
-                if self.kept.try_reserve(logits.len()).is_err() {
-                    let wanted = size_of_val(logits) as u64;
-                    return Err(Error::OutOfMemory { what: "logits".into(), wanted, free: 0, total: 0 });
-                }
-                self.kept.extend_from_slice(logits);
+                memory::extend(&mut self.kept, logits, "logits")?;
             }
             first = end;
         }
         self.batch.wanted.sort_unstable();
+        memory::reserve(&mut self.rows, self.batch.wanted.len(), BATCH)?;
         self.rows.extend(self.batch.wanted.iter().map(|(_, row)| *row));
         Ok(())
     }
@@ -424,7 +458,7 @@ impl Context {
         &mut self,
         first: usize,
         end: usize,
-        work: impl FnOnce(&mut dyn Session, &Step<'_>, &AtomicBool) -> Result<T>,
+        work: impl FnOnce(&mut dyn Session, &Step<'_>, &Cancel) -> Result<T>,
     ) -> Result<T> {
         let batch = &mut self.batch;
         let sequences = &batch.sequences[first..end];
@@ -441,6 +475,7 @@ impl Context {
         let tables = match few.get_mut(..n_tables as usize) {
             Some(few) => few,
             None => {
+                memory::reserve(&mut many, n_tables as usize, BATCH)?;
                 many.resize(n_tables as usize, &[]);
                 &mut many[..]
             }
@@ -492,7 +527,7 @@ impl Context {
     /// Lets the device choose. None: it makes no draws, or holds the logits no more.
     fn draw(&mut self, row: usize, sampler: &mut Sampler) -> Result<Option<u32>> {
         let Some(at) = self.rows.get(row).filter(|_| self.kept.is_empty()) else { return Ok(None) };
-        let draw = sampler.draw(self.model.config().n_vocab);
+        let draw = sampler.draw(self.model.config().n_vocab)?;
         let token = self.session.sample(*at as usize, &draw)?;
         if token.is_some() {
             sampler.count_draw();
@@ -519,9 +554,13 @@ impl Context {
         }
     }
 
-    /// Forgets positions from `from` on (0: the whole sequence).
+    /// Forgets positions from `from` on (0: the whole sequence; its end: nothing). Beyond the end is Error::Param.
     pub fn kv_truncate(&mut self, seq: u32, from: usize) -> Result<()> {
         let s = self.sequence(seq)?;
+        let held = self.cache.len(s);
+        if from > held {
+            return Err(Error::param(format!("position {from} of sequence {seq}, which holds {held}")));
+        }
         self.cache.truncate(s, from);
         Ok(())
     }
@@ -537,8 +576,7 @@ impl Context {
         if source == target {
             return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
         }
-        self.cache.share(source, target, len);
-        Ok(())
+        self.cache.share(source, target, len)
     }
 
     pub fn perf(&self) -> PerfCounters {

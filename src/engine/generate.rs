@@ -1,17 +1,18 @@
 //! The generation loop: prompt in, text out, until something says stop.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use super::{Batch, Context, Sampler};
 use crate::text::Detokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
 pub struct GenerateParams {
     /// Most tokens to generate; None: until the end of generation or of the cache.
     pub max_tokens: Option<usize>,
-    /// Texts that end the generation; they are not part of the text given out.
+    /// Texts that end the generation; they are not part of the text given out. They are looked for in all that is
+    /// generated, in the spelling of control tokens too, whether that is given out or not.
     pub stop: Vec<String>,
     /// Go on past end-of-generation tokens.
     pub ignore_eog: bool,
@@ -54,6 +55,9 @@ pub struct Generation {
     pub decode_us: u64,
 }
 
+/// What memory is for, in errors.
+const TEXT: &str = "the generated text";
+
 /// Evaluates `prompt` (not empty) after what the sequence holds and generates. Text held back at the end (a partial stop
 /// text) is given out last with the final token.
 ///
@@ -83,11 +87,12 @@ pub fn generate(
         decode_us: 0,
     };
 
+    let _call = context.begin();
     let start = Instant::now();
-    let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch));
+    let evaluated = with_batch(prompt, params.sequence, |batch| context.decode(batch)).flatten();
     generation.prompt_us = start.elapsed().as_micros() as u64;
     match evaluated {
-        Ok(()) => prompt.iter().for_each(|token| sampler.accept(*token)),
+        Ok(()) => prompt.iter().try_for_each(|token| sampler.accept(*token))?,
         Err(Error::Cancelled) => {
             generation.stop = StopReason::Cancelled;
             return Ok(generation);
@@ -102,10 +107,13 @@ pub fn generate(
     let most = params.max_tokens.unwrap_or(usize::MAX);
     let mut next = if most > 0 { Some(context.sample(0, sampler)?) } else { None };
     while let Some(token) = next.take() {
-        sampler.accept(token);
-        generation.tokens.push(token);
+        sampler.accept(token)?;
+        memory::push(&mut generation.tokens, token, TEXT)?;
 
-        let mut found = held.push(&detokenizer.push(token));
+        let mut found = held.push(&detokenizer.push(token)?)?;
+        if !found && !params.special {
+            found = held.push_hidden(vocab.hidden_text(token))?;
+        }
         let mut stop = if found {
             Some(StopReason::StopText)
         } else if !params.ignore_eog && vocab.is_eog(token) {
@@ -118,7 +126,7 @@ pub fn generate(
             None
         };
         if stop.is_some() && !found {
-            found = held.push(&detokenizer.finish());
+            found = held.push(&detokenizer.finish()?)?;
             if found {
                 stop = Some(StopReason::StopText);
             } else {
@@ -127,7 +135,7 @@ pub fn generate(
         }
 
         let at = generation.text.len();
-        held.take(&mut generation.text);
+        held.take(&mut generation.text)?;
         let goes_on = on_piece(Piece { token, text: &generation.text[at..] });
         if let Some(stop) = stop {
             generation.stop = stop;
@@ -136,35 +144,35 @@ pub fn generate(
         let sampled = match goes_on {
             ControlFlow::Continue(()) => {
                 with_batch(&[token], params.sequence, |batch| context.decode_and_sample(batch, sampler))
+                    .flatten()
             }
             ControlFlow::Break(()) => Err(Error::Cancelled),
         };
         match sampled {
             Ok(token) => next = Some(token),
             Err(Error::Cancelled) => {
-                if !held.push(&detokenizer.finish()) {
+                if !held.push(&detokenizer.finish()?)? {
                     held.finish();
                 }
-                held.take(&mut generation.text);
+                held.take(&mut generation.text)?;
                 generation.stop = StopReason::Cancelled;
                 break;
             }
             Err(e) => return Err(e),
         }
     }
-    context.forget_cancel();
     generation.decode_us = start.elapsed().max(Duration::from_micros(1)).as_micros() as u64;
     Ok(generation)
 }
 
 /// Hands on a batch of one sequence's tokens, of which the last one's logits are wanted.
-fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>) -> T) -> T {
+fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>) -> T) -> Result<T> {
     let batch = |sequences| Batch { tokens, positions: None, sequences, want: None };
-    match tokens.len() {
+    Ok(match tokens.len() {
         _ if sequence == 0 => evaluate(&batch(None)),
         1 => evaluate(&batch(Some(&[sequence]))),
-        n => evaluate(&batch(Some(&vec![sequence; n]))),
-    }
+        n => evaluate(&batch(Some(&memory::filled(sequence, n, "the prompt's sequence")?))),
+    })
 }
 
 /// Text on its way out, held back while it may be the start of a stop text.
@@ -172,27 +180,38 @@ fn with_batch<T>(tokens: &[u32], sequence: u32, evaluate: impl FnOnce(&Batch<'_>
 struct HeldText<'a> {
     stops: &'a [String],
     text: String,
+    /// Where `text` has what only stop texts see: byte ranges, ascending.
+    hidden: Vec<Range<usize>>,
     /// Bytes of `text` that may go.
     ready: usize,
 }
 
 impl<'a> HeldText<'a> {
     fn new(stops: &'a [String]) -> Self {
-        HeldText { stops, text: String::new(), ready: 0 }
+        HeldText { stops, text: String::new(), hidden: Vec::new(), ready: 0 }
     }
 
     /// Adds text; true when a stop text is complete: it and what follows are dropped.
-    fn push(&mut self, text: &str) -> bool {
-        self.text.push_str(text);
+    fn push(&mut self, text: &str) -> Result<bool> {
+        memory::append(&mut self.text, text, TEXT)?;
         if let Some(at) = self.stops.iter().filter_map(|stop| self.text.find(stop.as_str())).min() {
             self.text.truncate(at);
             self.ready = at;
-            return true;
+            return Ok(true);
         }
         let starts_stop = |at: &usize| self.stops.iter().any(|stop| stop.starts_with(&self.text[*at..]));
         let at = self.text.char_indices().map(|(at, _)| at).find(starts_stop);
         self.ready = at.unwrap_or(self.text.len());
-        false
+        Ok(false)
+    }
+
+    /// The same for text that is not given out.
+    fn push_hidden(&mut self, text: &str) -> Result<bool> {
+        if text.is_empty() || self.stops.is_empty() {
+            return Ok(false);
+        }
+        memory::push(&mut self.hidden, self.text.len()..self.text.len() + text.len(), TEXT)?;
+        self.push(text)
     }
 
     /// No more comes: all of it may go.
@@ -201,9 +220,20 @@ impl<'a> HeldText<'a> {
     }
 
     /// Moves what may go to the end of `out`.
-    fn take(&mut self, out: &mut String) {
-        out.extend(self.text.drain(..self.ready));
+    fn take(&mut self, out: &mut String) -> Result<()> {
+        memory::reserve_text(out, self.ready, TEXT)?;
+        let mut at = 0;
+        for range in &mut self.hidden {
+            let (start, end) = (range.start.min(self.ready), range.end.min(self.ready));
+            out.push_str(&self.text[at..start]);
+            at = end;
+            *range = range.start - start..range.end - end;
+        }
+        out.push_str(&self.text[at..self.ready]);
+        self.hidden.retain(|range| !range.is_empty());
+        self.text.drain(..self.ready);
         self.ready = 0;
+        Ok(())
     }
 }
 
@@ -218,9 +248,9 @@ mod tests {
         let mut held = HeldText::new(&stops);
         let mut out = Vec::new();
         for piece in pieces {
-            let found = held.push(piece);
+            let found = held.push(piece).unwrap();
             let mut text = String::new();
-            held.take(&mut text);
+            held.take(&mut text).unwrap();
             out.push(text);
             if found {
                 return (out, true);
@@ -228,7 +258,7 @@ mod tests {
         }
         held.finish();
         let mut text = String::new();
-        held.take(&mut text);
+        held.take(&mut text).unwrap();
         out.push(text);
         (out, false)
     }
@@ -253,6 +283,39 @@ mod tests {
         // a repeated first character must not hide the match
         assert_eq!(feed(&["aab"], &["a", "a", "a", "b"]).0.concat(), "a");
         assert_eq!(feed(&["é!"], &["caf", "é", "!"]).0.concat(), "caf");
+    }
+
+    /// Pieces in brackets are hidden.
+    #[test]
+    fn hidden_text_ends_it_and_is_not_given_out() {
+        let feed = |stop: &str, pieces: &[&str]| {
+            let stops = [stop.to_owned()];
+            let (mut held, mut out) = (HeldText::new(&stops), Vec::new());
+            let mut stopped = false;
+            for piece in pieces {
+                stopped = match piece.strip_prefix('[').and_then(|piece| piece.strip_suffix(']')) {
+                    Some(piece) => held.push_hidden(piece).unwrap(),
+                    None => held.push(piece).unwrap(),
+                };
+                let mut text = String::new();
+                held.take(&mut text).unwrap();
+                out.push(text);
+                if stopped {
+                    return (out.join("|"), true);
+                }
+            }
+            held.finish();
+            let mut text = String::new();
+            held.take(&mut text).unwrap();
+            out.push(text);
+            (out.join("|"), stopped)
+        };
+        assert_eq!(feed("<e>", &["ab", "[<e>]"]), ("ab|".to_owned(), true));
+        assert_eq!(feed("b<e>", &["ab", "[<e>]"]), ("a|".to_owned(), true));
+        assert_eq!(feed("<e>c", &["ab", "[<e>]", "cd"]), ("ab||".to_owned(), true));
+        assert_eq!(feed("b<e>c", &["ab", "[<e>]", "d[e", "b"]), ("a||bd[e||b".to_owned(), false));
+        assert_eq!(feed("<e><f>", &["[<e>]", "[<e>]", "x", "[<f>]"]), ("||x||".to_owned(), false));
+        assert_eq!(feed("b[", &["a", "[b]", "[", "c"]), ("a||".to_owned(), true));
     }
 
     proptest! {

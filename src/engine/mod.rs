@@ -7,11 +7,14 @@ mod generate;
 mod model;
 mod placement;
 mod sampler;
+mod text_only;
 
 pub use crate::device::split::Part;
 pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};
 pub use backend::{Backend, BackendParams, DeviceKind};
-pub use context::{Batch, CancelHandle, Context, ContextInfo, ContextParams, PerfCounters};
+pub use context::{
+    Batch, CancelHandle, Context, ContextInfo, ContextParams, MAX_BATCH, MAX_CONTEXT, PerfCounters,
+};
 pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};
 pub use model::{LoadTimes, Model, ModelInfo, ModelParams};
 pub use placement::{Alternative, GpuLayers, PlacedPart, Placement, Target};

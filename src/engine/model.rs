@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::Backend;
 use super::context::session_limits;
 use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
+use super::text_only::{self, NoProgram};
 use crate::device::pipeline::{self, Stage};
 use crate::device::plan::Plan;
 use crate::device::split::{self, Part};
@@ -14,7 +15,7 @@ use crate::device::{BLOCK_LEN, Device, Program};
 use crate::gguf::Gguf;
 use crate::model::{Config, arch};
 use crate::text::{ChatTemplate, Vocab};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Default)]
 pub struct ModelParams<'a> {
@@ -63,7 +64,8 @@ pub struct ModelInfo {
     pub head_dim: usize,
 }
 
-/// Cheap to clone (shared), callable from many threads; keeps its backend alive.
+/// Cheap to clone (shared), callable from many threads; keeps its backend alive. One of a file without tensors has a
+/// vocabulary and a template; a context of it is Error::Model.
 #[derive(Clone)]
 pub struct Model {
     shared: Arc<Shared>,
@@ -102,20 +104,30 @@ impl Model {
         let mut times = LoadTimes { file: file_time, ..LoadTimes::default() };
 
         let start = Instant::now();
-        let (config, plan) = arch::plan(&file)?;
+        let planned = if file.tensors().is_empty() { None } else { Some(arch::plan(&file)?) };
         times.plan = start.elapsed();
 
         let start = Instant::now();
-        let vocab = Arc::new(Vocab::from_metadata(file.metadata(), config.n_vocab)?);
+        let vocab = Arc::new(Vocab::from_file(&file)?);
         // a model is of use without its template: the error waits for whoever asks for it
-        let template = ChatTemplate::from_metadata(file.metadata(), &vocab).map_err(|e| match e {
-            Error::Template(why) => why,
-            other => other.to_string(),
-        });
+        let template = match ChatTemplate::from_metadata(file.metadata(), &vocab) {
+            Ok(template) => Ok(template),
+            Err(memory @ Error::OutOfMemory { .. }) => return Err(memory),
+            Err(Error::Template(why)) => Err(why),
+            Err(other) => Err(other.to_string()),
+        };
         if let Err(why) = &template {
             tracing::warn!(path = %file.path().display(), why, "the chat template does not compile");
         }
         times.text = start.elapsed();
+
+        let Some((config, plan)) = planned else {
+            let config = Config::of_vocabulary(file.metadata(), vocab.len())?;
+            let (placement, program) = (text_only::placement(), Arc::new(NoProgram::new(vocab.len())));
+            let shared =
+                Shared { backend: backend.clone(), file, config, vocab, template, placement, program, times };
+            return Ok(Model { shared: Arc::new(shared) });
+        };
 
         let start = Instant::now();
         let mut always = |_, _| true;
@@ -188,14 +200,23 @@ impl Model {
         }
     }
 
+    /// The file's `general.name`, or empty.
+    pub fn name(&self) -> &str {
+        self.shared.file.metadata().str("general.name").ok().flatten().unwrap_or_default()
+    }
+
+    /// See [`ModelInfo::file_type`].
+    pub fn file_type(&self) -> &'static str {
+        let file_type = self.shared.file.metadata().u64("general.file_type").ok().flatten();
+        file_type.and_then(file_type_name).unwrap_or("mixed")
+    }
+
     pub fn info(&self) -> ModelInfo {
         let Shared { file, config, program, .. } = &*self.shared;
-        let meta = file.metadata();
-        let file_type = meta.u64("general.file_type").ok().flatten();
         ModelInfo {
             arch: config.arch.clone(),
-            name: meta.str("general.name").ok().flatten().unwrap_or_default().to_owned(),
-            file_type: file_type.and_then(file_type_name).unwrap_or("mixed").to_owned(),
+            name: self.name().to_owned(),
+            file_type: self.file_type().to_owned(),
             n_params: file.tensors().iter().map(|t| t.row_len() as u64 * t.rows() as u64).sum(),
             file_bytes: file.file_bytes(),
             weight_bytes: program.weight_bytes(),
@@ -227,7 +248,8 @@ fn part_of(plan: &Arc<Plan>, part: &Part) -> Result<Arc<Plan>> {
     if *part == Part::whole(plan) {
         return Ok(plan.clone());
     }
-    Ok(Arc::new(split::part(plan, part)?))
+    let part = memory::with_room(split::room(plan), "a part of the plan", || split::part(plan, part))??;
+    Ok(Arc::new(part))
 }
 
 /// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).

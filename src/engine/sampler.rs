@@ -9,7 +9,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use crate::device::sampling::{self, Draw, Penalty, WHOLE};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug)]
 pub struct SamplerParams {
@@ -80,6 +80,10 @@ impl SamplerParams {
     }
 }
 
+/// What memory is for, in errors.
+const RECENT: &str = "the tokens that penalties look back at";
+const LOGITS: &str = "the sampler's logits";
+
 /// One stream's sampling state. One thread at a time.
 #[derive(Clone, Debug)]
 pub struct Sampler {
@@ -106,10 +110,10 @@ impl Sampler {
         let window = if params.has_penalties() { params.penalty_last_n.min(1 << 16) } else { 0 };
         let history = History {
             params,
-            recent: VecDeque::with_capacity(window),
+            recent: VecDeque::from(memory::vec(window, RECENT)?),
             draws: 0,
-            seen: Vec::with_capacity(window),
-            penalties: Vec::with_capacity(window),
+            seen: memory::vec(window, RECENT)?,
+            penalties: memory::vec(window, RECENT)?,
         };
         Ok(Sampler { history, chooser: Chooser::default() })
     }
@@ -119,16 +123,16 @@ impl Sampler {
     }
 
     /// Chooses a token; does not remember it (see `accept`). Logits of minus infinity are never chosen; NaN,
-    /// plus infinity, or nothing to choose from is Error::Param.
+    /// plus infinity, or nothing to choose from is Error::Model.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        let token = self.chooser.choose(&self.history.draw(logits.len()), logits)?;
+        let token = self.chooser.choose(&self.history.draw(logits.len())?, logits)?;
         self.history.count_draw();
         Ok(token)
     }
 
     /// The next draw, from `n_logits` logits: for a device that makes it. Once a token has come of it, it is to be
     /// counted with [`count_draw`](Self::count_draw).
-    pub fn draw(&mut self, n_logits: usize) -> Draw<'_> {
+    pub fn draw(&mut self, n_logits: usize) -> Result<Draw<'_>> {
         self.history.draw(n_logits)
     }
 
@@ -138,14 +142,21 @@ impl Sampler {
     }
 
     /// Remembers a token for the penalties (prompt tokens too, if they shall count).
-    pub fn accept(&mut self, token: u32) {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory: nothing was changed. Room for the first 2^16 tokens of `penalty_last_n` is there from the
+    /// beginning.
+    pub fn accept(&mut self, token: u32) -> Result<()> {
         let History { params, recent, .. } = &mut self.history;
         if params.has_penalties() {
             if recent.len() == params.penalty_last_n {
                 recent.pop_front();
             }
+            memory::asking(|| recent.try_reserve(1))
+                .map_err(|_| memory::exhausted(RECENT, recent.len() * size_of::<u32>()))?;
             recent.push_back(token);
         }
+        Ok(())
     }
 
     /// Forgets accepted tokens and starts the seed's sequence anew.
@@ -156,11 +167,11 @@ impl Sampler {
 }
 
 impl History {
-    fn draw(&mut self, n_logits: usize) -> Draw<'_> {
-        self.find_penalties(n_logits);
+    fn draw(&mut self, n_logits: usize) -> Result<Draw<'_>> {
+        self.find_penalties(n_logits)?;
         let SamplerParams { temperature, top_k, top_p, min_p, repeat_penalty, seed, .. } = self.params;
         let is_greedy = temperature <= 0.0;
-        Draw {
+        Ok(Draw {
             top_k: if is_greedy { 1 } else { top_k },
             // products with a power of two are exact
             top_p: if top_p < 1.0 { (f64::from(top_p) * WHOLE as f64) as u64 } else { WHOLE },
@@ -169,23 +180,26 @@ impl History {
             uniform: uniform(seed, self.draws + 1),
             repeat_penalty,
             penalties: &self.penalties,
-        }
+        })
     }
 
     fn count_draw(&mut self) {
         self.draws += u64::from(self.params.temperature > 0.0);
     }
 
-    fn find_penalties(&mut self, n_logits: usize) {
+    fn find_penalties(&mut self, n_logits: usize) -> Result<()> {
         let SamplerParams { frequency_penalty, presence_penalty, .. } = self.params;
         self.seen.clear();
+        self.penalties.clear();
+        memory::reserve(&mut self.seen, self.recent.len(), RECENT)?;
+        memory::reserve(&mut self.penalties, self.recent.len(), RECENT)?;
         self.seen.extend(self.recent.iter().filter(|t| (**t as usize) < n_logits));
         self.seen.sort_unstable();
-        self.penalties.clear();
         self.penalties.extend(self.seen.chunk_by(|a, b| a == b).map(|same| Penalty {
             token: same[0],
             subtract: same.len() as f32 * frequency_penalty + presence_penalty,
         }));
+        Ok(())
     }
 }
 
@@ -212,7 +226,7 @@ impl Chooser {
             logits
         } else {
             self.penalized.clear();
-            self.penalized.extend_from_slice(logits);
+            memory::extend(&mut self.penalized, logits, LOGITS)?;
             for penalty in draw.penalties {
                 let logit = &mut self.penalized[penalty.token as usize];
                 *logit = penalty.apply(*logit, draw.repeat_penalty);
@@ -226,7 +240,7 @@ impl Chooser {
             return Err(Error::param(format!("{} logits; the most is 2^24", logits.len())));
         }
         let candidates = &mut self.candidates;
-        candidates.fill(logits, draw.top_k as usize);
+        candidates.fill(logits, draw.top_k as usize)?;
         let Some(best) = candidates.best() else { return Err(sampling::no_candidate()) };
         if draw.top_k == 1 {
             return Ok(best.id);
@@ -269,14 +283,14 @@ struct Ranked {
 
 impl Ranked {
     /// The `k` best of `logits` (0: all) that are above minus infinity.
-    fn fill(&mut self, logits: &[f32], k: usize) {
+    fn fill(&mut self, logits: &[f32], k: usize) -> Result<()> {
         let all = &mut self.candidates;
         all.clear();
         self.sorted = 0;
         let k = if k == 0 { logits.len() } else { k.min(logits.len()) };
         // collects up to `room` candidates, keeps the k best of them, and then takes only better ones
         let room = if k < logits.len() / 2 { (2 * k).max(64) } else { logits.len() };
-        all.reserve(room);
+        memory::reserve(all, room, LOGITS)?;
         let mut bar = f32::NEG_INFINITY;
         for (id, &logit) in logits.iter().enumerate() {
             // ids ascend: one that equals the bar ranks behind those already there
@@ -293,6 +307,7 @@ impl Ranked {
             all.select_nth_unstable_by(k - 1, Candidate::rank);
             all.truncate(k);
         }
+        Ok(())
     }
 
     fn best(&mut self) -> Option<Candidate> {

@@ -4,9 +4,10 @@ use std::ffi::{CStr, c_char};
 use std::path::Path;
 use std::ptr;
 use std::slice;
+use std::sync::atomic::AtomicI32;
 
 use super::failure::{Failure, Outcome};
-use super::status::RF_ERROR_BUFFER;
+use super::status::{RF_ERROR_BUFFER, RF_ERROR_IO};
 
 /// Where a plain result goes, checked before the work and written only on success.
 pub(super) struct Out<T>(*mut T);
@@ -35,7 +36,7 @@ fn check_pointer<T>(p: *const T, name: &str) -> Outcome {
     Ok(())
 }
 
-fn check_length<T>(n: usize, name: &str) -> Outcome {
+pub(super) fn check_length<T>(n: usize, name: &str) -> Outcome {
     match n.checked_mul(size_of::<T>()) {
         Some(bytes) if isize::try_from(bytes).is_ok() => Ok(()),
         _ => Err(Failure::param(format!("the length of {name}, {n}, is more than memory can hold"))),
@@ -86,6 +87,14 @@ pub(super) unsafe fn optional_array<'a, T: Copy>(
     unsafe { array(p, n, name) }.map(Some)
 }
 
+/// A flag of the caller's that may change at any time; NULL for none.
+pub(super) fn flag(p: *const i32, name: &str) -> Outcome<*const AtomicI32> {
+    if !p.is_null() {
+        check_pointer(p, name)?;
+    }
+    Ok(p.cast())
+}
+
 /// UTF-8 text of `len` bytes; it may be NULL when `len` is 0.
 ///
 /// # Safety
@@ -120,6 +129,9 @@ fn utf8<'a>(bytes: &'a [u8], name: &str) -> Outcome<&'a str> {
         .map_err(|e| Failure::param(format!("{name} is not UTF-8 from byte {} on", e.valid_up_to())))
 }
 
+/// Bytes of a path that Linux takes.
+const MAX_PATH: usize = 4095;
+
 /// A file's path: any bytes on Unix, UTF-8 elsewhere.
 ///
 /// # Safety
@@ -131,6 +143,10 @@ pub(super) unsafe fn path<'a>(p: *const c_char, name: &str) -> Outcome<&'a Path>
         check_pointer(p, name)?;
         // SAFETY: not null, and terminated by the caller's promise.
         let bytes = unsafe { CStr::from_ptr(p) }.to_bytes();
+        if bytes.len() > MAX_PATH {
+            let message = format!("{name} has {} bytes; the most is {MAX_PATH}", bytes.len());
+            return Err(Failure::new(RF_ERROR_IO, message));
+        }
         Ok(Path::new(std::ffi::OsStr::from_bytes(bytes)))
     }
     #[cfg(not(unix))]
@@ -196,5 +212,30 @@ impl Buffer<u8> {
     /// Copies text and a NUL, which counts.
     pub fn fill_text(self, text: &str) -> Outcome {
         self.fill_parts(text.as_bytes(), &[0])
+    }
+}
+
+/// NUL-terminated, cut between characters.
+pub(super) fn c_array<const N: usize>(text: &str) -> [c_char; N] {
+    let mut array = [0; N];
+    let mut end = text.len().min(N - 1);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    for (to, from) in array.iter_mut().zip(text[..end].bytes()) {
+        *to = from as c_char;
+    }
+    array
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_cut_between_characters() {
+        assert_eq!(c_array::<4>("abcdef").map(|c| c as u8), *b"abc\0");
+        assert_eq!(c_array::<4>("abé").map(|c| c as u8), *b"ab\0\0");
+        assert_eq!(c_array::<4>("").map(|c| c as u8), *b"\0\0\0\0");
     }
 }

@@ -7,7 +7,7 @@ use std::ffi::c_void;
 use super::args::{Out, array, array_mut};
 use super::device::{kind_of, rf_device_details};
 use super::failure::{Failure, Outcome};
-use super::guard::guard;
+use super::guard::{always, guard};
 use super::handle::{self, Handle};
 use super::log::{Log, RF_LOG_INFO, rf_log_callback};
 use super::sized::{self, Sized};
@@ -49,7 +49,7 @@ pub struct rf_backend_params {
 }
 
 /// Every GPU that this library has kernels for; integrated ones only where there is no other.
-pub const RF_DEVICES_ALL: u64 = u64::MAX;
+pub const RF_DEVICES_ALL: u64 = 0xFFFF_FFFF_FFFF_FFFF;
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
 unsafe impl Sized for rf_backend_params {
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn rf_backend_params_init(params: *mut rf_backend_params, 
 ///
 /// RF_DEVICE_HIP: RF_ERROR_NO_RUNTIME, RF_ERROR_NO_DEVICE (none, or not that one), RF_ERROR_RUNTIME_TOO_OLD,
 /// RF_ERROR_KERNELS (this library carries none for it), RF_ERROR_GPU, RF_ERROR_DEVICE_LOST, RF_ERROR_UNSUPPORTED (built
-/// without GPUs). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
+/// without GPUs), RF_ERROR_FORKED (the parent process uses one). After each of them the other kinds work as ever, and a later attempt starts anew. RF_DEVICE_AUTO logs
 /// such a failure and takes the CPU.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_create(
@@ -98,7 +98,7 @@ pub unsafe extern "C" fn rf_backend_create(
         let choice = choice(params.device_index, params.device_mask)?;
         let backend = Backend::new(&BackendParams { device, choice, threads: params.threads as usize })?;
         drop(_entered);
-        out.set(handle::into_raw(rf_backend { backend, log }));
+        out.set(handle::into_raw(rf_backend { backend, log })?);
         Ok(())
     })
 }
@@ -154,7 +154,7 @@ pub unsafe extern "C" fn rf_backend_memory(
 /// other call may be using the handle, except one that is in a callback on this thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_backend_release(backend: *mut rf_backend) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(backend) };
         Ok(())

@@ -5,16 +5,19 @@
 use std::ffi::c_char;
 use std::sync::{Mutex, PoisonError, TryLockError};
 
-use super::args::{Out, optional_array};
+use super::args::{self, Out, flag, optional_array};
 use super::failure::{Failure, Outcome};
-use super::guard::{catch, guard};
-use super::handle::{self, Handle};
+use super::guard::{always, catch, guard};
+use super::handle::{self, Handle, Shared};
 use super::log::Log;
 use super::model::rf_model;
 use super::sized::{self, Sized};
-use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
+use super::status::{
+    RF_ERROR_BUSY, RF_ERROR_FORKED, RF_ERROR_INTERNAL, RF_ERROR_PARAM, RF_NOT_FOUND, RF_OK, rf_status,
+};
 use super::token::{rf_token, token_ids};
 use crate::engine::{Batch, CancelHandle, Context, ContextParams};
+use crate::memory;
 
 /// A user's caches. One thread at a time: a call that finds the context in use by another returns RF_ERROR_BUSY.
 /// rf_context_cancel comes from any thread. Keeps its model alive.
@@ -31,6 +34,16 @@ pub(super) struct State {
     /// What the last rf_generate gave out: ids, and text with a NUL behind it.
     pub tokens: Vec<u32>,
     pub text: Vec<u8>,
+    /// Of a batch, kept for its memory.
+    want: Vec<bool>,
+}
+
+impl State {
+    /// RF_CACHE_FULL where so many tokens never fit: for numbers from C, before as many are read.
+    pub fn check_fits(&self, n: usize, name: &str) -> Outcome {
+        args::check_length::<rf_token>(n, name)?;
+        Ok(self.context.check_fits(n)?)
+    }
 }
 
 impl Handle for rf_context {
@@ -42,13 +55,25 @@ impl Handle for rf_context {
 /// # Safety
 /// `ctx` is NULL or a live handle.
 pub(super) unsafe fn enter(ctx: *mut rf_context, body: impl FnOnce(&mut State) -> Outcome) -> rf_status {
+    // SAFETY: the caller's promise.
+    unsafe { enter_with(ctx, |_, state| body(state)) }
+}
+
+/// As [`enter`]; `body` also gets the handle.
+///
+/// # Safety
+/// As `enter`.
+pub(super) unsafe fn enter_with(
+    ctx: *mut rf_context,
+    body: impl FnOnce(&Shared<rf_context>, &mut State) -> Outcome,
+) -> rf_status {
     guard(|| {
         // SAFETY: the caller's promise.
         let ctx = unsafe { handle::share(ctx) }?;
         let _log = ctx.log.enter();
         // The lock lies inside `catch`, so that a panic poisons it.
         let outcome = catch(|| match ctx.state.try_lock() {
-            Ok(mut state) => body(&mut state),
+            Ok(mut state) => body(&ctx, &mut state),
             Err(TryLockError::WouldBlock) => {
                 Err(Failure::new(RF_ERROR_BUSY, "the rf_context is in use by another call"))
             }
@@ -98,7 +123,7 @@ pub unsafe extern "C" fn rf_context_params_init(params: *mut rf_context_params, 
 }
 
 /// Makes a context over a model. On RF_OK *ctx is a new handle, to be given to rf_context_release; the model's own
-/// handle may be released before it. RF_ERROR_MEMORY: the cache does not fit. RF_ERROR_PARAM: a NULL, a wrong size,
+/// handle may be released before it. RF_ERROR_MEMORY: the cache does not fit into what the machine has. RF_ERROR_PARAM: a NULL, a wrong size,
 /// counts out of range. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_create(
@@ -117,12 +142,13 @@ pub unsafe extern "C" fn rf_context_create(
             n_seq_max: params.n_seq_max as usize,
         };
         let context = Context::new(&model.model, &params)?;
-        out.set(handle::into_raw(rf_context {
+        let handle = rf_context {
             cancel: context.cancel_handle(),
-            state: Mutex::new(State { context, tokens: Vec::new(), text: vec![0] }),
-            log: model.log.clone(),
+            state: Mutex::new(State { context, tokens: Vec::new(), text: vec![0], want: Vec::new() }),
+            log: model.log,
             error: Mutex::new(None),
-        }));
+        };
+        out.set(handle::into_raw(handle)?);
         Ok(())
     })
 }
@@ -138,7 +164,7 @@ pub struct rf_context_details {
     pub n_seq_max: u32,
     /// Positions in use, over all sequences; those that sequences share are counted once.
     pub n_used: u32,
-    /// Bytes of cache, and of working memory.
+    /// Bytes of cache, and of working memory. The CPU's part is reserved, and takes memory as it is first used.
     pub cache_bytes: u64,
     pub scratch_bytes: u64,
 }
@@ -178,7 +204,7 @@ pub unsafe extern "C" fn rf_context_info(ctx: *mut rf_context, info: *mut rf_con
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_error(ctx: *mut rf_context) -> *const c_char {
     let mut message = c"".as_ptr();
-    guard(|| {
+    always(|| {
         if !ctx.is_null() {
             // SAFETY: the caller passes NULL or a live handle.
             let ctx = unsafe { handle::share(ctx) }?;
@@ -191,22 +217,46 @@ pub unsafe extern "C" fn rf_context_error(ctx: *mut rf_context) -> *const c_char
     message
 }
 
-/// Stops the call in progress on the context, which then returns RF_CANCELLED within one layer's time; if none is, the
-/// next rf_decode or rf_generate. Any thread, also from a callback. RF_ERROR_PARAM: NULL.
+/// Stops the rf_decode or rf_generate in progress on the context: it returns RF_CANCELLED after the operation under way
+/// (on a GPU: the layers under way), or as it would have if it is about to. Also while it waits for another context's step.
+///
+/// RF_OK: a call is in progress, and asked. RF_NOT_FOUND: none is; later ones are not affected (for a request that may come
+/// before its call set `cancel` of rf_batch or rf_generate_params). RF_ERROR_PARAM: NULL. RF_ERROR_FORKED.
+///
+/// Any thread, also from a callback or a signal handler. It leaves rf_last_error as it is.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_cancel(ctx: *mut rf_context) -> rf_status {
-    guard(|| {
-        // SAFETY: the caller passes NULL or a live handle.
-        unsafe { handle::share(ctx) }?.cancel.cancel();
-        Ok(())
-    })
+    // SAFETY: the caller passes NULL or a live handle.
+    unsafe { cancelling(ctx, CancelHandle::cancel) }
+}
+
+/// Takes an rf_context_cancel back that has not taken effect: the call in progress goes on. RF_NOT_FOUND: nothing to take
+/// back. RF_ERROR_PARAM: NULL. RF_ERROR_FORKED. Any thread, as rf_context_cancel.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_context_uncancel(ctx: *mut rf_context) -> rf_status {
+    // SAFETY: the caller passes NULL or a live handle.
+    unsafe { cancelling(ctx, CancelHandle::withdraw) }
+}
+
+/// Neither locks nor allocates: a signal handler may have interrupted whatever does.
+///
+/// # Safety
+/// `ctx` is NULL or a live handle.
+unsafe fn cancelling(ctx: *mut rf_context, ask: impl FnOnce(&CancelHandle) -> bool) -> rf_status {
+    // SAFETY: the caller's promise.
+    match unsafe { handle::borrow(ctx) } {
+        Some(Ok(ctx)) if ask(&ctx.cancel) => RF_OK,
+        Some(Ok(_)) => RF_NOT_FOUND,
+        Some(Err(_)) => RF_ERROR_FORKED,
+        None => RF_ERROR_PARAM,
+    }
 }
 
 /// Gives the handle back; NULL is fine. Any thread, once; no other call may be using the handle, except one that is in a
 /// callback on this thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_release(ctx: *mut rf_context) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(ctx) };
         Ok(())
@@ -228,6 +278,9 @@ pub struct rf_batch {
     pub seq: *const u32,
     /// Nonzero where the token's logits are wanted; NULL: the last token's only.
     pub want: *const u8,
+    /// A flag of the caller's; the call returns RF_CANCELLED once it is not 0, also if it is so from the beginning. Any
+    /// thread may set it meanwhile; the library only reads it. NULL: none.
+    pub cancel: *const i32,
 }
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
@@ -238,7 +291,8 @@ unsafe impl Sized for rf_batch {
 /// Evaluates a batch: appends it to its sequences and computes the logits that are wanted. All of it, or on any status
 /// but RF_OK nothing.
 ///
-/// RF_CANCELLED: rf_context_cancel. RF_CACHE_FULL: more positions than are free; the message has the numbers.
+/// RF_CANCELLED: rf_context_cancel or batch->cancel. RF_CACHE_FULL: more positions than are free; the message has the
+/// numbers.
 /// RF_ERROR_PARAM: an empty batch, an id that is no token, a sequence or position out of place, a NULL, a wrong size.
 /// RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
@@ -250,13 +304,18 @@ pub unsafe extern "C" fn rf_decode(ctx: *mut rf_context, batch: *const rf_batch)
             if batch.n == 0 {
                 return Err(Failure::param("the batch is empty"));
             }
-            let want: Option<Vec<bool>> = optional_array(batch.want, batch.n, "want")?
-                .map(|want| want.iter().map(|flag| *flag != 0).collect());
+            // Before anything is read: a number that was never set is larger than any cache.
+            state.check_fits(batch.n, "tokens")?;
+            let _call = state.context.begin_watching(flag(batch.cancel, "cancel")?);
+            state.want.clear();
+            let want = optional_array(batch.want, batch.n, "want")?;
+            memory::reserve(&mut state.want, batch.n, "a batch")?;
+            state.want.extend(want.iter().copied().flatten().map(|flag| *flag != 0));
             state.context.decode(&Batch {
                 tokens: token_ids(batch.tokens, batch.n, "tokens")?,
                 positions: optional_array(batch.pos, batch.n, "pos")?,
                 sequences: optional_array(batch.seq, batch.n, "seq")?,
-                want: want.as_deref(),
+                want: want.map(|_| &*state.want),
             })?;
             Ok(())
         })
@@ -297,8 +356,8 @@ pub unsafe extern "C" fn rf_kv_clear(ctx: *mut rf_context) -> rf_status {
     }
 }
 
-/// Forgets the sequence's positions from `from` to its end; 0: the whole sequence.
-/// RF_ERROR_PARAM: no such sequence or position, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+/// Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
+/// RF_ERROR_PARAM: no such sequence, `from` beyond its end, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_remove(ctx: *mut rf_context, seq: u32, from: u32) -> rf_status {
     // SAFETY: the caller passes NULL or a live handle.
@@ -343,10 +402,10 @@ pub unsafe extern "C" fn rf_kv_range(
 pub struct rf_perf_counters {
     /// sizeof(rf_perf_counters), set by the caller.
     pub size: usize,
-    /// Tokens evaluated in steps of several tokens, and the time those took, microseconds.
+    /// Tokens evaluated in batches with several tokens of a sequence, and the time those took, microseconds.
     pub prefill_tokens: u64,
     pub prefill_us: u64,
-    /// The same for steps of one token.
+    /// The same for batches of one token of each of their sequences.
     pub decode_tokens: u64,
     pub decode_us: u64,
     /// Tokens chosen by rf_sample and rf_generate, and the time that took.

@@ -4,7 +4,7 @@
 
 use std::ffi::c_char;
 
-use super::args::Out;
+use super::args::{Out, c_array};
 use super::failure::{Failure, Outcome};
 use super::guard::guard;
 use super::sized::{self, Sized};
@@ -105,19 +105,6 @@ impl rf_device_details {
     }
 }
 
-/// NUL-terminated, cut between characters.
-fn c_array<const N: usize>(text: &str) -> [c_char; N] {
-    let mut array = [0; N];
-    let mut end = text.len().min(N - 1);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    for (to, from) in array.iter_mut().zip(text[..end].bytes()) {
-        *to = from as c_char;
-    }
-    array
-}
-
 /// How many devices of the kind there are, at least 1; of RF_DEVICE_AUTO the one that it would become. Any thread.
 ///
 /// RF_ERROR_PARAM: an unknown kind, a NULL. No GPU is a failure that says why: RF_ERROR_NO_RUNTIME, no runtime's library
@@ -156,16 +143,4 @@ pub unsafe extern "C" fn rf_device_info(kind: i32, index: u32, info: *mut rf_dev
         out.set(rf_device_details::new(device, &devices.swap_remove(index as usize)?));
         Ok(())
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_are_cut_between_characters() {
-        assert_eq!(c_array::<4>("abcdef").map(|c| c as u8), *b"abc\0");
-        assert_eq!(c_array::<4>("abé").map(|c| c as u8), *b"ab\0\0");
-        assert_eq!(c_array::<4>("").map(|c| c as u8), *b"\0\0\0\0");
-    }
 }

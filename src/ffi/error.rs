@@ -5,15 +5,19 @@
 use std::ffi::c_char;
 use std::ptr;
 
-use super::failure::{Failure, with_last};
-use super::guard::guard;
+use super::failure::{Last, with_last};
+use super::guard::always;
 use super::sized;
 use super::status::{RF_OK, rf_status};
 
 /// The message of this thread's last call that did not come to RF_OK; "" if there was none. Never NULL.
 ///
 /// Calls that succeed leave it as it is. The text stays valid until this thread's next call that does not
-/// come to RF_OK. Where calls move between threads (Go), ask right after the call or use rf_context_error.
+/// come to RF_OK.
+///
+/// Where the next call may run on another thread (Go without runtime.LockOSThread, asynchronous calls of Node) this is
+/// another call's message, or none. Use rf_context_error there and, of functions that take no context, those with `_e`:
+/// they put the error into an rf_error of the caller's.
 #[unsafe(no_mangle)]
 pub extern "C" fn rf_last_error() -> *const c_char {
     with_last(|last| last.map_or(c"".as_ptr(), |failure| failure.message.as_ptr()))
@@ -58,7 +62,7 @@ unsafe impl sized::Sized for rf_error_info {
 /// `info` is NULL or of a wrong size (RF_ERROR_PARAM).
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_status {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a struct of the size it states.
         let out = unsafe { sized::Out::new(info) }?;
         out.set(with_last(describe));
@@ -66,7 +70,7 @@ pub unsafe extern "C" fn rf_last_error_info(info: *mut rf_error_info) -> rf_stat
     })
 }
 
-fn describe(last: Option<&Failure>) -> rf_error_info {
+pub(super) fn describe(last: Option<&Last>) -> rf_error_info {
     let mut info = rf_error_info {
         size: 0,
         status: RF_OK,
@@ -84,15 +88,14 @@ fn describe(last: Option<&Failure>) -> rf_error_info {
     (info.status, info.message) = (last.status, last.message.as_ptr());
     let Some(gpu) = &last.gpu else { return info };
     info.hip_call = gpu.call.as_ptr();
-    info.hip_code = gpu.failure.code;
-    info.device = gpu.failure.device;
-    if gpu.failure.code != 0 {
+    info.hip_code = gpu.code;
+    info.device = gpu.device;
+    if gpu.code != 0 {
         info.hip_name = gpu.name.as_ptr();
     }
-    if let (Some(launch), Some(kernel)) = (&gpu.failure.launch, &gpu.kernel) {
-        let narrow = |sides: [u64; 3]| sides.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
-        info.kernel = kernel.as_ptr();
-        (info.grid, info.block) = (narrow(launch.grid), narrow(launch.block));
+    if let Some(launch) = &gpu.launch {
+        info.kernel = launch.kernel.as_ptr();
+        (info.grid, info.block) = (launch.grid, launch.block);
         info.shared_bytes = launch.shared_bytes;
     }
     info
@@ -103,6 +106,7 @@ mod tests {
     use super::*;
     use crate::Error;
     use crate::error::{GpuFailure, LaunchShape};
+    use crate::ffi::failure::Failure;
     use crate::ffi::status;
     use std::ffi::CStr;
 
@@ -128,7 +132,8 @@ mod tests {
             launch: Some(launch),
             detail: String::new(),
         };
-        let error = Failure::from(Error::Gpu(Box::new(failure.clone())));
+        let last = |error: Error| Last::from(&Failure::from(error));
+        let error = last(Error::Gpu(Box::new(failure.clone())));
         let info = describe(Some(&error));
         assert_eq!(
             text(info.message),
@@ -145,11 +150,11 @@ mod tests {
         assert_eq!(info.shared_bytes, 4224);
 
         let refused = GpuFailure { code: 0, name: String::new(), ..failure.clone() };
-        let info = Failure::from(Error::Gpu(Box::new(refused)));
-        assert!(describe(Some(&info)).hip_name.is_null());
+        let error = last(Error::Gpu(Box::new(refused)));
+        assert!(describe(Some(&error)).hip_name.is_null());
 
         let lost = GpuFailure { launch: None, ..failure };
-        let error = Failure::from(Error::DeviceLost { device: 2, failure: Box::new(lost) });
+        let error = last(Error::DeviceLost { device: 2, failure: Box::new(lost) });
         let info = describe(Some(&error));
         assert_eq!((info.status, info.hip_code), (status::RF_ERROR_DEVICE_LOST, 1));
         assert!(info.kernel.is_null() && !info.hip_call.is_null());

@@ -1,40 +1,20 @@
 //! Why calls fail, on the way to C: the thread's last failure is kept here.
 
 use std::cell::RefCell;
-use std::ffi::CString;
-use std::sync::Arc;
+use std::ffi::{CString, c_char};
 
-use super::status::{self, RF_ERROR_PARAM, rf_status};
+use super::status::{self, RF_ERROR_PARAM, RF_OK, rf_status};
 use crate::Error;
 use crate::error::GpuFailure;
+use crate::memory;
 
 /// Why a call did not come to RF_OK.
 #[derive(Clone, Debug)]
 pub(super) struct Failure {
     pub status: rf_status,
     pub message: CString,
-    /// What rf_last_error_info tells of a failed call into a GPU's runtime.
-    pub gpu: Option<Arc<GpuFields>>,
-}
-
-/// A [`GpuFailure`] as C takes it.
-#[derive(Debug)]
-pub(super) struct GpuFields {
-    pub failure: GpuFailure,
-    pub call: CString,
-    pub name: CString,
-    pub kernel: Option<CString>,
-}
-
-impl From<&GpuFailure> for GpuFields {
-    fn from(failure: &GpuFailure) -> Self {
-        GpuFields {
-            failure: failure.clone(),
-            call: c_string(failure.call),
-            name: c_string(failure.name.as_str()),
-            kernel: failure.launch.as_ref().map(|launch| c_string(launch.kernel.as_str())),
-        }
-    }
+    /// Of a failed call into a GPU's runtime.
+    pub gpu: Option<Box<GpuFailure>>,
 }
 
 pub(super) type Outcome<T = ()> = Result<T, Failure>;
@@ -51,13 +31,12 @@ impl Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        let gpu = match &error {
-            Error::Gpu(failure) | Error::DeviceLost { failure, .. } => {
-                Some(Arc::new(GpuFields::from(&**failure)))
-            }
+        let failure = Failure::new(status::of(&error), error.to_string());
+        let gpu = match error {
+            Error::Gpu(gpu) | Error::DeviceLost { failure: gpu, .. } => Some(gpu),
             _ => None,
         };
-        Failure { gpu, ..Failure::new(status::of(&error), error.to_string()) }
+        Failure { gpu, ..failure }
     }
 }
 
@@ -70,19 +49,99 @@ pub(super) fn c_string(text: impl Into<String>) -> CString {
     })
 }
 
+/// The same, of a text whose length a file has chosen.
+pub(super) fn long_c_string(text: &str, what: &str) -> crate::Result<CString> {
+    if text.contains('\0') {
+        return memory::with_room(8 * text.len(), what, || c_string(text));
+    }
+    let mut bytes = memory::vec(text.len() + 1, what)?;
+    bytes.extend_from_slice(text.as_bytes());
+    // in the room that there is
+    Ok(CString::new(bytes).unwrap_or_default())
+}
+
+/// A NUL-terminated copy, cut between characters where it does not fit.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Text<const N: usize>([u8; N]);
+
+impl<const N: usize> Text<N> {
+    const EMPTY: Self = Text([0; N]);
+
+    fn new(text: &str) -> Self {
+        let mut copy = Self::EMPTY;
+        let end = text.floor_char_boundary(N - 1);
+        copy.0[..end].copy_from_slice(&text.as_bytes()[..end]);
+        copy
+    }
+
+    pub fn as_ptr(&self) -> *const c_char {
+        self.0.as_ptr().cast()
+    }
+
+    pub fn as_str(&self) -> &str {
+        let end = self.0.iter().position(|byte| *byte == 0).unwrap_or(N);
+        std::str::from_utf8(&self.0[..end]).unwrap_or("") // made from a str
+    }
+}
+
+/// A thread's last failure. It lies in the thread's own memory, without a destructor: to keep a failure takes none,
+/// which may be what failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Last {
+    pub status: rf_status,
+    pub message: Text<2048>,
+    pub gpu: Option<LastGpu>,
+}
+
+/// A [`GpuFailure`] as C takes it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastGpu {
+    pub code: i32,
+    pub device: i32,
+    pub call: Text<64>,
+    pub name: Text<64>,
+    pub launch: Option<LastLaunch>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastLaunch {
+    pub kernel: Text<128>,
+    pub grid: [u32; 3],
+    pub block: [u32; 3],
+    pub shared_bytes: u64,
+}
+
+impl From<&Failure> for Last {
+    fn from(failure: &Failure) -> Self {
+        let narrow = |sides: [u64; 3]| sides.map(|n| u32::try_from(n).unwrap_or(u32::MAX));
+        let gpu = failure.gpu.as_ref().map(|gpu| LastGpu {
+            code: gpu.code,
+            device: gpu.device,
+            call: Text::new(gpu.call),
+            name: Text::new(&gpu.name),
+            launch: gpu.launch.as_ref().map(|launch| LastLaunch {
+                kernel: Text::new(&launch.kernel),
+                grid: narrow(launch.grid),
+                block: narrow(launch.block),
+                shared_bytes: launch.shared_bytes,
+            }),
+        });
+        // a message was made from a String
+        Last { status: failure.status, message: Text::new(failure.message.to_str().unwrap_or("")), gpu }
+    }
+}
+
 thread_local! {
-    static LAST: RefCell<Option<Failure>> = const { RefCell::new(None) };
+    static LAST: RefCell<Last> = const { RefCell::new(Last { status: RF_OK, message: Text::EMPTY, gpu: None }) };
 }
 
 /// Remembers the failure as the calling thread's last; gives its status back.
-pub(super) fn set_last(failure: Failure) -> rf_status {
-    let status = failure.status;
-    // A thread that is ending has no last error any more; its status still tells.
-    let _ = LAST.try_with(|last| last.replace(Some(failure)));
-    status
+pub(super) fn set_last(failure: &Failure) -> rf_status {
+    LAST.with_borrow_mut(|last| *last = Last::from(failure));
+    failure.status
 }
 
-/// Calls `f` with the calling thread's last failure; None where there was none, or the thread is ending.
-pub(super) fn with_last<T>(f: impl Fn(Option<&Failure>) -> T) -> T {
-    LAST.try_with(|last| f(last.borrow().as_ref())).unwrap_or_else(|_| f(None))
+/// Calls `f` with the calling thread's last failure, whose texts stay in place until the next; None if there was none.
+pub(super) fn with_last<T>(f: impl FnOnce(Option<&Last>) -> T) -> T {
+    LAST.with_borrow(|last| f((last.status != RF_OK).then_some(last)))
 }

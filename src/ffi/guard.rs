@@ -1,25 +1,36 @@
 //! The panic boundary: nothing unwinds into C, and nothing is printed on the way.
 
-use std::any::Any;
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
 use super::failure::{Failure, Outcome, set_last};
 use super::status::{RF_ERROR_INTERNAL, RF_OK, rf_status};
+use crate::memory::Call;
+use crate::{panics, worker};
 
+// Without destructors: registering one takes memory.
 thread_local! {
     /// Whether this thread is inside the library (and not in a callback it called).
     static INSIDE: Cell<bool> = const { Cell::new(false) };
-    /// Where the last panic inside happened: "src/engine/context.rs:120:9".
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs an exported function's body; its failure, or panic, becomes the thread's last error.
+/// Runs an exported function's body; its failure, or panic, becomes the thread's last error. RF_ERROR_MEMORY where the
+/// memory that is set aside is used up.
 pub(super) fn guard(body: impl FnOnce() -> Outcome) -> rf_status {
-    match catch(body) {
+    end(Call::begin().map_err(Failure::from).and_then(|_call| catch(body)))
+}
+
+/// The same for what must be done whatever memory there is: releases, errors.
+pub(super) fn always(body: impl FnOnce() -> Outcome) -> rf_status {
+    let _call = Call::begin_anyway();
+    end(catch(body))
+}
+
+fn end(outcome: Outcome) -> rf_status {
+    match outcome {
         Ok(()) => RF_OK,
-        Err(failure) => set_last(failure),
+        Err(failure) => set_last(&failure),
     }
 }
 
@@ -30,7 +41,9 @@ pub(super) fn catch<T>(body: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     // What a panic may leave half-done lies behind a mutex, which it poisons (contexts, samplers), or is immutable.
     let result = panic::catch_unwind(AssertUnwindSafe(body));
     INSIDE.set(was_inside);
-    result.unwrap_or_else(|payload| Err(panicked(payload)))
+    result.unwrap_or_else(|payload| {
+        Err(Failure::new(RF_ERROR_INTERNAL, format!("internal error: {}", panics::text_of(payload))))
+    })
 }
 
 /// Runs a callback of the host: its panics are the host's to print. They unwind through `catch` all the same.
@@ -45,23 +58,6 @@ pub(super) fn outside<T>(callback: impl FnOnce() -> T) -> T {
     callback()
 }
 
-fn panicked(payload: Box<dyn Any + Send>) -> Failure {
-    let text = if let Some(text) = payload.downcast_ref::<&str>() {
-        text
-    } else if let Some(text) = payload.downcast_ref::<String>() {
-        text
-    } else {
-        "a panic without a message"
-    };
-    let failure = match PLACE.take() {
-        Some(place) => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text} ({place})")),
-        None => Failure::new(RF_ERROR_INTERNAL, format!("internal error: {text}")),
-    };
-    // A payload's own drop may panic; what the host threw is not worth that risk.
-    std::mem::forget(payload);
-    failure
-}
-
 /// Rust's default hook prints to stderr before the unwinding starts. Ours keeps the place instead, for threads inside
 /// the library and for its workers, and passes all other panics (of a host written in Rust) on to the hook before it.
 fn silence_panics() {
@@ -73,13 +69,9 @@ fn silence_panics() {
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
-            let worker = std::thread::current().name().is_some_and(|name| name.starts_with("rocmforge"));
-            let inside = INSIDE.try_with(Cell::get).unwrap_or(false);
-            if inside {
-                let place = info.location().map(ToString::to_string);
-                let _ = PLACE.try_with(|slot| slot.replace(place));
-            }
-            if !inside && !worker {
+            if worker::is_ours() || INSIDE.get() {
+                panics::keep_place(info);
+            } else {
                 before(info);
             }
         }));

@@ -2,11 +2,14 @@
 
 #![allow(non_camel_case_types)]
 
+use std::cell::Cell;
 use std::ffi::{c_char, c_void};
 use std::fmt::{self, Write};
+use std::sync::Once;
 
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
 use tracing::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher, span};
 
 use super::failure::{Failure, Outcome, c_string};
@@ -31,8 +34,34 @@ pub type rf_log_callback =
     Option<unsafe extern "C-unwind" fn(user: *mut c_void, level: i32, message: *const c_char)>;
 
 /// Where a backend's handles log to. Without a callback the library logs nothing.
-#[derive(Clone)]
-pub(super) struct Log(Option<Dispatch>);
+#[derive(Clone, Copy)]
+pub(super) struct Log(Option<Target>);
+
+#[derive(Clone, Copy)]
+struct Target {
+    max: LevelFilter,
+    callback: unsafe extern "C-unwind" fn(*mut c_void, i32, *const c_char),
+    user: *mut c_void,
+}
+
+// SAFETY: the callback takes calls from any thread, with `user` (documented at rf_backend_params).
+unsafe impl Send for Target {}
+// SAFETY: as above.
+unsafe impl Sync for Target {}
+
+thread_local! {
+    /// Where the thread's events go. (Without a destructor: registering one takes memory.)
+    static TARGET: Cell<Option<Target>> = const { Cell::new(None) };
+}
+
+/// While it lives the thread's events go to a callback; then to the one before, if any.
+pub(super) struct Entered(Option<Target>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        TARGET.set(self.0);
+    }
+}
 
 impl Log {
     pub fn new(callback: rf_log_callback, level: i32, user: *mut c_void) -> Outcome<Self> {
@@ -47,41 +76,38 @@ impl Log {
                 return Err(Failure::param(format!("log_level is {level}; levels are 0 (off) to 5 (trace)")));
             }
         };
-        Ok(Log(match callback {
-            Some(callback) if level != RF_LOG_OFF => {
-                Some(Dispatch::new(CallbackSubscriber { max, callback, user }))
-            }
-            _ => None,
-        }))
+        let target = callback.filter(|_| level != RF_LOG_OFF).map(|callback| Target { max, callback, user });
+        if target.is_some() {
+            static ONCE: Once = Once::new();
+            // A Rust program that has set a subscriber of its own gets the events there.
+            ONCE.call_once(|| drop(dispatcher::set_global_default(Dispatch::new(Forward))));
+        }
+        Ok(Log(target))
     }
 
     /// Until dropped, this thread's events go to the callback.
-    pub fn enter(&self) -> Option<dispatcher::DefaultGuard> {
-        self.0.as_ref().map(dispatcher::set_default)
+    pub fn enter(&self) -> Option<Entered> {
+        self.0.map(|target| Entered(TARGET.replace(Some(target))))
     }
 }
 
-struct CallbackSubscriber {
-    max: LevelFilter,
-    callback: unsafe extern "C-unwind" fn(*mut c_void, i32, *const c_char),
-    user: *mut c_void,
-}
+/// Hands events to the thread's target.
+struct Forward;
 
-// SAFETY: the callback takes calls from any thread, with `user` (documented at rf_backend_params).
-unsafe impl Send for CallbackSubscriber {}
-// SAFETY: as above.
-unsafe impl Sync for CallbackSubscriber {}
+impl Subscriber for Forward {
+    /// Which events are wanted differs from thread to thread.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
+    }
 
-impl Subscriber for CallbackSubscriber {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && *metadata.level() <= self.max && metadata.target().starts_with("rocmforge")
-    }
-
-    fn max_level_hint(&self) -> Option<LevelFilter> {
-        Some(self.max)
+        metadata.is_event()
+            && TARGET.get().is_some_and(|target| *metadata.level() <= target.max)
+            && metadata.target().starts_with("rocmforge")
     }
 
     fn event(&self, event: &Event<'_>) {
+        let Some(target) = TARGET.get() else { return };
         let mut line = Line(String::new());
         event.record(&mut line);
         let level = match *event.metadata().level() {
@@ -93,7 +119,7 @@ impl Subscriber for CallbackSubscriber {
         };
         let message = c_string(line.0);
         // SAFETY: the host's callback, with the arguments it was declared with.
-        guard::outside(|| unsafe { (self.callback)(self.user, level, message.as_ptr()) });
+        guard::outside(|| unsafe { (target.callback)(target.user, level, message.as_ptr()) });
     }
 
     // Spans are not logged (`enabled` refuses them), so that their ids never matter.

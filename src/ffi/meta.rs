@@ -3,16 +3,16 @@
 #![allow(non_camel_case_types)]
 
 use std::ffi::c_char;
-use std::sync::Arc;
 
 use super::args::{Buffer, Out, c_text};
-use super::failure::{Failure, Outcome, c_string};
+use super::failure::{Failure, Outcome};
 use super::guard::guard;
 use super::handle;
-use super::model::{found, rf_model};
+use super::model::{copies, found, rf_model};
 use super::sized::{self, Sized};
 use super::status::rf_status;
-use crate::gguf::{Array, Value};
+use crate::gguf::{Array, Short, Value};
+use crate::memory::Writer;
 
 /// Types of metadata values, as GGUF numbers them: u8, 8 bits, unsigned.
 pub const RF_META_U8: i32 = 0;
@@ -88,9 +88,8 @@ pub unsafe extern "C" fn rf_model_meta_at(
             Value::Array(array) => (RF_META_ARRAY, array.element_type_id() as i32, array.len()),
             value => (value.type_id() as i32, value.type_id() as i32, 1),
         };
-        let keys = model
-            .meta_keys
-            .get_or_init(|| model.model.file().metadata().iter().map(|(key, _)| c_string(key)).collect());
+        let names = model.model.file().metadata().iter().map(|(key, _)| key);
+        let keys = copies(&model.meta_keys, names, "the metadata's keys")?;
         out.set(rf_meta_details { size: 0, key: keys[index].as_ptr(), kind, element_kind, n_elements });
         Ok(())
     })
@@ -132,7 +131,12 @@ pub unsafe extern "C" fn rf_model_meta_text(
         let (model, buffer) = unsafe { (handle::share(model)?, Buffer::text(buffer, capacity, n)?) };
         match value(&model, index)? {
             Value::String(text) => buffer.fill_text(text),
-            Value::Array(array) => buffer.fill_text(&json_array(array).to_string()),
+            Value::Array(array) => {
+                let mut text = Writer::new("the value as text");
+                // the writer knows why it fails
+                let _ = write_array(array, &mut text);
+                buffer.fill_text(&text.finish()?)
+            }
             scalar => buffer.fill_text(&json(scalar).to_string()),
         }
     })
@@ -152,9 +156,14 @@ pub unsafe extern "C" fn rf_model_meta_string(
     guard(|| {
         // SAFETY: the caller passes NULL or valid pointers, `capacity` bytes in `buffer`.
         let (model, buffer) = unsafe { (handle::share(model)?, Buffer::text(buffer, capacity, n)?) };
-        match scalar(&model, index, element)? {
-            Value::String(text) => buffer.fill_text(&text),
-            other => Err(mismatch(&model, index, &other, "string")),
+        let text = match value(&model, index)? {
+            Value::String(text) if element == 0 => Some(text),
+            Value::Array(Array::String(list)) => list.get(element),
+            _ => None,
+        };
+        match text {
+            Some(text) => buffer.fill_text(text),
+            None => Err(mismatch(&model, index, &scalar(&model, index, element)?, "string")),
         }
     })
 }
@@ -230,7 +239,7 @@ unsafe fn number_at<T>(
     })
 }
 
-fn value(model: &Arc<rf_model>, index: usize) -> Outcome<&Value> {
+fn value(model: &rf_model, index: usize) -> Outcome<&Value> {
     let metadata = model.model.file().metadata();
     let (_, value) = metadata
         .at(index)
@@ -238,16 +247,18 @@ fn value(model: &Arc<rf_model>, index: usize) -> Outcome<&Value> {
     Ok(value)
 }
 
-/// The value itself, or an element of the array that it is.
-fn scalar(model: &Arc<rf_model>, index: usize, element: usize) -> Outcome<Value> {
+/// The value itself, or an element of the array that it is; of strings, for messages only, no more than a beginning.
+fn scalar(model: &rf_model, index: usize, element: usize) -> Outcome<Value> {
     let (n, at) = match value(model, index)? {
         Value::Array(array) => (array.len(), element_at(array, element)),
-        value => (1, (element == 0).then(|| value.clone())),
+        _ if element > 0 => (1, None),
+        Value::String(text) => (1, Some(short(text))),
+        value => (1, Some(value.clone())),
     };
     at.ok_or_else(|| Failure::param(format!("element {element} of {n} of metadata pair {index}")))
 }
 
-fn mismatch(model: &Arc<rf_model>, index: usize, value: &Value, wanted: &str) -> Failure {
+fn mismatch(model: &rf_model, index: usize, value: &Value, wanted: &str) -> Failure {
     let key = model.model.file().metadata().at(index).map_or("", |(key, _)| key);
     Failure::param(format!("metadata key '{key}' does not fit {wanted}: {}", json(value)))
 }
@@ -312,7 +323,17 @@ macro_rules! each_array {
     };
 }
 
+fn short(text: &str) -> Value {
+    Value::String(Short(text).to_string())
+}
+
 fn element_at(array: &Array, index: usize) -> Option<Value> {
+    if let Array::String(list) = array {
+        return list.get(index).map(|text| short(text));
+    }
+    if let Array::Array(list) = array {
+        return list.get(index).map(|array| short(&array.to_string()));
+    }
     each_array!(array, list, make, list.get(index).cloned().map(make))
 }
 
@@ -330,7 +351,7 @@ fn json(value: &Value) -> serde_json::Value {
         Value::F32(v) => float(v.to_string(), f64::from(*v)),
         Value::F64(v) => float(v.to_string(), *v),
         Value::String(v) => v.as_str().into(),
-        Value::Array(v) => json_array(v),
+        Value::Array(v) => v.to_string().into(),
     }
 }
 
@@ -342,6 +363,27 @@ fn float(text: String, value: f64) -> serde_json::Value {
     text.parse::<f64>().map_or(value.into(), Into::into)
 }
 
-fn json_array(array: &Array) -> serde_json::Value {
-    each_array!(array, list, make, list.iter().cloned().map(make).map(|element| json(&element)).collect())
+fn write_array(array: &Array, out: &mut Writer<'_>) -> serde_json::Result<()> {
+    fn write<T>(
+        list: &[T],
+        out: &mut Writer<'_>,
+        mut element: impl FnMut(&T, &mut Writer<'_>) -> serde_json::Result<()>,
+    ) -> serde_json::Result<()> {
+        out.push("[");
+        for (i, value) in list.iter().enumerate() {
+            if i > 0 {
+                out.push(",");
+            }
+            element(value, out)?;
+        }
+        out.push("]");
+        Ok(())
+    }
+    match array {
+        Array::String(list) => write(list, out, |text, out| serde_json::to_writer(out, text)),
+        Array::Array(list) => write(list, out, write_array),
+        array => each_array!(array, list, make, {
+            write(list, out, |element, out| serde_json::to_writer(out, &json(&make(element.clone()))))
+        }),
+    }
 }

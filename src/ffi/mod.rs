@@ -26,6 +26,7 @@ pub mod status;
 pub mod text;
 pub mod token;
 pub mod version;
+pub mod with_error;
 
 pub use backend::*;
 pub use context::*;
@@ -42,3 +43,4 @@ pub use status::*;
 pub use text::*;
 pub use token::*;
 pub use version::*;
+pub use with_error::*;

@@ -3,19 +3,22 @@
 #![allow(non_camel_case_types)]
 
 use std::ffi::{CString, c_char, c_void};
+use std::ptr;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::args::{self, Out, c_text};
 use super::backend::rf_backend;
-use super::failure::{Failure, Outcome, c_string};
-use super::guard::{guard, outside};
+use super::failure::{Failure, Outcome, c_string, long_c_string};
+use super::guard::{always, guard, outside};
 use super::handle::{self, Handle};
 use super::log::Log;
 use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
 use super::token::{RF_TOKEN_NONE, rf_token};
 use crate::engine::{GpuLayers, Model, ModelParams};
-use crate::gguf::TensorInfo;
+use crate::gguf::{Short, TensorInfo, TensorType};
+use crate::memory;
 
 /// A loaded model. It never changes: callable from many threads at once. Keeps its backend alive.
 pub struct rf_model {
@@ -104,6 +107,9 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
 /// Loads a GGUF file; of a split model, its first part. On RF_OK *model is a new handle, to be given to
 /// rf_model_release. The file stays mapped: it must not be changed while the model lives. Any thread.
 ///
+/// A file of a vocabulary alone, without a tensor, gives a model for text: all that takes a model works but
+/// rf_context_create, which comes to RF_ERROR_MODEL.
+///
 /// RF_CANCELLED: the progress callback said stop. RF_ERROR_IO: the file cannot be opened or read. RF_ERROR_FORMAT: it is
 /// damaged; the message names field and offset. RF_ERROR_MODEL: keys or tensors are missing or do not fit.
 /// RF_ERROR_UNSUPPORTED: an unknown architecture, type or tokenizer. RF_ERROR_MEMORY: it does not fit, or the GPUs do not
@@ -139,17 +145,17 @@ pub unsafe extern "C" fn rf_model_load(
             n_batch: params.n_batch as usize,
         };
         let model = Model::load(&backend.backend, path, params)?;
-        let info = model.info();
+        let (file_type, arch) = (c_string(model.file_type()), c_string(model.config().arch.as_str()));
         out.set(handle::into_raw(rf_model {
-            log: backend.log.clone(),
-            arch: c_string(info.arch),
-            name: c_string(info.name),
-            file_type: c_string(info.file_type),
+            log: backend.log,
+            arch,
+            name: long_c_string(model.name(), "the model's name")?,
+            file_type,
             has_chat_template: !matches!(model.chat_template(), Ok(None)),
             tensor_names: OnceLock::new(),
             meta_keys: OnceLock::new(),
             model,
-        }));
+        })?);
         Ok(())
     })
 }
@@ -265,33 +271,51 @@ unsafe impl Sized for rf_tensor_details {
 }
 
 impl rf_model {
-    fn tensor_names(&self) -> &[CString] {
-        self.tensor_names.get_or_init(|| {
-            self.model.file().tensors().iter().map(|tensor| c_string(tensor.name.as_str())).collect()
-        })
-    }
-
-    fn tensor_details(&self, index: usize, tensor: &TensorInfo) -> rf_tensor_details {
-        rf_tensor_details {
+    fn tensor_details(&self, index: usize, tensor: &TensorInfo) -> Outcome<rf_tensor_details> {
+        let names = self.model.file().tensors().iter().map(|tensor| tensor.name.as_str());
+        Ok(rf_tensor_details {
             size: 0,
-            name: self.tensor_names()[index].as_ptr(),
-            type_name: type_name(tensor.ty.name()),
+            name: copies(&self.tensor_names, names, "the tensors' names")?[index].as_ptr(),
+            type_name: type_name(tensor.ty),
             type_id: tensor.ty as u32,
             n_dims: tensor.n_dims as u32,
             dims: tensor.dims,
             bytes: tensor.bytes,
-        }
+        })
     }
 }
 
-/// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept.
-fn type_name(name: &'static str) -> *const c_char {
-    use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
-    static NAMES: Mutex<BTreeMap<&str, CString>> = Mutex::new(BTreeMap::new());
-    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
-    // A CString's bytes stay where they are when the map moves it.
-    names.entry(name).or_insert_with(|| c_string(name)).as_ptr()
+/// What `kept` holds, made when first asked for; of two threads that come at once one throws its own away.
+pub(super) fn copies<'a, 'b>(
+    kept: &'a OnceLock<Vec<CString>>,
+    names: impl Iterator<Item = &'b str>,
+    what: &str,
+) -> Outcome<&'a [CString]> {
+    if let Some(names) = kept.get() {
+        return Ok(names);
+    }
+    let names = memory::try_collect(names.map(|name| long_c_string(name, what)), what)?;
+    Ok(kept.get_or_init(|| names))
+}
+
+/// The name of an element type as C takes it. Types are few and fixed: each copy is made once and kept, without a lock
+/// that a fork could leave held.
+fn type_name(ty: TensorType) -> *const c_char {
+    static NAMES: [AtomicPtr<c_char>; 256] = [const { AtomicPtr::new(ptr::null_mut()) }; 256];
+    let Some(slot) = NAMES.get(ty as usize) else { return c"".as_ptr() };
+    let known = slot.load(Ordering::Acquire);
+    if !known.is_null() {
+        return known;
+    }
+    let name = c_string(ty.name()).into_raw();
+    match slot.compare_exchange(ptr::null_mut(), name, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => name,
+        Err(first) => {
+            // SAFETY: made by `into_raw` above and known to nobody else.
+            drop(unsafe { CString::from_raw(name) });
+            first
+        }
+    }
 }
 
 /// How many tensors the file has. RF_ERROR_PARAM: a NULL. Any thread.
@@ -320,7 +344,7 @@ pub unsafe extern "C" fn rf_model_tensor_at(
         let tensor = tensors
             .get(index)
             .ok_or_else(|| Failure::param(format!("tensor {index} of {}", tensors.len())))?;
-        out.set(model.tensor_details(index, tensor));
+        out.set(model.tensor_details(index, tensor)?);
         Ok(())
     })
 }
@@ -343,14 +367,14 @@ pub unsafe extern "C" fn rf_model_tensor_find(
 }
 
 pub(super) fn found(index: Option<usize>, what: &str, name: &str) -> Outcome<usize> {
-    index.ok_or_else(|| Failure::new(RF_NOT_FOUND, format!("the model has no {what} '{name}'")))
+    index.ok_or_else(|| Failure::new(RF_NOT_FOUND, format!("the model has no {what} '{}'", Short(name))))
 }
 
 /// Gives the handle back; NULL is fine. Contexts made from it stay usable; pointers that the model owned do not.
 /// Any thread, once; no other call may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_model_release(model: *mut rf_model) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(model) };
         Ok(())

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, TryLockError};
 use super::args::Out;
 use super::context::{self, rf_context};
 use super::failure::{Failure, Outcome};
-use super::guard::guard;
+use super::guard::{always, guard};
 use super::handle::{self, Handle};
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
@@ -110,7 +110,7 @@ pub unsafe extern "C" fn rf_sampler_create(
             presence_penalty: params.presence_penalty,
             seed: params.seed,
         })?;
-        out.set(handle::into_raw(rf_sampler { sampler: Mutex::new(sampler) }));
+        out.set(handle::into_raw(rf_sampler { sampler: Mutex::new(sampler) })?);
         Ok(())
     })
 }
@@ -118,7 +118,8 @@ pub unsafe extern "C" fn rf_sampler_create(
 /// Chooses a token from row `row` of the logits that the context's last rf_decode left. The sampler does not remember it: see
 /// rf_sampler_accept.
 ///
-/// RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
+/// RF_ERROR_MODEL: a logit is NaN or plus infinity, or none is above minus infinity; the file's weights are damaged, or beyond
+/// what f16 holds. RF_ERROR_PARAM: no such row, a NULL. RF_ERROR_BUSY: either handle is in use. One thread at a time for both.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_sample(
     sampler: *mut rf_sampler,
@@ -147,7 +148,7 @@ pub unsafe extern "C" fn rf_sampler_accept(sampler: *mut rf_sampler, token: rf_t
         // SAFETY: the caller passes NULL or a live handle.
         let sampler = unsafe { handle::share(sampler) }?;
         let id = u32::try_from(token).map_err(|_| Failure::param(format!("the token is {token}")))?;
-        sampler.lock()?.accept(id);
+        sampler.lock()?.accept(id)?;
         Ok(())
     })
 }
@@ -166,7 +167,7 @@ pub unsafe extern "C" fn rf_sampler_reset(sampler: *mut rf_sampler) -> rf_status
 /// Gives the handle back; NULL is fine. Any thread, once; no other call may be using the handle.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_sampler_release(sampler: *mut rf_sampler) {
-    guard(|| {
+    always(|| {
         // SAFETY: the caller passes NULL or a handle that it does not use again.
         unsafe { handle::release(sampler) };
         Ok(())

@@ -19,8 +19,11 @@ pub(super) unsafe trait Sized: Copy {
     const NAME: &'static str;
 }
 
+/// Whatever version of the struct: sizeof is a multiple of the alignment, which is that of `size`. So no size that is
+/// allowed cuts a field in two.
 fn check_size<T: Sized>(size: usize) -> Outcome {
-    if (size_of::<usize>()..=MAX_SIZE).contains(&size) {
+    const { assert!(align_of::<T>() == align_of::<usize>()) };
+    if (size_of::<usize>()..=MAX_SIZE).contains(&size) && size.is_multiple_of(align_of::<T>()) {
         return Ok(());
     }
     let name = T::NAME;
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn sizes_that_were_never_set_are_refused() {
-        for size in [0, 7, MAX_SIZE + 1, usize::MAX] {
+        for size in [0, 7, 9, 23, MAX_SIZE + 1, MAX_SIZE + 8, usize::MAX] {
             let old = Old { size, ..OLD };
             // SAFETY: the size is refused before anything else is read.
             let failure = unsafe { read(&raw const old) }.unwrap_err();

@@ -12,11 +12,11 @@ pub type rf_status = i32;
 
 /// Done.
 pub const RF_OK: i32 = 0;
-/// Outcome: stopped by a callback or by rf_context_cancel.
+/// Outcome: stopped by a callback, by rf_context_cancel or by a flag of the caller's.
 pub const RF_CANCELLED: i32 = 1;
 /// Outcome: the context's cache has no room for the step.
 pub const RF_CACHE_FULL: i32 = 2;
-/// Outcome: there is nothing of that name.
+/// Outcome: there is nothing of that name, or no call to cancel.
 pub const RF_NOT_FOUND: i32 = 3;
 /// An argument is wrong: NULL, out of range, of a wrong size, not UTF-8.
 pub const RF_ERROR_PARAM: i32 = -1;
@@ -52,8 +52,11 @@ pub const RF_ERROR_KERNELS: i32 = -15;
 pub const RF_ERROR_DEVICE_LOST: i32 = -16;
 /// A call into the GPU's runtime failed; rf_last_error_info tells which.
 pub const RF_ERROR_GPU: i32 = -17;
+/// This process was forked after the handle, or the GPU's runtime, came into use: they stay with the parent. In the child
+/// make a new backend.
+pub const RF_ERROR_FORKED: i32 = -18;
 
-const NAMES: [(rf_status, &CStr); 21] = [
+const NAMES: [(rf_status, &CStr); 22] = [
     (RF_OK, c"RF_OK"),
     (RF_CANCELLED, c"RF_CANCELLED"),
     (RF_CACHE_FULL, c"RF_CACHE_FULL"),
@@ -75,6 +78,7 @@ const NAMES: [(rf_status, &CStr); 21] = [
     (RF_ERROR_KERNELS, c"RF_ERROR_KERNELS"),
     (RF_ERROR_DEVICE_LOST, c"RF_ERROR_DEVICE_LOST"),
     (RF_ERROR_GPU, c"RF_ERROR_GPU"),
+    (RF_ERROR_FORKED, c"RF_ERROR_FORKED"),
 ];
 
 /// The status's name, "RF_ERROR_PARAM"; "RF_UNKNOWN" for a number that is none. Static, any thread.
@@ -86,6 +90,7 @@ pub extern "C" fn rf_status_name(status: rf_status) -> *const c_char {
 
 pub(super) fn of(error: &Error) -> rf_status {
     match error {
+        Error::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory => RF_ERROR_MEMORY,
         Error::Io { .. } => RF_ERROR_IO,
         Error::Format { .. } => RF_ERROR_FORMAT,
         Error::Model(_) => RF_ERROR_MODEL,
@@ -102,6 +107,7 @@ pub(super) fn of(error: &Error) -> rf_status {
         Error::DeviceLost { .. } => RF_ERROR_DEVICE_LOST,
         Error::Gpu(_) => RF_ERROR_GPU,
         Error::Cancelled => RF_CANCELLED,
+        Error::Forked { .. } => RF_ERROR_FORKED,
         Error::Internal(_) => RF_ERROR_INTERNAL,
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(non_camel_case_types)]
 
-use std::ffi::c_char;
+use std::ffi::{CStr, c_char};
 use std::ptr;
 
 use super::args::{self, Buffer, array, c_text, optional_c_text};
@@ -13,16 +13,23 @@ use super::model::rf_model;
 use super::sized::{self, Sized};
 use super::status::{RF_ERROR_TEMPLATE, rf_status};
 use super::token::{rf_token, token_ids};
+use crate::memory;
 use crate::text::{ChatMessage, ChatPrompt, TokenAttr};
 
-/// Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks.
+/// Flags of rf_tokenize. ADD_SPECIAL: begin and end with BOS and EOS as the model's file asks. For a whole text; a
+/// prompt takes RF_TOKENIZE_ADD_BOS.
 pub const RF_TOKENIZE_ADD_SPECIAL: u32 = 1;
 /// PARSE_SPECIAL: control tokens written out in the text become those tokens. Never for text that a user typed: it
 /// could then pose as another speaker.
 pub const RF_TOKENIZE_PARSE_SPECIAL: u32 = 2;
+/// ADD_BOS: begin with BOS as the model's file asks, and never end with EOS: for a prompt, which is to go on.
+pub const RF_TOKENIZE_ADD_BOS: u32 = 4;
 
 /// Flag of rf_detokenize: write control tokens out, too.
 pub const RF_DETOKENIZE_SPECIAL: u32 = 1;
+
+/// More messages than any model reads: a larger number was never set.
+const MAX_MESSAGES: usize = 1 << 20;
 
 fn check_flags(flags: u32, known: u32) -> Outcome {
     match flags & !known {
@@ -40,7 +47,7 @@ fn fill_tokens(buffer: Buffer<rf_token>, ids: &[u32]) -> Outcome {
 ///
 /// `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
 /// written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
-/// has no vocabulary. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
+/// has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_tokenize(
     model: *const rf_model,
@@ -57,10 +64,15 @@ pub unsafe extern "C" fn rf_tokenize(
             (handle::share(model)?, args::text(text, text_len, "text")?, Buffer::new(tokens, capacity, n)?)
         };
         let _log = model.log.enter();
-        check_flags(flags, RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_PARSE_SPECIAL)?;
-        let add_special = flags & RF_TOKENIZE_ADD_SPECIAL != 0;
-        let parse_special = flags & RF_TOKENIZE_PARSE_SPECIAL != 0;
-        fill_tokens(buffer, &model.model.vocab().tokenize(text, add_special, parse_special)?)
+        check_flags(flags, RF_TOKENIZE_ADD_SPECIAL | RF_TOKENIZE_PARSE_SPECIAL | RF_TOKENIZE_ADD_BOS)?;
+        let has = |flag| flags & flag != 0;
+        let (vocab, parse_special) = (model.model.vocab(), has(RF_TOKENIZE_PARSE_SPECIAL));
+        let ids = if has(RF_TOKENIZE_ADD_BOS) && !has(RF_TOKENIZE_ADD_SPECIAL) {
+            vocab.tokenize_to_continue(text, parse_special)?
+        } else {
+            vocab.tokenize(text, has(RF_TOKENIZE_ADD_SPECIAL), parse_special)?
+        };
+        fill_tokens(buffer, &ids)
     })
 }
 
@@ -96,7 +108,7 @@ pub unsafe extern "C" fn rf_detokenize(
         if let Some(at) = ids.iter().position(|id| *id as usize >= vocab.len()) {
             return Err(no_token(&format!("tokens[{at}]"), ids[at], vocab.len()));
         }
-        buffer.fill_text(&vocab.detokenize(ids, flags & RF_DETOKENIZE_SPECIAL != 0))
+        buffer.fill_text(&vocab.detokenize(ids, flags & RF_DETOKENIZE_SPECIAL != 0)?)
     })
 }
 
@@ -253,6 +265,51 @@ pub unsafe extern "C" fn rf_chat_text(
 /// The pointers in `params` are NULL or valid, of the lengths it states.
 unsafe fn apply(model: &rf_model, params: &rf_chat_params) -> Outcome<ChatPrompt> {
     // SAFETY: the caller's promise.
+    let room = unsafe { room(params) }?;
+    // SAFETY: the caller's promise.
+    memory::with_room(room, "a conversation", || unsafe { apply_in_room(model, params) })?
+}
+
+/// Bytes that the messages and tools take as JSON values, in three copies. What a value takes with its place in a list
+/// or an object while that grows is less than VALUE.
+///
+/// # Safety
+/// As `apply`.
+unsafe fn room(params: &rf_chat_params) -> Outcome<usize> {
+    const VALUE: usize = 640;
+    let mut bytes = VALUE * 16;
+    // SAFETY: the caller's promise.
+    let texts = unsafe {
+        [
+            optional_c_text(params.messages_json, "messages_json")?,
+            optional_c_text(params.tools_json, "tools_json")?,
+        ]
+    };
+    for text in texts.into_iter().flatten() {
+        let values = text.bytes().filter(|byte| matches!(byte, b',' | b':' | b'[' | b'{')).count();
+        bytes = bytes.saturating_add(8 * text.len()).saturating_add(VALUE * values);
+    }
+    if params.messages_json.is_null() && params.n_messages <= MAX_MESSAGES {
+        // SAFETY: the caller's promise.
+        let columns = unsafe {
+            [
+                array(params.roles, params.n_messages, "roles")?,
+                array(params.contents, params.n_messages, "contents")?,
+            ]
+        };
+        for text in columns.into_iter().flatten().filter(|text| !text.is_null()) {
+            // SAFETY: the caller's promise.
+            let len = unsafe { CStr::from_ptr(*text) }.count_bytes();
+            bytes = bytes.saturating_add(8 * len + 4 * VALUE);
+        }
+    }
+    Ok(bytes.saturating_mul(3))
+}
+
+/// # Safety
+/// As `apply`.
+unsafe fn apply_in_room(model: &rf_model, params: &rf_chat_params) -> Outcome<ChatPrompt> {
+    // SAFETY: the caller's promise.
     let (messages, tools) = unsafe { (messages(params)?, optional_c_text(params.tools_json, "tools_json")?) };
     let tools = tools.map(|text| json::<serde_json::Value>(text, "tools_json")).transpose()?;
     if tools.as_ref().is_some_and(|tools| !tools.is_array()) {
@@ -275,6 +332,12 @@ unsafe fn messages(params: &rf_chat_params) -> Outcome<Vec<ChatMessage>> {
         }
         Some(text) => json(text, "messages_json")?,
         None => {
+            if params.n_messages > MAX_MESSAGES {
+                return Err(Failure::param(format!(
+                    "n_messages is {}; the most is {MAX_MESSAGES}",
+                    params.n_messages
+                )));
+            }
             // SAFETY: the caller's promise.
             let (roles, contents) = unsafe {
                 (

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 
 use super::reader::{Header, Short, format_error};
 use super::{Metadata, TensorType};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// One tensor of the directory. `dims[0]` is the length of a row (the fastest dimension).
 #[derive(Clone, Debug)]
@@ -89,8 +89,9 @@ impl Gguf {
             let path = split_path(path, prefix, no, split.count);
             let (part, header) = Part::open(&path, "open a part of the split model:")?;
             split.check_part(&path, &header, no)?;
-            parts.push(part);
-            headers.push(header);
+            memory::push(&mut parts, part, "the model's files")?;
+            memory::push(&mut headers, header, "the model's files")?;
+            memory::check()?;
         }
         let file = Self::assemble(parts, headers)?;
         split.check_total(path, file.tensors.len())?;
@@ -112,16 +113,19 @@ impl Gguf {
     }
 
     fn assemble(parts: Vec<Part>, headers: Vec<Header>) -> Result<Self> {
+        const WHAT: &str = "the file's tensors";
         let (mut version, mut metadata, mut tensors) = (0, Metadata::default(), Vec::new());
         let mut index = HashMap::new();
         for (file, header) in headers.into_iter().enumerate() {
             if file == 0 {
                 (version, metadata) = (header.version, header.metadata);
-                tensors.reserve_exact(header.tensors.len());
+                tensors = memory::vec(header.tensors.len(), WHAT)?;
             }
+            memory::reserve_map(&mut index, header.tensors.len(), WHAT)?;
+            memory::reserve(&mut tensors, header.tensors.len(), WHAT)?;
             for mut info in header.tensors {
                 info.file = file;
-                if let Some(first) = index.insert(info.name.clone(), tensors.len()) {
+                if let Some(first) = index.insert(memory::text(&info.name, WHAT)?, tensors.len()) {
                     let first: &TensorInfo = &tensors[first];
                     let field = format_args!("tensor {}: data", Short(&info.name));
                     let why = format!("a tensor of this name is in {} too", parts[first.file].path.display());

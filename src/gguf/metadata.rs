@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// One metadata value. Strings are UTF-8 as far as the file keeps its promise; bytes that are not
 /// are replaced (U+FFFD).
@@ -161,15 +161,20 @@ pub struct Metadata {
 
 impl Metadata {
     /// From pairs in order; later duplicates of a key are dropped (the reader refuses them first).
-    pub fn from_pairs(pairs: Vec<(String, Value)>) -> Self {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn from_pairs(pairs: Vec<(String, Value)>) -> Result<Self> {
+        const WHAT: &str = "the file's metadata keys";
         let mut metadata = Self::default();
         for (key, value) in pairs {
             if !metadata.index.contains_key(&key) {
-                metadata.index.insert(key.clone(), metadata.pairs.len());
-                metadata.pairs.push((key, value));
+                memory::reserve_map(&mut metadata.index, 1, WHAT)?;
+                metadata.index.insert(memory::text(&key, WHAT)?, metadata.pairs.len());
+                memory::push(&mut metadata.pairs, (key, value), WHAT)?;
             }
         }
-        metadata
+        Ok(metadata)
     }
 
     pub(super) fn position(&self, key: &str) -> Option<usize> {

@@ -8,4 +8,5 @@ pub mod tensor_type;
 
 pub use file::{Gguf, TensorInfo};
 pub use metadata::{Array, Metadata, Value};
+pub(crate) use reader::Short;
 pub use tensor_type::TensorType;

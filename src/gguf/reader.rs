@@ -11,7 +11,7 @@ use std::path::Path;
 
 use super::metadata::TYPE_NAMES;
 use super::{Array, Metadata, TensorInfo, TensorType, Value};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 const MAGIC: [u8; 4] = *b"GGUF";
 const DEFAULT_ALIGNMENT: u64 = 32;
@@ -35,6 +35,11 @@ const U32: u32 = 4;
 const STRING: u32 = 8;
 const ARRAY: u32 = 9;
 
+/// What memory is for, in errors.
+const KEYS: &str = "the file's metadata keys";
+const VALUES: &str = "the file's metadata";
+const TENSORS: &str = "the file's tensors";
+
 /// What the front of one file says.
 pub(super) struct Header {
     pub version: u32,
@@ -54,7 +59,7 @@ impl Header {
         let pairs = pairs(&mut c, n_pairs)?;
         let alignment = alignment(&c, &pairs)?;
         let tensors = tensors(&mut c, n_tensors, alignment)?;
-        let value_offsets = pairs.iter().map(|pair| pair.at as u64).collect();
+        let value_offsets = memory::collect(pairs.iter().map(|pair| pair.at as u64), KEYS)?;
         Ok(Self { version, metadata: metadata(&c, pairs)?, value_offsets, tensors })
     }
 }
@@ -133,31 +138,33 @@ impl<'a> Cursor<'a> {
     }
 
     fn string(&mut self, field: Arguments<'_>, max_bytes: u64) -> Result<String> {
-        Ok(mended(self.text(field, max_bytes)?))
+        mended(self.text(field, max_bytes)?)
     }
 
     /// Room for `n` things, but no more memory than there are bytes left: `n` is only a claim, and
     /// things in memory may be larger than in the file.
-    fn reserve<T>(&self, n: u64) -> Vec<T> {
-        Vec::with_capacity(n.min(self.left() / size_of::<T>() as u64) as usize)
+    fn reserve<T>(&self, n: u64) -> Result<Vec<T>> {
+        memory::vec(n.min(self.left() / size_of::<T>() as u64) as usize, TENSORS)
     }
 }
 
 /// The text, with U+FFFD for what is not UTF-8; allocates exactly what that takes.
-fn mended(text: &[u8]) -> String {
+fn mended(text: &[u8]) -> Result<String> {
     if let Ok(text) = str::from_utf8(text) {
-        return text.to_owned();
+        return memory::text(text, VALUES);
     }
     let size =
         |chunk: std::str::Utf8Chunk<'_>| chunk.valid().len() + if chunk.invalid().is_empty() { 0 } else { 3 };
-    let mut string = String::with_capacity(text.utf8_chunks().map(size).sum());
+    let bytes = text.utf8_chunks().map(size).sum();
+    let mut string = String::new();
+    memory::asking(|| string.try_reserve_exact(bytes)).map_err(|_| memory::exhausted(VALUES, bytes))?;
     for chunk in text.utf8_chunks() {
         string.push_str(chunk.valid());
         if !chunk.invalid().is_empty() {
             string.push(char::REPLACEMENT_CHARACTER);
         }
     }
-    string
+    Ok(string)
 }
 
 fn version(c: &mut Cursor<'_>) -> Result<u32> {
@@ -203,6 +210,7 @@ fn pairs<'a>(c: &mut Cursor<'a>, n: u64) -> Result<Vec<Pair<'a>>> {
                 return c.error(format_args!("metadata key {i}"), start, format!("the key is not text: {e}"));
             }
         };
+        memory::reserve_set(&mut keys, 1, KEYS)?;
         if !keys.insert(key) {
             let why = format!("key \"{}\" is there twice", Short(key));
             return c.error(format_args!("metadata key {i}"), start, why);
@@ -214,13 +222,13 @@ fn pairs<'a>(c: &mut Cursor<'a>, n: u64) -> Result<Vec<Pair<'a>>> {
         }
         let at = c.at;
         check_value(c, format_args!("metadata value {}", Short(key)), ty, 0)?;
-        pairs.push(Pair { key, ty, at });
+        memory::push(&mut pairs, Pair { key, ty, at }, KEYS)?;
     }
     Ok(pairs)
 }
 
 /// A name of the file in an error message: cut short, and no control characters.
-pub(super) struct Short<'a>(pub &'a str);
+pub(crate) struct Short<'a>(pub &'a str);
 
 impl Display for Short<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -285,9 +293,9 @@ fn metadata(c: &Cursor<'_>, pairs: Vec<Pair<'_>>) -> Result<Metadata> {
     let read = |pair: Pair<'_>| {
         let mut c = Cursor { at: pair.at, ..*c };
         let value = value(&mut c, format_args!("metadata value {}", Short(pair.key)), pair.ty)?;
-        Ok((pair.key.to_owned(), value))
+        Ok((memory::text(pair.key, KEYS)?, value))
     };
-    Ok(Metadata::from_pairs(pairs.into_iter().map(read).collect::<Result<_>>()?))
+    Metadata::from_pairs(memory::try_collect(pairs.into_iter().map(read), KEYS)?)
 }
 
 /// Reads a value that `check_value` has passed.
@@ -336,28 +344,17 @@ fn numbers<T, const N: usize>(
     read: impl Fn([u8; N]) -> T,
 ) -> Result<Vec<T>> {
     let bytes = c.take(field, n * N as u64)?;
-    let mut all = room(n)?;
+    let mut all = memory::vec(n as usize, VALUES)?;
     all.extend(bytes.as_chunks::<N>().0.iter().map(|chunk| read(*chunk)));
     Ok(all)
 }
 
 fn each<T>(n: u64, mut read: impl FnMut() -> Result<T>) -> Result<Vec<T>> {
-    let mut all = room(n)?;
+    let mut all = memory::vec(n as usize, VALUES)?;
     for _ in 0..n {
         all.push(read()?);
     }
     Ok(all)
-}
-
-fn room<T>(n: u64) -> Result<Vec<T>> {
-    let mut vec = Vec::new();
-    vec.try_reserve_exact(n as usize).map_err(|_| Error::OutOfMemory {
-        what: "an array of the file's metadata".to_owned(),
-        wanted: n.saturating_mul(size_of::<T>() as u64),
-        free: 0,
-        total: 0,
-    })?;
-    Ok(vec)
 }
 
 fn alignment(c: &Cursor<'_>, pairs: &[Pair<'_>]) -> Result<u64> {
@@ -378,13 +375,13 @@ fn alignment(c: &Cursor<'_>, pairs: &[Pair<'_>]) -> Result<u64> {
 /// order, each padded to the alignment, from the first aligned byte after the directory. llama.cpp
 /// demands the same; a damaged offset would else show only as a model that talks nonsense.
 fn tensors(c: &mut Cursor<'_>, n: u64, alignment: u64) -> Result<Vec<TensorInfo>> {
-    let mut tensors: Vec<TensorInfo> = c.reserve(n);
-    let mut offset_fields = c.reserve(n);
+    let mut tensors: Vec<TensorInfo> = c.reserve(n)?;
+    let mut offset_fields = c.reserve(n)?;
     let mut names = HashSet::new();
     for i in 0..n {
         let (info, offset_at) = tensor(c, i, &mut names)?;
-        tensors.push(info);
-        offset_fields.push(offset_at);
+        memory::push(&mut tensors, info, TENSORS)?;
+        memory::push(&mut offset_fields, offset_at, TENSORS)?;
     }
     let data_start = (c.at as u64).next_multiple_of(alignment);
     let file_bytes = c.bytes.len() as u64;
@@ -423,7 +420,8 @@ fn tensors(c: &mut Cursor<'_>, n: u64, alignment: u64) -> Result<Vec<TensorInfo>
 fn tensor(c: &mut Cursor<'_>, i: u64, names: &mut HashSet<String>) -> Result<(TensorInfo, usize)> {
     let start = c.at;
     let name = c.string(format_args!("tensor {i}: name"), MAX_NAME_BYTES - 1)?;
-    if !names.insert(name.clone()) {
+    memory::reserve_set(names, 1, TENSORS)?;
+    if !names.insert(memory::text(&name, TENSORS)?) {
         let why = format!("name \"{}\" is there twice", Short(&name));
         return c.error(format_args!("tensor {i}: name"), start, why);
     }

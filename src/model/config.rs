@@ -1,6 +1,6 @@
 //! Hyper-parameters, typed and checked, from a file's metadata.
 
-use crate::gguf::{Array, Gguf, Metadata};
+use crate::gguf::{Array, Gguf, Metadata, Short};
 use crate::{Error, Result};
 
 /// Largest value accepted for any dimension-like key: far above every model there is, far below
@@ -64,6 +64,13 @@ impl Config {
                 supported: "one dense feed-forward per layer".into(),
             });
         }
+        if meta.bool(&keys.key("attention.causal"))? == Some(false) {
+            return Err(Error::Unsupported {
+                what: "attention",
+                name: format!("to later positions ({} is false)", keys.key("attention.causal")),
+                supported: "causal attention, in which no position sees a later one".into(),
+            });
+        }
         let n_embd = keys.dim("embedding_length")?;
         let n_head = keys.dim("attention.head_count")?;
         let n_head_kv = keys.dim_or("attention.head_count_kv", n_head)?;
@@ -110,8 +117,13 @@ impl Config {
             rope_attn_factor: keys.float("rope.scaling.attn_factor", Some(1.0))?,
             arch: arch.clone(),
         };
-        if config.n_vocab == 0 || u32::try_from(config.n_vocab).is_err() {
-            return Err(Error::model(format!("token_embd.weight has {} rows", config.n_vocab)));
+        // Token ids are i32 in C.
+        if config.n_vocab == 0 || i32::try_from(config.n_vocab).is_err() {
+            return Err(Error::model(format!(
+                "token_embd.weight has {} rows; a vocabulary has 1 to {} tokens",
+                config.n_vocab,
+                i32::MAX
+            )));
         }
         if !(config.rms_eps >= 0.0 && config.rms_eps < 1.0) {
             return Err(Error::model(format!(
@@ -123,6 +135,29 @@ impl Config {
             return Err(Error::model(format!("{arch}.rope.freq_base is {}", config.rope_base)));
         }
         Ok(config)
+    }
+}
+
+impl Config {
+    /// Of a file of a vocabulary alone: nothing but the length of the context.
+    pub fn of_vocabulary(meta: &Metadata, n_vocab: usize) -> Result<Self> {
+        let arch = meta.str("general.architecture")?.unwrap_or_default();
+        Ok(Config {
+            arch: arch.to_owned(),
+            n_layer: 0,
+            n_ctx_train: Keys { meta, arch }.context_length()?,
+            n_embd: 0,
+            n_ff: 0,
+            n_head: 0,
+            n_head_kv: 0,
+            head_dim: 0,
+            n_rot: 0,
+            n_vocab,
+            rms_eps: 0.0,
+            rope_base: 0.0,
+            rope_scaling: RopeScaling::None,
+            rope_attn_factor: 1.0,
+        })
     }
 }
 
@@ -203,7 +238,7 @@ impl Keys<'_> {
             }),
             Some(other) => Err(Error::Unsupported {
                 what: "rope scaling",
-                name: other.to_owned(),
+                name: Short(other).to_string(),
                 supported: "none, linear, yarn, and rope_freqs.weight (llama3)".into(),
             }),
         }
@@ -212,18 +247,23 @@ impl Keys<'_> {
 
 /// The one value that all elements share.
 fn uniform(key: &str, array: &Array) -> Result<u64> {
-    let values: Vec<i128> = match array {
-        Array::U32(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::I32(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::U64(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        Array::I64(v) => v.iter().map(|x| i128::from(*x)).collect(),
-        _ => Vec::new(),
+    fn of<T: Copy + Into<i128>>(values: &[T]) -> Option<i128> {
+        let (first, rest) = values.split_first()?;
+        let first = (*first).into();
+        rest.iter().all(|x| (*x).into() == first).then_some(first)
+    }
+    let value = match array {
+        Array::U32(v) => of(v),
+        Array::I32(v) => of(v),
+        Array::U64(v) => of(v),
+        Array::I64(v) => of(v),
+        _ => None,
     };
-    match values.split_first() {
-        Some((first, rest)) if rest.iter().all(|x| x == first) => {
-            u64::try_from(*first).map_err(|_| Error::model(format!("{key} holds a negative count")))
+    match value {
+        Some(value) => {
+            u64::try_from(value).map_err(|_| Error::model(format!("{key} holds a negative count")))
         }
-        _ => Err(Error::Unsupported {
+        None => Err(Error::Unsupported {
             what: "per-layer values in",
             name: key.to_owned(),
             supported: "one value for all layers".into(),

@@ -8,9 +8,15 @@ use hashbrown::HashMap;
 use super::byte_chars;
 use super::pre_tokenizer::PreTokenizer;
 use super::token_table::TokenTable;
-use crate::{Error, Result};
+use crate::gguf::Short;
+use crate::{Error, Result, memory};
 
 const NONE: u32 = u32::MAX;
+
+/// What memory is for, in errors.
+const MERGES: &str = "the tokenizer's merges";
+const WORD: &str = "the symbols of a word";
+const TOKENS: &str = "the text's tokens";
 
 /// Merges and the cutting of text into words.
 ///
@@ -56,33 +62,48 @@ impl Bpe {
     /// `merges`: the file's list, "left right" each, best first.
     pub fn new(table: &TokenTable, merges: &[String], pre: PreTokenizer) -> Result<Self> {
         let mut others: HashMap<Box<str>, u32> = HashMap::new();
-        let mut symbol_of = |text: &str| -> u32 {
-            table.find(text.as_bytes()).unwrap_or_else(|| {
-                let next = (table.len() + others.len()) as u32;
-                *others.entry(text.into()).or_insert(next)
-            })
+        let mut symbol_of = |text: &str| -> Result<u32> {
+            if let Some(id) = table.find(text.as_bytes()).or_else(|| others.get(text).copied()) {
+                return Ok(id);
+            }
+            let next = (table.len() + others.len()) as u32;
+            let text = memory::text(text, MERGES)?.into_boxed_str();
+            memory::asking(|| others.try_reserve(1)).map_err(|_| memory::exhausted(MERGES, 0))?;
+            others.insert(text, next);
+            Ok(next)
         };
-        let mut map = HashMap::with_capacity(merges.len());
+        let mut map = HashMap::new();
+        memory::asking(|| map.try_reserve(merges.len())).map_err(|_| memory::exhausted(MERGES, 0))?;
         let mut joined = String::new();
         let mut expected = 0;
+        let mut blank = 0usize;
         for (rank, merge) in merges.iter().enumerate() {
+            // Left over from a merges.txt, whose lines these are.
+            if merge.trim().is_empty() {
+                blank += 1;
+                continue;
+            }
             let pair =
                 merge.char_indices().skip(1).find(|&(_, c)| c == ' ').map(|(at, _)| merge.split_at(at));
             let Some((left, right)) = pair.map(|(left, right)| (left, &right[1..])) else {
                 return Err(Error::model(format!(
-                    "tokenizer.ggml.merges[{rank}]: {merge:?} is not two symbols with a space between"
+                    "tokenizer.ggml.merges[{rank}]: \"{}\" is not two symbols with a space between",
+                    Short(merge)
                 )));
             };
             joined.clear();
-            joined.push_str(left);
-            joined.push_str(right);
+            memory::append(&mut joined, left, MERGES)?;
+            memory::append(&mut joined, right, MERGES)?;
             // Most files list the merges in the order of the tokens they make.
             let symbol = match table.bytes(expected) {
                 Some(text) if text == joined.as_bytes() => expected,
-                _ => symbol_of(&joined),
+                _ => symbol_of(&joined)?,
             };
             expected = symbol.saturating_add(1);
-            map.entry((symbol_of(left), symbol_of(right))).or_insert(Merge { rank: rank as u32, symbol });
+            map.entry((symbol_of(left)?, symbol_of(right)?)).or_insert(Merge { rank: rank as u32, symbol });
+        }
+        if blank > 0 {
+            tracing::warn!(blank, "tokenizer.ggml.merges holds blank lines: they are passed over");
         }
         let mut bytes = [NONE; 256];
         for byte in 0..=255u8 {
@@ -100,7 +121,7 @@ impl Bpe {
         }
         let escaped;
         let text = if self.pre.row().escape_spaces {
-            escaped = text.replace(' ', super::spm::SPACE);
+            escaped = memory::replaced(text, ' ', super::spm::SPACE, super::spm::SPACED)?;
             &escaped
         } else {
             text
@@ -108,17 +129,21 @@ impl Bpe {
         let mut scratch = Scratch::default();
         let mut start = 0;
         for end in self.pre.split(text)? {
-            self.word(table, &text[start..end], &mut scratch, out);
+            self.word(table, &text[start..end], &mut scratch, out)?;
             start = end;
         }
         Ok(())
     }
 
-    fn word(&self, table: &TokenTable, word: &str, scratch: &mut Scratch, out: &mut Vec<u32>) {
+    fn word(&self, table: &TokenTable, word: &str, scratch: &mut Scratch, out: &mut Vec<u32>) -> Result<()> {
+        // a token for each byte at most
+        memory::reserve(out, word.len(), TOKENS)?;
         let row = self.pre.row();
         if row.ignore_merges || (row.whole_newlines && word.bytes().all(|byte| byte == b'\n')) {
             let id = if row.byte_level {
                 scratch.spelling.clear();
+                memory::asking(|| scratch.spelling.try_reserve(2 * word.len()))
+                    .map_err(|_| memory::exhausted(WORD, 2 * word.len()))?;
                 byte_chars::encode(word.as_bytes(), &mut scratch.spelling);
                 table.find(scratch.spelling.as_bytes())
             } else {
@@ -126,13 +151,14 @@ impl Bpe {
             };
             if let Some(id) = id {
                 out.push(id);
-                return;
+                return Ok(());
             }
         }
 
         let Scratch { parts, pairs, .. } = scratch;
         parts.clear();
         pairs.clear();
+        memory::reserve(parts, word.len(), WORD)?;
         let part = |symbol, start: usize, len: usize, index: usize| Part {
             symbol,
             start: start as u32,
@@ -151,10 +177,11 @@ impl Bpe {
         }
         match parts.last_mut() {
             Some(last) => last.next = NONE,
-            None => return,
+            None => return Ok(()),
         }
 
         for right in 1..parts.len() as u32 {
+            memory::reserve_heap(pairs, 1, WORD)?;
             pairs.extend(self.pair(parts, right - 1, right));
         }
         while let Some(Reverse((_, left, left_symbol, right_symbol))) = pairs.pop() {
@@ -173,6 +200,7 @@ impl Bpe {
             if next != NONE {
                 parts[next as usize].prev = left;
             }
+            memory::reserve_heap(pairs, 2, WORD)?;
             pairs.extend(self.pair(parts, parts[left as usize].prev, left));
             pairs.extend(self.pair(parts, left, next));
         }
@@ -187,6 +215,7 @@ impl Bpe {
             }
             at = part.next;
         }
+        Ok(())
     }
 
     fn pair(&self, parts: &[Part], left: u32, right: u32) -> Option<Reverse<(u32, u32, u32, u32)>> {

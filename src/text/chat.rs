@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use aho_corasick::AhoCorasick;
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use super::Vocab;
 use super::jinja::{self, Limits, Rendered, Template, Variable};
 use crate::gguf::Metadata;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// One message, as the clients of chat interfaces write them. Tool calls and such go through `extra` (JSON object
 /// fields); they reach the template as they are.
@@ -193,13 +193,15 @@ impl ChatTemplate {
 
     /// From template source. `vocab` gives the texts of BOS and EOS and the spellings to guard.
     pub fn new(source: &str, vocab: &Vocab) -> Result<Self> {
-        let text = |id: Option<u32>| id.and_then(|id| vocab.token_text(id)).unwrap_or_default().to_owned();
+        let text = |id: Option<u32>| {
+            memory::text(id.and_then(|id| vocab.token_text(id)).unwrap_or_default(), "a token's text")
+        };
         Ok(Self {
             template: Template::parse(source)?,
             tool_use: None,
-            source: source.to_owned(),
-            bos: text(vocab.bos()),
-            eos: text(vocab.eos()),
+            source: memory::text(source, "the chat template")?,
+            bos: text(vocab.bos())?,
+            eos: text(vocab.eos())?,
             guard: Guard::new(vocab.control_texts())?,
         })
     }
@@ -279,6 +281,9 @@ impl ChatTemplate {
     }
 }
 
+/// What memory is for, in errors.
+const SPELLINGS: &str = "the control tokens' texts";
+
 /// Keeps messages from spelling control tokens.
 ///
 /// A control token's spelling in the output is literal text if messages have written any of it but a word (letters,
@@ -290,7 +295,13 @@ struct Guard {
 
 impl Guard {
     fn new<'a>(spellings: impl Iterator<Item = &'a str>) -> Result<Self> {
-        let finder = AhoCorasick::new(spellings.filter(|text| !text.is_empty()))
+        let spellings = memory::collect(spellings.filter(|text| !text.is_empty()), SPELLINGS)?;
+        // a state for each byte, at most, and 256 wide ones at its root
+        let bytes: usize = spellings.iter().map(|text| text.len() + 64).sum();
+        let room = bytes.saturating_mul(128).saturating_add(2 << 20);
+        // a DFA would take up to 1 KiB for each byte
+        let build = || AhoCorasickBuilder::new().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&spellings);
+        let finder = memory::with_room(room, SPELLINGS, build)?
             .map_err(|err| Error::model(format!("the control tokens' texts: {err}")))?;
         Ok(Self { finder })
     }
@@ -313,12 +324,7 @@ impl Guard {
             if !whole && inside().all(|range| text[range].bytes().all(is_word)) {
                 continue;
             }
-            literals.try_reserve(2).map_err(|_| Error::OutOfMemory {
-                what: "a chat prompt".to_owned(),
-                wanted: (literals.len() * size_of::<Range<usize>>()) as u64,
-                free: 0,
-                total: 0,
-            })?;
+            memory::reserve(&mut literals, 2, "a chat prompt")?;
             literals.extend(inside().take(1));
             literals.extend(inside().skip(1).last());
         }

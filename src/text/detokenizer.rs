@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Vocab;
+use crate::{Result, memory};
 
 /// Turns a stream of ids into text, holding back the bytes of an unfinished character.
 #[derive(Debug)]
@@ -29,22 +30,32 @@ impl Detokenizer {
 
     /// The characters that `id` completes (often none, sometimes several). Bytes that can no longer become a
     /// character come out as U+FFFD, as [`String::from_utf8_lossy`] writes them. An id that does not exist gives nothing.
-    pub fn push(&mut self, id: u32) -> String {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn push(&mut self, id: u32) -> Result<String> {
         let bytes = self.vocab.token_bytes(id, self.special).unwrap_or_default();
         let bytes = if self.strip_space { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
         self.strip_space = false;
         let mut text = String::new();
-        self.stream.push(bytes, &mut text);
-        text
+        self.stream.push(bytes, &mut text)?;
+        Ok(text)
     }
 
     /// What is held back at the end, unfinished bytes replaced by U+FFFD.
-    pub fn finish(&mut self) -> String {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn finish(&mut self) -> Result<String> {
         let mut text = String::new();
-        self.stream.finish(&mut text);
-        text
+        self.stream.finish(&mut text)?;
+        Ok(text)
     }
 }
+
+const REPLACEMENT: &str = "\u{fffd}";
+/// What memory is for, in errors.
+const TEXT: &str = "the tokens' text";
 
 /// Up to three bytes of a character whose end has not come yet.
 #[derive(Debug, Default)]
@@ -53,32 +64,35 @@ pub(super) struct Utf8Stream {
 }
 
 impl Utf8Stream {
-    pub fn push(&mut self, bytes: &[u8], out: &mut String) {
-        self.held.extend_from_slice(bytes);
+    pub fn push(&mut self, bytes: &[u8], out: &mut String) -> Result<()> {
+        memory::extend(&mut self.held, bytes, TEXT)?;
         let mut start = 0;
         loop {
             let (valid, bad) = match std::str::from_utf8(&self.held[start..]) {
                 Ok(text) => (text.len(), None),
                 Err(err) => (err.valid_up_to(), err.error_len()),
             };
-            out.push_str(&String::from_utf8_lossy(&self.held[start..start + valid]));
+            // found valid: nothing is replaced, nothing allocated
+            memory::append(out, &String::from_utf8_lossy(&self.held[start..start + valid]), TEXT)?;
             start += valid;
             match bad {
                 Some(len) => {
-                    out.push(char::REPLACEMENT_CHARACTER);
+                    memory::append(out, REPLACEMENT, TEXT)?;
                     start += len;
                 }
                 None => break,
             }
         }
         self.held.drain(..start);
+        Ok(())
     }
 
-    pub fn finish(&mut self, out: &mut String) {
+    pub fn finish(&mut self, out: &mut String) -> Result<()> {
         if !self.held.is_empty() {
-            out.push(char::REPLACEMENT_CHARACTER);
+            memory::append(out, REPLACEMENT, TEXT)?;
             self.held.clear();
         }
+        Ok(())
     }
 }
 
@@ -97,9 +111,9 @@ mod tests {
             let mut stream = Utf8Stream::default();
             let mut text = String::new();
             for chunk in bytes.chunks(step) {
-                stream.push(chunk, &mut text);
+                stream.push(chunk, &mut text).unwrap();
             }
-            stream.finish(&mut text);
+            stream.finish(&mut text).unwrap();
             prop_assert_eq!(text, String::from_utf8_lossy(&bytes));
         }
     }
@@ -108,11 +122,11 @@ mod tests {
     fn hopeless_bytes_come_out_at_once() {
         let mut stream = Utf8Stream::default();
         let mut text = String::new();
-        stream.push(&[0xE2, 0x82], &mut text);
+        stream.push(&[0xE2, 0x82], &mut text).unwrap();
         assert_eq!(text, "");
-        stream.push(b"x", &mut text);
+        stream.push(b"x", &mut text).unwrap();
         assert_eq!(text, "\u{FFFD}x");
-        stream.push(&[0xFF], &mut text);
+        stream.push(&[0xFF], &mut text).unwrap();
         assert_eq!(text, "\u{FFFD}x\u{FFFD}");
     }
 }

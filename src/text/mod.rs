@@ -6,6 +6,7 @@ mod byte_chars;
 mod chat;
 mod detokenizer;
 pub mod jinja;
+mod partition;
 mod pre_tokenizer;
 mod special;
 mod spm;

@@ -5,11 +5,14 @@
 //! say what llama.cpp does where that differs from the model's own `tokenizer.json`: there, Lu, Ll and their kin
 //! are all letters, and numbers are grouped as in [`Step::Thousands`].
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
-use fancy_regex::{Regex, RegexBuilder};
+use regex_automata::Input;
+use regex_automata::meta::{Cache, Regex};
+use regex_automata::util::iter::Searcher;
 
-use crate::{Error, Result};
+use crate::gguf::Short;
+use crate::{Error, Result, memory};
 
 /// How one family of vocabularies cuts and spells text.
 #[derive(Debug)]
@@ -35,6 +38,11 @@ pub(super) struct Row {
 #[derive(Debug)]
 enum Step {
     Regex(&'static str),
+    /// Matches of an expression, and the runs of whitespace between them. A run leaves its last character to what
+    /// follows: that is how `|\s+(?!\S)|\s+` ends the models' own expressions.
+    Words(&'static str),
+    /// The same with each run cut into pieces of the longest of these lengths, in characters, that fits.
+    WordsAndRuns(&'static str, &'static [usize]),
     /// Runs of newlines, and what lies between them.
     Lines,
     /// Cuts runs of digits into threes counted from the right. `ascii`: only 0 to 9 are digits, and a run is cut
@@ -63,10 +71,10 @@ macro_rules! contraction {
         "'(?:[sStTmMdD]|[rR][eE]|[vV][eE]|[lL][lL])"
     };
 }
-/// The usual end of an expression: newlines with the spaces before them, spaces but the last before a word, the rest.
-macro_rules! spaces {
+/// The usual end of an expression of words: newlines with the spaces before them.
+macro_rules! newlines {
     () => {
-        r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+        r"|\s*[\r\n]+"
     };
 }
 /// Llama 3's expression; the argument matches numbers.
@@ -77,7 +85,7 @@ macro_rules! llama3 {
             r"|[^\r\n\p{L}\p{N}]?\p{L}+|",
             $number,
             r"| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         )
     };
 }
@@ -120,13 +128,13 @@ macro_rules! han {
 
 const DIGIT: Step = Step::Regex(r"\p{N}");
 const THREE_DIGITS: Step = Step::Regex(r"\p{N}{1,3}");
-const GPT2: Step = Step::Regex(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+");
-const LLAMA3: Step = Step::Regex(llama3!(r"\p{N}{1,3}"));
-const QWEN2: Step = Step::Regex(llama3!(r"\p{N}"));
-const GPT4O: Step = Step::Regex(concat!(
+const GPT2: Step = Step::Words(r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+");
+const LLAMA3: Step = Step::Words(llama3!(r"\p{N}{1,3}"));
+const QWEN2: Step = Step::Words(llama3!(r"\p{N}"));
+const GPT4O: Step = Step::Words(concat!(
     cased_words!(r"\p{L}", concat!("(?:", contraction!(), ")?")),
     r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-    spaces!()
+    newlines!()
 ));
 const NO_STOPS: Step = Step::Regex(r" ?[^(\s|.,!?\u{2026}\u{3002}\u{FF0C}\u{3001}\u{964}\u{6D4}\u{60C})]+");
 /// Chinese and Japanese.
@@ -244,79 +252,81 @@ static ROWS: &[Row] = &[
     Row { names: &["laguna"], steps: &[Step::Lines, QWEN2], ..BYTE_LEVEL },
     Row {
         names: &["qwen35"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
             r"|[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+|\p{N}| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["ufakzeka"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["minicpm5"],
-        steps: &[THREE_DIGITS, Step::Regex(llama3!(r"\p{N}+"))],
+        steps: &[THREE_DIGITS, Step::Words(llama3!(r"\p{N}+"))],
         ignore_merges: true,
         ..BYTE_LEVEL
     },
     Row {
         names: &["jais-2"],
-        steps: &[Step::Regex(concat!(
-            contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s{512}(?!\S)|\s{256}(?!\S)",
-            r"|\s{128}(?!\S)|\s{64}(?!\S)|\s{32}(?!\S)|\s{16}(?!\S)|\s{8}(?!\S)|\s{4}(?!\S)|\s{1,2}(?!\S)|\s"
-        ))],
+        steps: &[Step::WordsAndRuns(
+            concat!(
+                contraction!(),
+                r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
+                newlines!()
+            ),
+            &[512, 256, 128, 64, 32, 16, 8, 4, 2, 1],
+        )],
         ..BYTE_LEVEL
     },
     Row {
         names: &["bailingmoe", "bailingmoe2", "llada-moe"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+            r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]"
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["seed-coder"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
             r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}\r\n]+",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
     Row {
         names: &["exaone-moe"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             contraction!(),
-            r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]",
-            r"|\s+(?!\S)|\s+"
+            r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]"
         ))],
         ..BYTE_LEVEL
     },
     Row { names: &["gpt-4o", "llama4", "kanana2", "talkie", "minimax-m2"], steps: &[GPT4O], ..BYTE_LEVEL },
     Row {
         names: &["granite-embed-multi-97m"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             cased_words!(r"[\p{L}\p{M}]", concat!("(?:", contraction!(), ")?")),
             r"|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-            spaces!()
+            newlines!()
         ))],
         ignore_merges: true,
         ..BYTE_LEVEL
     },
     Row {
         names: &["tekken"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             cased_words!(r"\p{L}", ""),
             r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-            spaces!()
+            newlines!()
         ))],
         ignore_merges: true,
         add_bos: true,
@@ -326,11 +336,11 @@ static ROWS: &[Row] = &[
         names: &["tiny_aya", "cohere2moe"],
         steps: &[
             Step::Thousands { ascii: false },
-            Step::Regex(concat!(
+            Step::Words(concat!(
                 r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:",
                 contraction!(),
                 r")?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-                spaces!()
+                newlines!()
             )),
         ],
         ..BYTE_LEVEL
@@ -344,11 +354,11 @@ static ROWS: &[Row] = &[
                 r"\u{3001}-\u{303F}\u{FE30}-\u{FE4F}]+",
                 r"|[\u{3105}-\u{312F}]+|[\u{4E00}-\u{9FA5}\u{3040}-\u{309F}\u{30A0}-\u{30FF}]+"
             )),
-            Step::Regex(concat!(
+            Step::Words(concat!(
                 r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+(?:",
                 contraction!(),
                 r")?|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*",
-                spaces!()
+                newlines!()
             )),
         ],
         ignore_merges: true,
@@ -376,18 +386,13 @@ static ROWS: &[Row] = &[
         steps: &[
             THREE_DIGITS,
             CJK,
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", spaces!())),
+            Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", newlines!())),
         ],
         ..BYTE_LEVEL
     },
     Row {
         names: &["spark2_5"],
-        steps: &[
-            THREE_DIGITS,
-            CJK,
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+|[\r\n]|\s+(?!\S)|\s+")),
-            DIGIT,
-        ],
+        steps: &[THREE_DIGITS, CJK, Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+|[\r\n]")), DIGIT],
         ..BYTE_LEVEL
     },
     Row {
@@ -399,7 +404,7 @@ static ROWS: &[Row] = &[
                 r"\u{FF65}-\u{FF9F}\u{2F00}-\u{2FDF}\u{E40}-\u{E7F}\u{E80}-\u{EFF}\u{1780}-\u{17FF}\u{1000}-\u{109F}",
                 r"\u{AA60}-\u{AA7F}\u{A9E0}-\u{A9FF}\u{AC00}-\u{D7AF}\u{1100}-\u{11FF}]+"
             )),
-            Step::Regex(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", spaces!())),
+            Step::Words(concat!(marked_words!(), r"| ?[\p{P}\p{S}]+[\r\n]*", newlines!())),
         ],
         ..BYTE_LEVEL
     },
@@ -425,7 +430,7 @@ static ROWS: &[Row] = &[
     },
     Row {
         names: &["kimi-k2"],
-        steps: &[Step::Regex(concat!(
+        steps: &[Step::Words(concat!(
             "[",
             han!(),
             r"]+|[^\r\n\p{L}\p{N}]?[\p{L}&&[^",
@@ -433,7 +438,7 @@ static ROWS: &[Row] = &[
             "]]+(?:",
             contraction!(),
             r")?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*",
-            spaces!()
+            newlines!()
         ))],
         ..BYTE_LEVEL
     },
@@ -460,11 +465,18 @@ static ROWS: &[Row] = &[
     },
 ];
 
+/// What memory is for, in errors.
+const WORDS: &str = "the words of the text";
+
+/// Bytes that an expression takes while it is compiled, and that a search with it takes at most.
+const COMPILING: usize = 12 << 20;
+const SEARCHING: usize = 8 << 20;
+
 /// One row's steps, compiled.
 #[derive(Debug)]
 pub(super) struct PreTokenizer {
     row: &'static Row,
-    regexes: Vec<OnceLock<Regex>>,
+    regexes: Vec<OnceLock<Compiled>>,
 }
 
 impl PreTokenizer {
@@ -472,7 +484,7 @@ impl PreTokenizer {
     pub fn new(name: &str) -> Result<Self> {
         let row = ROWS.iter().find(|row| row.names.contains(&name)).ok_or_else(|| Error::Unsupported {
             what: "pre-tokenizer (tokenizer.ggml.pre)",
-            name: name.to_owned(),
+            name: Short(name).to_string(),
             supported: ROWS.iter().flat_map(|row| row.names).copied().collect::<Vec<_>>().join(", "),
         })?;
         Ok(Self { row, regexes: row.steps.iter().map(|_| OnceLock::new()).collect() })
@@ -484,20 +496,34 @@ impl PreTokenizer {
 
     /// Ends of the words of `text`, in order; the last is the text's.
     pub fn split(&self, text: &str) -> Result<Vec<usize>> {
-        let mut ends = vec![text.len()];
+        let mut ends = memory::filled(text.len(), 1, WORDS)?;
         for (step, regex) in self.row.steps.iter().zip(&self.regexes) {
-            let mut cut = Vec::with_capacity(ends.len().max(text.len() / 4));
-            let mut start = 0;
-            for &end in &ends {
-                match step {
-                    Step::Regex(source) => cut_matches(compiled(regex, source)?, text, start, end, &mut cut)?,
-                    Step::Lines => cut_lines(text, start, end, &mut cut),
-                    Step::Thousands { ascii } => cut_thousands(text, start, end, *ascii, &mut cut),
+            let mut cut = memory::vec(ends.len().max(text.len() / 4), WORDS)?;
+            let mut each = |work: &mut dyn FnMut(usize, usize, &mut Vec<usize>) -> Result<()>| {
+                let mut start = 0;
+                for &end in &ends {
+                    work(start, end, &mut cut)?;
+                    push(end, &mut cut)?;
+                    start = end;
                 }
-                if cut.last().copied().unwrap_or(0) < end {
-                    cut.push(end);
+                Ok(())
+            };
+            match step {
+                Step::Regex(source) => compiled(regex, &[source])?.search(|regex, cache| {
+                    each(&mut |start, end, cut| cut_matches(regex, cache, text, start, end, cut))
+                })?,
+                Step::Words(source) => compiled(regex, &[source, SPACES])?.search(|regex, cache| {
+                    each(&mut |start, end, cut| cut_words(regex, cache, &[], text, start, end, cut))
+                })?,
+                Step::WordsAndRuns(source, lengths) => {
+                    compiled(regex, &[source, SPACES])?.search(|regex, cache| {
+                        each(&mut |start, end, cut| cut_words(regex, cache, lengths, text, start, end, cut))
+                    })?
                 }
-                start = end;
+                Step::Lines => each(&mut |start, end, cut| cut_lines(text, start, end, cut))?,
+                Step::Thousands { ascii } => {
+                    each(&mut |start, end, cut| cut_thousands(text, start, end, *ascii, cut))?;
+                }
             }
             ends = cut;
         }
@@ -505,57 +531,139 @@ impl PreTokenizer {
     }
 }
 
-fn compiled<'a>(cell: &'a OnceLock<Regex>, source: &str) -> Result<&'a Regex> {
-    if let Some(regex) = cell.get() {
-        return Ok(regex);
-    }
-    let regex = RegexBuilder::new(source)
-        .backtrack_limit(usize::MAX)
-        .build()
-        .map_err(|err| Error::Internal(format!("pre-tokenizer expression {source}: {err}")))?;
-    Ok(cell.get_or_init(|| regex))
+/// The second expression of [`Step::Words`], tried where the first does not match.
+const SPACES: &str = r"\s+";
+
+/// An expression, and the memory of searches with it, kept for the next ones.
+#[derive(Debug)]
+struct Compiled {
+    regex: Regex,
+    caches: Mutex<Vec<Cache>>,
 }
 
-fn cut_matches(regex: &Regex, text: &str, start: usize, end: usize, cut: &mut Vec<usize>) -> Result<()> {
-    for found in regex.find_iter(&text[start..end]) {
-        let found = found.map_err(|err| Error::Tokenizer(err.to_string()))?;
-        for at in [start + found.start(), start + found.end()] {
-            if at > cut.last().copied().unwrap_or(0) {
-                cut.push(at);
-            }
-        }
+/// Matching takes time in proportion to the text.
+fn compiled<'a>(cell: &'a OnceLock<Compiled>, sources: &[&str]) -> Result<&'a Compiled> {
+    if let Some(compiled) = cell.get() {
+        return Ok(compiled);
+    }
+    let regex = memory::with_room(COMPILING, "the pre-tokenizer's expressions", || Regex::new_many(sources))?
+        .map_err(|err| Error::Internal(format!("pre-tokenizer expression {}: {err}", sources[0])))?;
+    Ok(cell.get_or_init(|| Compiled { regex, caches: Mutex::default() }))
+}
+
+impl Compiled {
+    fn search(&self, search: impl FnOnce(&Regex, &mut Cache) -> Result<()>) -> Result<()> {
+        let caches = || self.caches.lock().unwrap_or_else(PoisonError::into_inner);
+        memory::with_room(SEARCHING, WORDS, || {
+            let kept = caches().pop();
+            let mut cache = kept.unwrap_or_else(|| self.regex.create_cache());
+            search(&self.regex, &mut cache)?;
+            // one that grew into the memory set aside is not kept
+            memory::check()?;
+            memory::push(&mut caches(), cache, WORDS)
+        })?
+    }
+}
+
+/// Cuts at `at`, once.
+fn push(at: usize, cut: &mut Vec<usize>) -> Result<()> {
+    if at > cut.last().copied().unwrap_or(0) {
+        memory::push(cut, at, WORDS)?;
     }
     Ok(())
 }
 
-fn cut_lines(text: &str, start: usize, end: usize, cut: &mut Vec<usize>) {
-    let bytes = text.as_bytes();
-    cut.extend((start + 1..end).filter(|&at| (bytes[at - 1] == b'\n') != (bytes[at] == b'\n')));
+fn cut_matches(
+    regex: &Regex,
+    cache: &mut Cache,
+    text: &str,
+    start: usize,
+    end: usize,
+    cut: &mut Vec<usize>,
+) -> Result<()> {
+    let mut searcher = Searcher::new(Input::new(&text[start..end]));
+    while let Some(found) = searcher.advance(|input| Ok(regex.search_with(cache, input))) {
+        push(start + found.start(), cut)?;
+        push(start + found.end(), cut)?;
+    }
+    Ok(())
 }
 
-fn cut_thousands(text: &str, start: usize, end: usize, ascii: bool, cut: &mut Vec<usize>) {
+/// `regex`: an expression of words, and [`SPACES`].
+fn cut_words(
+    regex: &Regex,
+    cache: &mut Cache,
+    lengths: &[usize],
+    text: &str,
+    start: usize,
+    end: usize,
+    cut: &mut Vec<usize>,
+) -> Result<()> {
+    let text = &text[..end];
+    let mut at = start;
+    while let Some(found) = regex.search_with(cache, &Input::new(&text[start..]).range(at - start..)) {
+        let run = start + found.start()..start + found.end();
+        push(run.start, cut)?;
+        at = run.end;
+        if found.pattern().as_usize() == 1 {
+            let last = text[run.clone()].char_indices().next_back().map_or(0, |(last, _)| run.start + last);
+            if at < end && last > run.start {
+                at = last;
+            }
+            cut_run(lengths, text, run.start, at, cut)?;
+        }
+        push(at, cut)?;
+    }
+    Ok(())
+}
+
+/// `lengths`: longest first.
+fn cut_run(lengths: &[usize], text: &str, start: usize, end: usize, cut: &mut Vec<usize>) -> Result<()> {
+    if lengths.is_empty() {
+        return Ok(());
+    }
+    let ends = text[start..end].char_indices().skip(1).map(|(at, _)| start + at).chain([end]);
+    let ends = memory::collect(ends, WORDS)?;
+    let mut done = 0;
+    while let Some(length) = lengths.iter().find(|&&length| length <= ends.len() - done) {
+        done += length;
+        push(ends[done - 1], cut)?;
+    }
+    Ok(())
+}
+
+fn cut_lines(text: &str, start: usize, end: usize, cut: &mut Vec<usize>) -> Result<()> {
+    let bytes = text.as_bytes();
+    (start + 1..end)
+        .filter(|&at| (bytes[at - 1] == b'\n') != (bytes[at] == b'\n'))
+        .try_for_each(|at| memory::push(cut, at, WORDS))
+}
+
+fn cut_thousands(text: &str, start: usize, end: usize, ascii: bool, cut: &mut Vec<usize>) -> Result<()> {
     let is_digit = |c: char| if ascii { c.is_ascii_digit() } else { c.is_numeric() };
     // Starts of the run's digits, and its end.
     let mut run = Vec::new();
-    let mut flush = |run: &mut Vec<usize>, run_end: usize| {
+    let mut flush = |run: &mut Vec<usize>, run_end: usize| -> Result<()> {
         if run.is_empty() {
-            return;
+            return Ok(());
         }
         let skipped = if ascii { run_end } else { run[0] };
         let first = run.len() % 3;
-        run.push(run_end);
+        memory::push(run, run_end, WORDS)?;
         let cuts = run[first..].iter().copied().step_by(3).filter(|&at| at != skipped && at > start);
+        memory::reserve(cut, run.len(), WORDS)?;
         cut.extend(cuts);
         run.clear();
+        Ok(())
     };
     for (at, c) in text[start..end].char_indices() {
         if is_digit(c) {
-            run.push(start + at);
+            memory::push(&mut run, start + at, WORDS)?;
         } else {
-            flush(&mut run, start + at);
+            flush(&mut run, start + at)?;
         }
     }
-    flush(&mut run, end);
+    flush(&mut run, end)
 }
 
 #[cfg(test)]

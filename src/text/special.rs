@@ -1,12 +1,8 @@
-//! Special tokens: which ids they are, which of them end a generation, and where a text spells them.
-
-use std::ops::Range;
-
-use memchr::memmem::Finder;
+//! Special tokens: which ids they are, and which of them end a generation.
 
 use super::token_table::{TokenAttr, TokenTable};
-use crate::gguf::Metadata;
-use crate::{Error, Result};
+use crate::Result;
+use crate::gguf::{Metadata, Value};
 
 /// Spellings by which llama.cpp knows a token that the file does not name by id, in order of preference.
 const EOT_NAMES: &[&str] = &[
@@ -57,7 +53,7 @@ const FIM_PAD_NAMES: &[&str] = &["<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>
 const FIM_REP_NAMES: &[&str] = &["<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<REPO>", "<reponame>"];
 const FIM_SEP_NAMES: &[&str] = &["<|file_sep|>"];
 /// Every token spelled so ends a generation.
-const EOG_NAMES: &[&str] = &[
+pub(super) const EOG_NAMES: &[&str] = &[
     "<|eot_id|>",
     "<|im_end|>",
     "<|end|>",
@@ -82,7 +78,7 @@ const EOG_NAMES: &[&str] = &[
     "[e~[",
 ];
 /// Harmony's markers: shown as text, yet never to be taken from a message.
-const HARMONY_NAMES: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
+pub(super) const HARMONY_NAMES: &[&str] = &["<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"];
 
 /// Ids with a part to play.
 #[derive(Debug, Default)]
@@ -165,9 +161,9 @@ impl SpecialIds {
     }
 }
 
-/// A token id of the file. -1, in any width, stands for none.
+/// A token id of the file. -1, in any width, stands for none; so does a token that does not exist, as in files whose
+/// vocabulary lost its last tokens.
 fn id(meta: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
-    use crate::gguf::Value;
     if matches!(
         meta.get(key),
         Some(Value::U32(u32::MAX) | Value::I32(-1) | Value::I64(-1) | Value::U64(u64::MAX))
@@ -176,171 +172,8 @@ fn id(meta: &Metadata, key: &str, n_tokens: usize) -> Result<Option<u32>> {
     }
     let Some(id) = meta.u64(key)? else { return Ok(None) };
     if id >= n_tokens as u64 {
-        return Err(Error::model(format!("{key}: token {id} does not exist: there are {n_tokens}")));
+        tracing::warn!(key, id, n_tokens, "the file names a token that does not exist: the default is taken");
+        return Ok(None);
     }
     Ok(Some(id as u32))
-}
-
-/// A piece of a text.
-#[derive(Debug, PartialEq)]
-pub(super) enum Piece {
-    Token(u32),
-    Text(Range<usize>),
-}
-
-/// The tokens that a text may spell out whole, longest first.
-#[derive(Debug, Default)]
-pub(super) struct SpecialTokens {
-    tokens: Vec<SpecialToken>,
-}
-
-#[derive(Debug)]
-struct SpecialToken {
-    id: u32,
-    finder: Finder<'static>,
-    first_byte: u8,
-    len: usize,
-    /// Found only where control tokens are asked for.
-    control: bool,
-    /// Takes the spaces before or after it along.
-    strip_left: bool,
-    strip_right: bool,
-}
-
-impl SpecialTokens {
-    pub fn new(meta: &Metadata, table: &TokenTable, attrs: &[TokenAttr]) -> Result<Self> {
-        let mut tokens: Vec<SpecialToken> = Vec::new();
-        let strip = Strip::new(meta)?;
-        for (id, attr) in (0..).zip(attrs) {
-            let text = match table.text(id) {
-                Some(text) if !text.is_empty() => text,
-                _ => continue,
-            };
-            let control = match attr {
-                TokenAttr::Control | TokenAttr::Unknown => true,
-                // Harmony's <|end|> among them: it is user-defined only to be shown.
-                TokenAttr::UserDefined => HARMONY_NAMES.contains(&text) || EOG_NAMES.contains(&text),
-                _ => continue,
-            };
-            tokens.push(SpecialToken {
-                id,
-                finder: Finder::new(text).into_owned(),
-                first_byte: text.as_bytes()[0],
-                len: text.len(),
-                control,
-                strip_left: strip.left(text),
-                strip_right: strip.right(text),
-            });
-        }
-        tokens.sort_by_key(|token| std::cmp::Reverse(token.len));
-        Ok(Self { tokens })
-    }
-
-    /// Ids of the tokens that plain text must not become.
-    pub fn control_ids(&self) -> impl Iterator<Item = u32> {
-        self.tokens.iter().filter(|token| token.control).map(|token| token.id)
-    }
-
-    /// Cuts `text` where it spells tokens: the longest token first, each from left to right. Control tokens count
-    /// only if `parse_control`, and nowhere in the `literal` ranges (ascending).
-    pub fn partition(&self, text: &str, parse_control: bool, literal: &[Range<usize>]) -> Vec<Piece> {
-        if text.is_empty() {
-            return Vec::new();
-        }
-        let mut bytes_present = [false; 256];
-        for &byte in text.as_bytes() {
-            bytes_present[usize::from(byte)] = true;
-        }
-        let mut pieces = vec![Piece::Text(0..text.len())];
-        for token in &self.tokens {
-            if (token.control && !parse_control)
-                || !bytes_present[usize::from(token.first_byte)]
-                || token.finder.find(text.as_bytes()).is_none()
-            {
-                continue;
-            }
-            let mut cut = Vec::with_capacity(pieces.len() + 2);
-            for piece in pieces {
-                match piece {
-                    Piece::Text(range) => token.cut(text, range, literal, &mut cut),
-                    Piece::Token(_) => cut.push(piece),
-                }
-            }
-            pieces = cut;
-        }
-        pieces
-    }
-}
-
-impl SpecialToken {
-    fn cut(&self, text: &str, range: Range<usize>, literal: &[Range<usize>], out: &mut Vec<Piece>) {
-        let bytes = text.as_bytes();
-        let Range { mut start, end } = range;
-        let mut from = start;
-        while let Some(found) = self.finder.find(&bytes[from..end]) {
-            let at = from + found;
-            let after = at + self.len;
-            if self.control {
-                let next = literal.partition_point(|range| range.end <= at);
-                if let Some(range) = literal.get(next).filter(|range| range.start < after) {
-                    // Whatever starts in the range overlaps it; a match before its start may begin at the next byte.
-                    from = if at >= range.start { range.end.min(end) } else { at + 1 };
-                    continue;
-                }
-            }
-            let mut text_end = at;
-            if self.strip_left {
-                while text_end > start && is_c_space(bytes[text_end - 1]) {
-                    text_end -= 1;
-                }
-            }
-            if text_end > start {
-                out.push(Piece::Text(start..text_end));
-            }
-            out.push(Piece::Token(self.id));
-            start = after;
-            if self.strip_right {
-                while start < end && is_c_space(bytes[start]) {
-                    start += 1;
-                }
-            }
-            from = start;
-        }
-        if start < end {
-            out.push(Piece::Text(start..end));
-        }
-    }
-}
-
-fn is_c_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t'..=b'\r')
-}
-
-/// Which special tokens swallow the spaces beside them. Files do not say; llama.cpp goes by the model's name.
-struct Strip {
-    mask_left: &'static str,
-    phi3: bool,
-}
-
-impl Strip {
-    fn new(meta: &Metadata) -> Result<Self> {
-        let name = meta.str("general.name")?.unwrap_or_default().to_ascii_lowercase();
-        let pre = meta.str("tokenizer.ggml.pre")?.unwrap_or_default();
-        let jina = ["jina-v2-de", "jina-v2-es", "jina-v2-code"].iter().any(|part| pre.contains(part));
-        let phi3 = !jina && (name.contains("phi-3") || name.contains("phi3"));
-        let mask_left = match () {
-            () if jina => "<mask>",
-            () if !phi3 && name.contains("modern-bert") => "[MASK]",
-            () => "",
-        };
-        Ok(Self { mask_left, phi3 })
-    }
-
-    fn left(&self, text: &str) -> bool {
-        text == self.mask_left
-    }
-
-    fn right(&self, text: &str) -> bool {
-        self.phi3 && !["<unk>", "<s>", "<|endoftext|>"].contains(&text)
-    }
 }

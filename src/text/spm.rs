@@ -3,11 +3,15 @@
 use std::collections::BinaryHeap;
 
 use super::token_table::{TokenAttr, TokenTable};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// U+2581 stands for a space in the vocabulary's texts.
 pub(super) const SPACE: &str = "\u{2581}";
-const SPACE_CHAR: char = '\u{2581}';
+pub(super) const SPACE_CHAR: char = '\u{2581}';
+
+/// What memory is for, in errors.
+pub(super) const SPACED: &str = "the text with its spaces escaped";
+const WORD: &str = "the symbols of a word";
 
 const NONE: u32 = u32::MAX;
 
@@ -94,6 +98,7 @@ impl Spm<'_> {
         out: &mut Vec<u32>,
     ) -> Result<()> {
         symbols.clear();
+        memory::reserve(symbols, text.chars().count(), WORD)?;
         symbols.extend(text.char_indices().enumerate().map(|(i, (start, c))| Symbol {
             start: start as u32,
             len: c.len_utf8() as u32,
@@ -106,6 +111,7 @@ impl Spm<'_> {
         }
 
         for right in 1..symbols.len() as u32 {
+            memory::reserve_heap(pairs, 1, WORD)?;
             pairs.extend(self.pair(text, symbols, right - 1, right));
         }
         while let Some(pair) = pairs.pop() {
@@ -121,6 +127,7 @@ impl Spm<'_> {
             if next != NONE {
                 symbols[next as usize].prev = pair.left;
             }
+            memory::reserve_heap(pairs, 2, WORD)?;
             pairs.extend(self.pair(text, symbols, symbols[left].prev, pair.left));
             pairs.extend(self.pair(text, symbols, pair.left, next));
         }
@@ -159,6 +166,7 @@ impl Spm<'_> {
 
     /// The token of `text`, else its bytes, else the unknown token.
     fn emit(&self, text: &str, out: &mut Vec<u32>) -> Result<()> {
+        memory::reserve(out, text.len(), "the text's tokens")?;
         if let Some(id) = self.find(text) {
             out.push(id);
             return Ok(());

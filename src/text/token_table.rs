@@ -3,7 +3,7 @@
 use hashbrown::{DefaultHashBuilder, HashTable};
 use std::hash::BuildHasher;
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Kinds of token, as the file's `tokenizer.ggml.token_type` numbers them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +27,9 @@ impl TokenAttr {
     }
 }
 
+/// What memory is for, in errors.
+const WHAT: &str = "the vocabulary";
+
 /// Byte strings numbered from 0, one after another in one buffer.
 #[derive(Debug, Default)]
 pub(super) struct Strings {
@@ -36,16 +39,15 @@ pub(super) struct Strings {
 }
 
 impl Strings {
-    pub fn with_capacity(strings: usize, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(strings) }
+    pub fn with_capacity(strings: usize, bytes: usize) -> Result<Self> {
+        Ok(Self { bytes: memory::vec(bytes, WHAT)?, ends: memory::vec(strings, WHAT)? })
     }
 
     pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
-        self.bytes.extend_from_slice(bytes);
+        memory::extend(&mut self.bytes, bytes, WHAT)?;
         let end = u32::try_from(self.bytes.len())
             .map_err(|_| Error::model("tokenizer.ggml.tokens: the texts exceed 4 GiB"))?;
-        self.ends.push(end);
-        Ok(())
+        memory::push(&mut self.ends, end, WHAT)
     }
 
     pub fn len(&self) -> usize {
@@ -75,11 +77,14 @@ impl TokenTable {
             return Err(Error::model(format!("tokenizer.ggml.tokens: {} tokens are too many", texts.len())));
         }
         let mut table = Self {
-            texts: Strings::with_capacity(texts.len(), texts.iter().map(String::len).sum()),
-            ids: HashTable::with_capacity(texts.len()),
+            texts: Strings::with_capacity(texts.len(), texts.iter().map(String::len).sum())?,
+            ids: HashTable::new(),
             hasher: DefaultHashBuilder::default(),
             longest: texts.iter().map(String::len).max().unwrap_or(0),
         };
+        // nothing is in it yet: there is nothing to hash
+        memory::asking(|| table.ids.try_reserve(texts.len(), |_| 0))
+            .map_err(|_| memory::exhausted(WHAT, texts.len().saturating_mul(size_of::<u32>())))?;
         let mut duplicates = 0usize;
         for (id, text) in texts.iter().enumerate() {
             table.texts.push(text.as_bytes())?;

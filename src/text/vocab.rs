@@ -4,12 +4,13 @@ use super::bpe::Bpe;
 use super::byte_chars;
 use super::chat::ChatPrompt;
 use super::detokenizer::Utf8Stream;
+use super::partition::{Piece, SpecialTokens};
 use super::pre_tokenizer::PreTokenizer;
-use super::special::{Defaults, Piece, SpecialIds, SpecialTokens};
+use super::special::{Defaults, SpecialIds};
 use super::spm::{self, Spm};
 use super::token_table::{Strings, TokenAttr, TokenTable, parse_byte};
-use crate::gguf::{Array, Metadata};
-use crate::{Error, Result};
+use crate::gguf::{Array, Gguf, Metadata, Short};
+use crate::{Error, Result, memory};
 
 /// Tokens, merges, special ids, and the way text is cut. Immutable, shared freely.
 #[derive(Debug)]
@@ -44,8 +45,23 @@ const TOKENS: &str = "tokenizer.ggml.tokens";
 const SCORES: &str = "tokenizer.ggml.scores";
 const TYPES: &str = "tokenizer.ggml.token_type";
 const MERGES: &str = "tokenizer.ggml.merges";
+/// What memory is for, in errors.
+const TOKENS_OF: &str = "the text's tokens";
 
 impl Vocab {
+    /// Of a model file, or of a file that holds a vocabulary alone.
+    ///
+    /// # Errors
+    /// As [`Self::from_metadata`].
+    pub fn from_file(file: &Gguf) -> Result<Self> {
+        let meta = file.metadata();
+        let n_vocab = match file.tensor("token_embd.weight") {
+            Some(embeddings) => embeddings.rows(),
+            None => strings(meta, TOKENS)?.map_or(0, <[String]>::len),
+        };
+        Self::from_metadata(meta, n_vocab)
+    }
+
     /// From `tokenizer.*` keys. A file with `no_vocab`/`none` (or without a tokenizer) gives a vocabulary without text:
     /// `n_vocab` placeholder tokens, and `tokenize` fails with a message that says so.
     ///
@@ -65,7 +81,7 @@ impl Vocab {
             Some(name) => {
                 return Err(Error::Unsupported {
                     what: "tokenizer (tokenizer.ggml.model)",
-                    name: name.to_owned(),
+                    name: Short(name).to_string(),
                     supported: "llama, gpt2, gemma4, no_vocab, none".to_owned(),
                 });
             }
@@ -87,7 +103,11 @@ impl Vocab {
             None => None,
         };
         let defaults = match &row {
-            None => Defaults { bos: Some(1), eos: Some(2), unknown: Some(0) },
+            // Token 0 is the unknown one only where it says so: a character without a token must not become a word.
+            None => {
+                let is_unknown = attrs.first() == Some(&TokenAttr::Unknown) || table.text(0) == Some("<unk>");
+                Defaults { bos: Some(1), eos: Some(2), unknown: is_unknown.then_some(0) }
+            }
             // Falcon's only special token; elsewhere that id is a plain word, and no BOS or EOS.
             Some(pre) => {
                 let eleven = (attrs.get(11) == Some(&TokenAttr::Control)).then_some(11);
@@ -173,6 +193,8 @@ impl Vocab {
     /// Text to ids. `add_special`: add BOS/EOS as the file asks. `parse_special`: control tokens written out in
     /// `text` become those tokens (never do this for a user's message).
     ///
+    /// A BOS or EOS that the text spells, too, is not left out: the log has a warning.
+    ///
     /// Ids are llama.cpp's, except that without `parse_special` no SentencePiece merge makes a control token and
     /// Harmony's markers stay text. (Merges of a BPE file may still spell what only its name makes special, as
     /// Qwen's do for `</s>`.)
@@ -180,14 +202,51 @@ impl Vocab {
     /// # Errors
     /// [`Error::Tokenizer`]: the vocabulary has no text, or no token for a character.
     pub fn tokenize(&self, text: &str, add_special: bool, parse_special: bool) -> Result<Vec<u32>> {
-        let mut out = Vec::with_capacity(text.len() / 3 + 2);
-        if add_special && self.add_bos {
-            out.extend(self.ids.bos);
+        let (add_bos, add_eos) = (add_special && self.add_bos, add_special && self.add_eos);
+        self.tokenize_between(
+            text,
+            self.ids.bos.filter(|_| add_bos),
+            self.ids.eos.filter(|_| add_eos),
+            parse_special,
+        )
+    }
+
+    /// A prompt's ids: as [`Self::tokenize`] with `add_special`, but without EOS behind a text that is to go on.
+    ///
+    /// # Errors
+    /// As [`Self::tokenize`].
+    pub fn tokenize_to_continue(&self, text: &str, parse_special: bool) -> Result<Vec<u32>> {
+        self.tokenize_between(text, self.ids.bos.filter(|_| self.add_bos), None, parse_special)
+    }
+
+    fn tokenize_between(
+        &self,
+        text: &str,
+        bos: Option<u32>,
+        eos: Option<u32>,
+        parse_special: bool,
+    ) -> Result<Vec<u32>> {
+        let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
+        out.extend(bos);
+        self.tokenize_pieces(
+            text,
+            &self.special.partition(&self.table, text, parse_special, &[])?,
+            &mut out,
+        )?;
+        if bos.is_some() && out.get(1).copied() == bos {
+            tracing::warn!(
+                bos,
+                "the text begins with BOS, and the file asks for one before each text: there are two now"
+            );
         }
-        self.tokenize_pieces(text, &self.special.partition(text, parse_special, &[]), &mut out)?;
-        if add_special && self.add_eos {
-            out.extend(self.ids.eos);
+        if eos.is_some() && out.last().copied() == eos {
+            tracing::warn!(
+                eos,
+                "the text ends with EOS, and the file asks for one behind each text: there are two now"
+            );
         }
+        memory::reserve(&mut out, 1, TOKENS_OF)?;
+        out.extend(eos);
         Ok(out)
     }
 
@@ -198,8 +257,8 @@ impl Vocab {
     /// As [`Self::tokenize`].
     pub fn tokenize_prompt(&self, prompt: &ChatPrompt) -> Result<Vec<u32>> {
         let text = prompt.text();
-        let pieces = self.special.partition(text, true, prompt.literals());
-        let mut out = Vec::with_capacity(text.len() / 3 + 2);
+        let pieces = self.special.partition(&self.table, text, true, prompt.literals())?;
+        let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         if let Some(bos) =
             self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos)))
         {
@@ -214,7 +273,7 @@ impl Vocab {
         for piece in pieces {
             let range = match piece {
                 Piece::Token(id) => {
-                    out.push(*id);
+                    memory::push(out, *id, TOKENS_OF)?;
                     after_special = true;
                     continue;
                 }
@@ -229,7 +288,9 @@ impl Vocab {
                 Kind::Bpe(bpe) => bpe.tokenize(&self.table, &text[range], out)?,
                 Kind::Spm { by_word } => {
                     let prefix = if self.space_prefix && after_special { spm::SPACE } else { "" };
-                    let spaced = prefix.to_owned() + &text[range].replace(' ', spm::SPACE);
+                    let mut spaced = memory::text(prefix, spm::SPACED)?;
+                    let text = memory::replaced(&text[range], ' ', spm::SPACE, spm::SPACED)?;
+                    memory::append(&mut spaced, &text, spm::SPACED)?;
                     let spm = Spm {
                         table: &self.table,
                         scores: &self.scores,
@@ -252,6 +313,14 @@ impl Vocab {
         }
         let hidden = !special && matches!(self.attr(id)?, TokenAttr::Control | TokenAttr::Unknown);
         Some(if hidden { &[] } else { self.pieces.get(id as usize).unwrap_or_default() })
+    }
+
+    /// What a token is spelled that [`Self::token_bytes`] gives only if `special`; empty for all others.
+    pub fn hidden_text(&self, id: u32) -> &str {
+        match self.attr(id) {
+            Some(TokenAttr::Control | TokenAttr::Unknown) => self.token_text(id).unwrap_or_default(),
+            _ => "",
+        }
     }
 
     /// The token's text as the file spells it.
@@ -313,7 +382,10 @@ impl Vocab {
 
     /// Whole text of ids (lossy where bytes are not UTF-8), without the space that SPM puts before a text. Ids that
     /// do not exist give nothing.
-    pub fn detokenize(&self, ids: &[u32], special: bool) -> String {
+    ///
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn detokenize(&self, ids: &[u32], special: bool) -> Result<String> {
         let mut stream = Utf8Stream::default();
         let mut text = String::new();
         let mut strip = self.space_prefix;
@@ -321,10 +393,10 @@ impl Vocab {
             let bytes = self.token_bytes(id, special).unwrap_or_default();
             let bytes = if strip { bytes.strip_prefix(b" ").unwrap_or(bytes) } else { bytes };
             strip = false;
-            stream.push(bytes, &mut text);
+            stream.push(bytes, &mut text)?;
         }
-        stream.finish(&mut text);
-        text
+        stream.finish(&mut text)?;
+        Ok(text)
     }
 }
 
@@ -350,9 +422,9 @@ fn check_len(key: &str, len: usize, n_tokens: usize) -> Result<()> {
 /// Empty where the file has none.
 fn scores(meta: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
     let mut scores: Vec<f32> = match meta.array(SCORES)? {
-        None => vec![0.0; n_tokens],
-        Some(Array::F32(scores)) => scores.clone(),
-        Some(Array::I32(scores)) => scores.iter().map(|&score| score as f32).collect(),
+        None => memory::filled(0.0, n_tokens, SCORES)?,
+        Some(Array::F32(scores)) => memory::collect(scores.iter().copied(), SCORES)?,
+        Some(Array::I32(scores)) => memory::collect(scores.iter().map(|&score| score as f32), SCORES)?,
         Some(_) => return Err(wrong_type(SCORES, "f32 or i32")),
     };
     check_len(SCORES, scores.len(), n_tokens)?;
@@ -362,31 +434,33 @@ fn scores(meta: &Metadata, n_tokens: usize) -> Result<Vec<f32>> {
 
 fn attrs(meta: &Metadata, n_tokens: usize) -> Result<Vec<TokenAttr>> {
     match meta.array(TYPES)? {
-        None => Ok(vec![TokenAttr::Normal; n_tokens]),
+        None => memory::filled(TokenAttr::Normal, n_tokens, TYPES),
         Some(Array::I32(types)) => {
             check_len(TYPES, types.len(), n_tokens)?;
             let attr = |(id, &ty)| {
                 TokenAttr::from_id(ty)
                     .ok_or_else(|| Error::model(format!("{TYPES}[{id}]: {ty} is not a token type (0 to 6)")))
             };
-            types[..n_tokens].iter().enumerate().map(attr).collect()
+            memory::try_collect(types[..n_tokens].iter().enumerate().map(attr), TYPES)
         }
         Some(_) => Err(wrong_type(TYPES, "i32")),
     }
 }
 
 fn pieces(table: &TokenTable, attrs: &[TokenAttr], byte_level: bool, escape_spaces: bool) -> Result<Strings> {
-    let mut pieces = Strings::with_capacity(table.len(), table.len() * 8);
+    let mut pieces = Strings::with_capacity(table.len(), table.len() * 8)?;
     let mut bytes = Vec::new();
     for (id, attr) in (0..).zip(attrs) {
         let text = table.text(id).unwrap_or_default();
         bytes.clear();
+        memory::reserve(&mut bytes, text.len(), "a token's text")?;
         match (attr, parse_byte(text)) {
             (TokenAttr::Unused | TokenAttr::Undefined, _) => {}
             (TokenAttr::Byte, Some(byte)) => bytes.push(byte),
             (TokenAttr::Normal, _) if byte_level => byte_chars::decode(text, &mut bytes),
             (TokenAttr::Normal, _) if escape_spaces => {
-                bytes.extend_from_slice(text.replace(spm::SPACE, " ").as_bytes())
+                let text = memory::replaced(text, spm::SPACE_CHAR, " ", "a token's text")?;
+                bytes.extend_from_slice(text.as_bytes())
             }
             _ => bytes.extend_from_slice(text.as_bytes()),
         }

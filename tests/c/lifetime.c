@@ -82,6 +82,8 @@ int main(int argc, char **argv) {
     const rf_token prompt = 1;
     OK(rf_generate(r.ctx, r.sampler, &prompt, 1, &params, release_on_token, &r, &generation));
     CHECK(r.calls == 4);
+    /* The text was the context's: none is left to point to. */
+    CHECK(generation.n_tokens == 0 && generation.text_len == 0 && generation.text[0] == '\0');
     tear_down(&f);
     return 0;
 }

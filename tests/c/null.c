@@ -3,6 +3,14 @@
 
 #define REFUSED(call) EXPECT(RF_ERROR_PARAM, call)
 
+/* The call ends in `_e(..., &error)`: the struct tells the same as the last error. */
+#define REFUSED_E(call)                                                                                    \
+    do {                                                                                                   \
+        memset(error.message, 0, sizeof error.message);                                                    \
+        REFUSED(call);                                                                                     \
+        CHECK(error.status == RF_ERROR_PARAM && strcmp(error.message, rf_last_error()) == 0);              \
+    } while (0)
+
 int main(int argc, char **argv) {
     fixture f = set_up(argc, argv);
     rf_context *ctx = make_context(f.model, 64, 1);
@@ -180,6 +188,38 @@ int main(int argc, char **argv) {
     REFUSED(rf_generate(ctx, sampler, tokens, 4, &generate_params, NULL, NULL, &generation));
     generate_params.stop = null_text;
     REFUSED(rf_generate(ctx, sampler, tokens, 4, &generate_params, NULL, NULL, &generation));
+
+    /* The calls that give their error to the caller: a NULL each, and no error at all once. */
+    rf_error error = {.size = sizeof error};
+    REFUSED(rf_model_meta_count_e(NULL, &n, NULL));
+    REFUSED_E(rf_backend_create_e(NULL, &backend, &error));
+    REFUSED_E(rf_backend_info_e(NULL, &device, &error));
+    REFUSED_E(rf_backend_memory_e(f.backend, NULL, &u64, &error));
+    REFUSED_E(rf_op_transpose_e(f.backend, NULL, out, 2, 2, &error));
+    REFUSED_E(rf_device_count_e(RF_DEVICE_CPU, NULL, &error));
+    REFUSED_E(rf_device_info_e(RF_DEVICE_CPU, 0, NULL, &error));
+    REFUSED_E(rf_model_load_e(f.backend, NULL, &model_params, &model, &error));
+    REFUSED_E(rf_model_info_e(NULL, &model_details, &error));
+    REFUSED_E(rf_model_tensor_count_e(NULL, &n, &error));
+    REFUSED_E(rf_model_tensor_at_e(f.model, 0, NULL, &error));
+    REFUSED_E(rf_model_tensor_find_e(f.model, NULL, &n, &error));
+    REFUSED_E(rf_model_meta_count_e(NULL, &n, &error));
+    REFUSED_E(rf_model_meta_at_e(f.model, 0, NULL, &error));
+    REFUSED_E(rf_model_meta_find_e(f.model, NULL, &n, &error));
+    REFUSED_E(rf_model_meta_text_e(f.model, 0, NULL, sizeof text, &n, &error));
+    REFUSED_E(rf_model_meta_string_e(NULL, 0, 0, text, sizeof text, &n, &error));
+    REFUSED_E(rf_model_meta_u64_e(f.model, 0, 0, NULL, &error));
+    REFUSED_E(rf_model_meta_i64_e(f.model, 0, 0, NULL, &error));
+    REFUSED_E(rf_model_meta_f64_e(f.model, 0, 0, NULL, &error));
+    REFUSED_E(rf_tokenize_e(f.model, NULL, 1, 0, tokens, 4, &n, &error));
+    REFUSED_E(rf_detokenize_e(f.model, NULL, 4, 0, text, sizeof text, &n, &error));
+    REFUSED_E(rf_token_info_e(f.model, 0, NULL, &error));
+    REFUSED_E(rf_chat_apply_e(f.model, NULL, tokens, 4, &n, &error));
+    REFUSED_E(rf_chat_text_e(f.model, NULL, text, sizeof text, &n, &error));
+    REFUSED_E(rf_context_create_e(f.model, NULL, &context, &error));
+    REFUSED_E(rf_sampler_create_e(NULL, &other, &error));
+    REFUSED_E(rf_sampler_accept_e(NULL, 1, &error));
+    REFUSED_E(rf_sampler_reset_e(NULL, &error));
 
     /* Nothing was written on the way. */
     CHECK(u == 77 && v == 77 && u64 == 77 && i64 == 77 && f64 == 77 && token == 77 && logits == in);

@@ -24,6 +24,22 @@ static void struct_sizes(const fixture *f) {
         CHECK(info.arch == NULL);
     }
 
+    /* A size that ends inside a field: half a pointer would be taken. */
+    ctx = make_context(f->model, 64, 1);
+    const rf_token tokens[4] = {1, 2, 3, 4};
+    const uint32_t pos[4] = {0, 1, 2, 3};
+    rf_batch batch = {.n = 4, .tokens = tokens, .pos = pos};
+    for (size_t size = sizeof(size_t); size < sizeof batch; size++) {
+        if (size % sizeof(size_t) == 0) continue;
+        batch.size = size;
+        EXPECT(RF_ERROR_PARAM, rf_decode(ctx, &batch));
+        MESSAGE("rf_batch");
+    }
+    batch.size = offsetof(rf_batch, seq);
+    OK(rf_decode(ctx, &batch));
+    rf_context_release(ctx);
+    ctx = NULL;
+
     /* Older and shorter: n_seq_max, which it lacks, reads as zero, whatever stands there. */
     OK(rf_context_params_init(&params, sizeof params));
     params.n_ctx = 64;
@@ -185,6 +201,56 @@ static void placement(const fixture *f) {
     CHECK(model == NULL);
 }
 
+/* Counts that were never set: refused before anything is read or collected. */
+static void wild_counts(const fixture *f) {
+    rf_context *ctx = make_context(f->model, 64, 1);
+    rf_sampler *sampler = make_sampler(0, 0);
+    rf_generate_params params;
+    rf_chat_params chat;
+    OK(rf_generate_params_init(&params, sizeof params));
+    OK(rf_chat_params_init(&chat, sizeof chat));
+    const rf_token token = 1;
+    const uint8_t want = 1;
+    const uint32_t zero = 0;
+    const char *text = "a";
+    size_t n;
+    const size_t wild[] = {(size_t)-1, (size_t)1 << 63, (size_t)1 << 61, (size_t)1 << 40, (size_t)0x7ffe12345678, 65};
+    for (size_t i = 0; i < sizeof wild / sizeof *wild; i++) {
+        rf_status wanted = wild[i] > (size_t)PTRDIFF_MAX / sizeof token ? RF_ERROR_PARAM : RF_CACHE_FULL;
+        rf_batch batch = {.size = sizeof batch, .n = wild[i], .tokens = &token};
+        EXPECT(wanted, rf_decode(ctx, &batch));
+        batch.want = &want;
+        batch.pos = batch.seq = &zero;
+        EXPECT(wanted, rf_decode(ctx, &batch));
+        rf_generation result = {.size = sizeof result};
+        EXPECT(wanted, rf_generate(ctx, sampler, &token, wild[i], &params, NULL, NULL, &result));
+        CHECK(result.stop == (wanted == RF_CACHE_FULL ? RF_STOP_CACHE_FULL : 0) && result.n_tokens == 0);
+        if (wild[i] == 65) continue;
+        params.stop = &text;
+        params.n_stop = wild[i];
+        EXPECT(RF_ERROR_PARAM, rf_generate(ctx, sampler, &token, 1, &params, NULL, NULL, &result));
+        MESSAGE("stop");
+        params.n_stop = 0;
+        chat.roles = chat.contents = &text;
+        chat.n_messages = wild[i];
+        EXPECT(RF_ERROR_PARAM, rf_chat_apply(f->model, &chat, NULL, 0, &n));
+        MESSAGE("messages");
+    }
+    const float in = 1;
+    float out = 0;
+    EXPECT(RF_ERROR_PARAM, rf_op_transpose(f->backend, &in, &out, (size_t)1 << 32, (size_t)1 << 32));
+    EXPECT(RF_ERROR_PARAM, rf_op_transpose(f->backend, &in, &out, (size_t)1 << 31, (size_t)1 << 30));
+    const size_t longest[] = {(size_t)-1, (size_t)1 << 63};
+    for (size_t i = 0; i < 2; i++) {
+        EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", longest[i], 0, NULL, 0, &n));
+        EXPECT(RF_ERROR_PARAM, rf_detokenize(f->model, &token, longest[i], 0, NULL, 0, &n));
+        EXPECT(RF_ERROR_PARAM, rf_detokenize(f->model, &token, 1, 0, (char *)&out, longest[i], &n));
+    }
+    OK(rf_decode(ctx, &(rf_batch){.size = sizeof(rf_batch), .n = 1, .tokens = &token}));
+    rf_sampler_release(sampler);
+    rf_context_release(ctx);
+}
+
 static void sampler_ranges(void) {
     rf_sampler_params good;
     OK(rf_sampler_params_init(&good, sizeof good));
@@ -217,6 +283,8 @@ static void context_ranges(const fixture *f) {
     rf_status status = rf_context_create(f->model, &params, &ctx);
     if (status == RF_OK) FAIL("4 billion positions of cache");
     CHECK(ctx == NULL && rf_last_error()[0]);
+    params.n_ctx = 1u << 28; /* allowed, and more than there is */
+    EXPECT(RF_ERROR_MEMORY, rf_context_create(f->model, &params, &ctx));
     OK(rf_context_params_init(&params, sizeof params));
     params.n_seq_max = UINT32_MAX;
     status = rf_context_create(f->model, &params, &ctx);
@@ -239,6 +307,7 @@ int main(int argc, char **argv) {
     enums_and_flags(&f);
     no_gpu();
     placement(&f);
+    wild_counts(&f);
     sampler_ranges();
     context_ranges(&f);
     last_error_fields();

@@ -3,7 +3,8 @@
 # the installed package:
 #   - the header compiles alone, pedantically, as every C and C++ it claims;
 #   - the C tests (tests/c/*.c) pass under valgrind, without an error or a leak;
-#   - the examples build through find_package (shared and static) and pkg-config, and answer as the command line does.
+#   - the examples build through find_package (shared and static) and pkg-config, and answer as the command line does;
+#     those in other languages too (tests/examples/run.sh).
 #
 #     tests/c/run.sh [Release|Debug]
 #
@@ -96,4 +97,6 @@ for program in c/generate c/generate_static cpp/generate pc_c pc_cpp pc_static; 
 done
 "$work/pc_c" /nonexistent "$question" >"$work/got" 2>"$work/err" && fail "a missing file gives exit status 0"
 grep -q "RF_ERROR_IO: .*/nonexistent" "$work/err" || fail "a missing file's message: $(cat "$work/err")"
+
+"$root/tests/examples/run.sh" "$prefix"
 echo "== done"

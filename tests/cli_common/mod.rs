@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
+pub mod bigram;
 #[cfg(feature = "hip")]
 #[path = "../common/emulated.rs"]
 mod emulated;
@@ -80,6 +81,46 @@ impl Scratch {
 impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// What a command did in a terminal of its own.
+pub struct Dialogue {
+    /// All that the terminal was sent, as it was sent.
+    pub text: String,
+    pub status: i64,
+    /// The terminal was left in the mode that it was found in.
+    pub is_cooked: bool,
+}
+
+/// The editor's empty prompt.
+pub const PROMPT: &str = "> \r\x1b[2C";
+
+/// Talks with a command in a terminal: each step is a text to wait for and what to type then ("signal:SIGTERM" sends that
+/// signal, "bytes:FF" that byte).
+/// Standard output may go to a file. `tests/cli_common/terminal.py` does it.
+pub fn in_terminal(args: &[&str], steps: &[(&str, &str)], stdout: Option<&str>) -> Dialogue {
+    let argv = [&[env!("CARGO_BIN_EXE_rocmforge")], args].concat();
+    let spec = serde_json::json!({ "argv": argv, "steps": steps, "stdout": stdout });
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli_common/terminal.py");
+    let mut python = Command::new("python3");
+    python.arg(script).env_remove("RUST_LOG").env_remove("NO_COLOR");
+    let mut child = python
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("python3 starts");
+    let mut stdin = child.stdin.take().expect("stdin is piped");
+    stdin.write_all(spec.to_string().as_bytes()).expect("python3 reads");
+    drop(stdin);
+    let output = child.wait_with_output().expect("python3 ends");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let result: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    Dialogue {
+        text: result["text"].as_str().expect("a text").to_owned(),
+        status: result["status"].as_i64().expect("a status"),
+        is_cooked: result["is_cooked"].as_bool().expect("true or false"),
     }
 }
 

@@ -1,9 +1,8 @@
 //! Logits of a device, driven without an engine, and how far two rows of logits are apart.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use rocmforge::device::{BLOCK_LEN, Device, Session, SessionLimits, Step};
+use rocmforge::device::{BLOCK_LEN, Cancel, Device, Session, SessionLimits, Step};
 use rocmforge::gguf::Gguf;
 use rocmforge::model::arch;
 
@@ -35,7 +34,7 @@ impl Sequence {
             outputs: &(0..n).collect::<Vec<_>>(),
             input: &[],
         };
-        self.session.run(&step, &AtomicBool::new(false)).unwrap();
+        self.session.run(&step, &Cancel::default()).unwrap();
         self.session.output().unwrap()
     }
 }

@@ -2,7 +2,6 @@
 #![allow(dead_code)]
 
 pub mod backends;
-pub mod counting;
 #[cfg(feature = "hip")]
 pub mod emulated;
 pub mod gguf_writer;

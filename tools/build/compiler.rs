@@ -107,8 +107,19 @@ impl Search {
             return Err(format!("clang {major}; {OLDEST} or newer is needed"));
         }
         let lld = run(Command::new(&path).arg("-print-prog-name=lld"))?;
-        if !Path::new(lld.trim()).is_file() && self.program(OsStr::new("lld")).is_none() {
+        let Some(lld) = self.program(OsStr::new(lld.trim())) else {
             return Err(format!("clang {major} without its linker: install lld-{major}, or lld"));
+        };
+        // The one on PATH may be another clang's.
+        let said = run(Command::new(&lld).args(["-flavor", "gnu", "--version"]))?;
+        let number =
+            said.split_once("LLD ").and_then(|(_, rest)| rest.split('.').next()?.parse::<u32>().ok());
+        if number.is_none_or(|number| number < OLDEST) {
+            let said = said.lines().next().unwrap_or_default();
+            return Err(format!(
+                "clang {major} with the linker {} ({said}): install lld-{major}",
+                lld.display()
+            ));
         }
         let mut cpus = BTreeSet::new();
         for target in ["amdgcn-amd-amdhsa", "nvptx64-nvidia-cuda"] {

@@ -4,9 +4,21 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// What the header shows, in its order.
-const SOURCES: [&str; 13] = [
-    "version", "status", "error", "log", "device", "backend", "token", "model", "meta", "text", "context",
-    "sampler", "generate",
+const SOURCES: [&str; 14] = [
+    "version",
+    "status",
+    "error",
+    "log",
+    "device",
+    "backend",
+    "token",
+    "model",
+    "meta",
+    "text",
+    "context",
+    "sampler",
+    "generate",
+    "with_error",
 ];
 
 /// Into OUT_DIR, where tests/ffi_header.rs compares it with the committed one; with RF_UPDATE_HEADER set also there.

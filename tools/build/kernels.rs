@@ -1,8 +1,10 @@
 //! Compiles kernels/*.hip, as one translation unit per target, and embeds the results.
 
 use std::collections::{BTreeSet, HashSet};
+use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
+use std::os::fd::FromRawFd as _;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,6 +14,7 @@ use std::{env, fs, io, thread};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
+use crate::cards;
 use crate::compiler::{self, Compiler, Search};
 use crate::targets::{self, Built, PTX_TARGETS, TARGETS};
 
@@ -33,14 +36,19 @@ pub fn embed(root: &Path) -> Result<(), String> {
     let unit = Unit::read(&folder)?;
     let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
     let wanted = match ARCH_VARIABLES.into_iter().find_map(set) {
-        Some((variable, value)) => wanted_targets(variable, &value)?,
+        Some((variable, value)) => wanted_targets(variable, &value, || {
+            cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi"))
+        })?,
         None => None,
     };
     let jobs = jobs(&compilers, &wanted)?;
     // For tests that compare with what the same compiler says.
     println!("cargo::rustc-env=ROCMFORGE_CLANG={}", compilers[0].path.display());
     let cache = Cache::of(&out)?;
-    let packed = in_parallel(&jobs, |job| cache.get_or_compile(&unit, job))?;
+    let progress = Progress::of_environment();
+    let packed = in_parallel(&jobs, |i, job| {
+        cache.get_or_compile(&unit, job, || progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len())))
+    })?;
 
     let mut table = String::from("[\n");
     let mut warned = HashSet::new();
@@ -126,14 +134,33 @@ fn jobs<'a>(compilers: &'a [Compiler], wanted: &Option<BTreeSet<&str>>) -> Resul
     Ok(jobs)
 }
 
+/// Where no card is found for ROCm_ARCH=native.
+const WITHOUT_CARDS: &str = "gfx1100";
+
 /// The targets that the variable names, or None for all. A GPU whose code is its generic target's stands for that
-/// one.
-pub fn wanted_targets(variable: &str, value: &str) -> Result<Option<BTreeSet<&'static str>>, String> {
-    let mut wanted = BTreeSet::new();
+/// one; `native` for those of the cards in this machine that there are kernels for, else for one target.
+pub fn wanted_targets(
+    variable: &str,
+    value: &str,
+    cards: impl Fn() -> Vec<String>,
+) -> Result<Option<BTreeSet<&'static str>>, String> {
+    let mut words = Vec::new();
     for word in value.split([',', ';', ' ', '\t', '\n']).filter(|word| !word.is_empty()) {
-        if word == "all" {
-            return Ok(None);
+        match word {
+            "all" => return Ok(None),
+            "native" => {
+                let mut cards = cards();
+                cards.retain(|card| !targets::served_by(card).is_empty());
+                if cards.is_empty() {
+                    cards.push(WITHOUT_CARDS.to_owned());
+                }
+                words.extend(cards);
+            }
+            _ => words.push(word.to_owned()),
         }
+    }
+    let mut wanted = BTreeSet::new();
+    for word in &words {
         // gfx90a:sramecc+:xnack-
         let name = word.split(':').next().unwrap_or(word);
         let served_by = targets::served_by(name);
@@ -145,13 +172,13 @@ pub fn wanted_targets(variable: &str, value: &str) -> Result<Option<BTreeSet<&'s
 
 fn unknown_target(variable: &str, name: &str) -> String {
     let known: Vec<_> = TARGETS.iter().map(|t| t.name).chain(PTX_TARGETS.iter().copied()).collect();
-    format!("{variable}: unknown target '{name}'; known: all, {}", known.join(", "))
+    format!("{variable}: unknown target '{name}'; known: all, native, {}", known.join(", "))
 }
 
 /// The results in the order of the items, or the first failure in that order. As many threads as cargo grants.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
-    work: impl Fn(&T) -> Result<R, String> + Sync,
+    work: impl Fn(usize, &T) -> Result<R, String> + Sync,
 ) -> Result<Vec<R>, String> {
     let threads =
         env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, items.len().max(1));
@@ -164,7 +191,7 @@ fn in_parallel<T: Sync, R: Send>(
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     items.get(i).map(|item| (i, item))
                 } {
-                    let result = work(item);
+                    let result = work(i, item);
                     if result.is_err() {
                         next.store(items.len(), Ordering::Relaxed);
                     }
@@ -186,6 +213,30 @@ struct Packed {
     /// Uncompressed.
     size: usize,
     warnings: String,
+}
+
+/// Tells a person what takes so long: cargo shows nothing of what a build script prints.
+struct Progress(Option<Mutex<fs::File>>);
+
+impl Progress {
+    /// Number of a descriptor that `make` opens, the terminal or the log of the whole build.
+    const VARIABLE: &str = "ROCMFORGE_PROGRESS_FD";
+
+    fn of_environment() -> Self {
+        let fd = env::var(Self::VARIABLE).ok().and_then(|fd| fd.parse().ok());
+        let fd = fd.filter(|fd| Path::new(&format!("/proc/self/fd/{fd}")).exists());
+        // SAFETY: the descriptor is open, inherited for this use, and nothing else in this process owns it; nothing
+        // has opened a file by that number, as the first free one is taken and this runs before any other thread.
+        Self(fd.map(|fd| Mutex::new(unsafe { fs::File::from_raw_fd(fd) })))
+    }
+
+    fn say(&self, text: &str) {
+        let Some(file) = &self.0 else { return };
+        let mut file = file.lock().expect("no thread panics while it holds the lock");
+        // cargo's own progress bar stands on the line.
+        let clear = if file.is_terminal() { "\r\x1b[K" } else { "" };
+        let _ = writeln!(file, "{clear}     Kernels {text}");
+    }
 }
 
 /// Compressed objects by what they were made from, in a folder that all profiles and commands share.
@@ -217,7 +268,7 @@ impl Cache {
     }
 
     /// With its size in front, little-endian.
-    fn get_or_compile(&self, unit: &Unit, job: &Job) -> Result<Packed, String> {
+    fn get_or_compile(&self, unit: &Unit, job: &Job, begins: impl Fn()) -> Result<Packed, String> {
         let Job { target, compiler } = job;
         let mut hash = DefaultHasher::new();
         (&compiler.path, &compiler.version, compiler::arguments(target)).hash(&mut hash);
@@ -232,6 +283,7 @@ impl Cache {
             let size = u64::from_le_bytes(*size) as usize;
             return Ok(Packed { bytes: bytes.to_owned(), size, warnings: String::new() });
         }
+        begins();
         let object = file.with_extension(format!("{}.tmp", std::process::id()));
         let warnings = compiler.compile(target, &unit.source, &unit.folder, &object)?;
         let plain = fs::read(&object).map_err(|e| format!("{}: {e}", object.display()))?;

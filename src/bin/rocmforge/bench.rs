@@ -6,13 +6,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail};
-use rocmforge::engine::{Batch, Context, DeviceInfo, DeviceKind, Model, Target};
+use rocmforge::engine::{Batch, Context, DeviceInfo, DeviceKind, MAX_CONTEXT, Model, Target};
 use serde_json::{Value as Json, json};
 
-use crate::args::{self, DeviceArgs, DeviceName, LayerArgs};
+use crate::args::{self, DeviceArgs, DeviceName, LayerArgs, batch_size, positions, threads};
 #[cfg(feature = "hip")]
 use crate::gpu_bench;
-use crate::{bandwidth, per_op, stats, terminal};
+use crate::{Usage, bandwidth, per_op, stats, terminal};
 
 #[cfg(feature = "hip")]
 const WITHOUT_MODEL: [&str; 2] = ["bandwidth", "kernels"];
@@ -25,22 +25,22 @@ pub struct Args {
     #[arg(short, long, required_unless_present_any = WITHOUT_MODEL)]
     pub model: Vec<PathBuf>,
     /// Prompt lengths, comma-separated; 0: none
-    #[arg(short = 'p', long, default_value = "512", value_delimiter = ',')]
+    #[arg(short = 'p', long, default_value = "512", value_delimiter = ',', value_parser = positions)]
     n_prompt: Vec<usize>,
     /// Generated lengths, comma-separated; 0: none
-    #[arg(short = 'n', long, default_value = "128", value_delimiter = ',')]
+    #[arg(short = 'n', long, default_value = "128", value_delimiter = ',', value_parser = positions)]
     n_gen: Vec<usize>,
     /// Positions already in the cache, comma-separated
-    #[arg(short = 'd', long, default_value = "0", value_delimiter = ',')]
+    #[arg(short = 'd', long, default_value = "0", value_delimiter = ',', value_parser = positions)]
     n_depth: Vec<usize>,
     /// Repetitions
     #[arg(short, long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
     /// Thread counts, comma-separated; 0: one per core
-    #[arg(short, long, default_value = "0", value_delimiter = ',')]
+    #[arg(short, long, default_value = "0", value_delimiter = ',', value_parser = threads)]
     pub threads: Vec<usize>,
     /// Most tokens computed in one step
-    #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(short, long, default_value = "512", value_parser = batch_size)]
     pub batch_size: usize,
     /// Device to compute on
     #[arg(long, default_value = "auto")]
@@ -102,10 +102,10 @@ pub fn run(args: Args) -> Result<()> {
     if args.per_op {
         return per_op::run(&args);
     }
+    let n_ctx = n_ctx(&tests(&args))?;
     let mut out = io::stdout().lock();
     let mut results = Vec::new();
     let mut has_header = args.json;
-    let n_ctx = tests(&args).iter().map(|test| test.n_depth + test.n_tokens()).max().unwrap_or(0);
     for path in &args.model {
         for &threads in &args.threads {
             let backend = DeviceArgs { device: args.device.clone(), threads }.backend()?;
@@ -158,6 +158,17 @@ pub fn tests(args: &Args) -> Vec<Test> {
         tests.extend(positive(&args.n_gen).into_iter().map(|n_gen| Test { n_prompt: 0, n_gen, n_depth }));
     }
     tests
+}
+
+/// Positions that the longest of the tests takes.
+pub fn n_ctx(tests: &[Test]) -> Result<usize> {
+    match tests.iter().map(|test| test.n_depth + test.n_tokens()).max() {
+        None => Err(Usage("nothing to measure: -p and -n are 0".into()).into()),
+        Some(n) if n > MAX_CONTEXT => {
+            Err(Usage(format!("-d with -p or -n makes {n} positions; the most is {MAX_CONTEXT}")).into())
+        }
+        Some(n) => Ok(n),
+    }
 }
 
 /// Nanoseconds of each repetition.

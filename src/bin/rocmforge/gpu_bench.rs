@@ -278,7 +278,7 @@ impl GpuBench {
             for i in 0..WARM_UPS + self.replays {
                 interrupt::check()?;
                 self.start.record(&self.stream)?;
-                device.enqueue(&self.stream, row.span(), &sampler.draw(N_VOCAB))?;
+                device.enqueue(&self.stream, row.span(), &sampler.draw(N_VOCAB)?)?;
                 self.end.record(&self.stream)?;
                 device.finish(&self.stream, row.span())?;
                 sampler.count_draw();

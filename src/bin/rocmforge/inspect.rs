@@ -8,6 +8,8 @@ use anyhow::Result;
 use rocmforge::gguf::{Array, Gguf, TensorInfo, Value};
 use serde_json::{Value as Json, json};
 
+use crate::terminal::visible;
+
 #[derive(clap::Args)]
 pub struct Args {
     /// Model file (GGUF; a split model by its first part)
@@ -29,8 +31,7 @@ pub fn run(args: Args) -> Result<()> {
     let file = Gguf::open(&args.model)?;
     let mut out = BufWriter::new(io::stdout().lock());
     if args.json {
-        serde_json::to_writer_pretty(&mut out, &describe(&file, args.full))?;
-        writeln!(out)?;
+        writeln!(out, "{}", one_spelling(&serde_json::to_string_pretty(&describe(&file, args.full))?))?;
     } else {
         print(&file, args.full, &mut out)?;
     }
@@ -57,19 +58,19 @@ fn print(file: &Gguf, full: bool, out: &mut impl Write) -> Result<()> {
     writeln!(
         out,
         "{}: GGUF v{}, {} bytes, {} keys, {} tensors\n",
-        file.path().display(),
+        visible(&file.path().display().to_string()),
         file.version(),
         file.file_bytes(),
         file.metadata().len(),
         file.tensors().len()
     )?;
     for (key, value) in file.metadata().iter() {
-        writeln!(out, "{key:<48} {:<12} {}", type_name(value), text(value, full))?;
+        writeln!(out, "{:<48} {:<12} {}", visible(key), type_name(value), text(value, full))?;
     }
     writeln!(out)?;
     for t in file.tensors() {
         let dims = dims(t).iter().map(u64::to_string).collect::<Vec<_>>().join(" x ");
-        writeln!(out, "{:<48} {:<8} {dims:<20} {:>12} bytes", t.name, t.ty.name(), t.bytes)?;
+        writeln!(out, "{:<48} {:<8} {dims:<20} {:>12} bytes", visible(&t.name), t.ty.name(), t.bytes)?;
     }
     writeln!(out)?;
     for (ty, (count, bytes)) in by_type(file) {
@@ -174,6 +175,19 @@ fn json(value: &Value, full: bool) -> Json {
     }
 }
 
+/// JSON with the control characters that it may hold as they are, DEL to U+009F, escaped too: a terminal may obey them.
+/// (They occur in strings only.)
+fn one_spelling(json: &str) -> String {
+    let is_bare = |c| matches!(c, '\u{7f}'..='\u{9f}');
+    let mut out = String::with_capacity(json.len());
+    for part in json.split_inclusive(is_bare) {
+        let text = part.trim_end_matches(is_bare);
+        out.push_str(text);
+        out.extend(part[text.len()..].chars().map(|c| format!("\\u{:04x}", u32::from(c))));
+    }
+    out
+}
+
 /// One line: JSON, cut short where it is long.
 fn text(value: &Value, full: bool) -> String {
     let cut_array = match value {
@@ -183,9 +197,9 @@ fn text(value: &Value, full: bool) -> String {
     let line = match value {
         Value::String(v) if !full && v.chars().count() > SHOWN_CHARS => {
             let head: String = v.chars().take(SHOWN_CHARS).collect();
-            return format!("{}...", json!(head));
+            return format!("{}...", one_spelling(&json!(head).to_string()));
         }
-        _ => json(value, full).to_string(),
+        _ => one_spelling(&json(value, full).to_string()),
     };
     match line.strip_suffix(']') {
         Some(head) if cut_array => format!("{head},...]"),

@@ -1,53 +1,38 @@
 //! Ctrl-C (and SIGTERM, SIGHUP): the first stops the work cleanly, the second ends the process.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
 use anyhow::{Context as _, Result};
 use rocmforge::Error;
-use rocmforge::engine::CancelHandle;
+use rocmforge::engine::Context;
 
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// 1: Ctrl-C came.
+static INTERRUPTED: AtomicI32 = AtomicI32::new(0);
 /// Nothing is being computed: the first Ctrl-C already ends the process.
 static IDLE: AtomicBool = AtomicBool::new(false);
-/// The context whose step is to be cancelled.
-static CONTEXT: Mutex<Option<CancelHandle>> = Mutex::new(None);
 
 pub fn install() -> Result<()> {
     ctrlc::set_handler(|| {
-        if IDLE.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+        if IDLE.load(Ordering::SeqCst) || INTERRUPTED.swap(1, Ordering::SeqCst) != 0 {
+            super::terminal::restore();
             std::process::exit(i32::from(super::exit::INTERRUPTED));
-        }
-        if let Ok(context) = CONTEXT.lock()
-            && let Some(handle) = context.as_ref()
-        {
-            handle.cancel();
         }
     })
     .context("cannot handle Ctrl-C")
 }
 
 /// From now on Ctrl-C cancels this context's steps.
-pub fn watch(handle: CancelHandle) {
-    if let Ok(mut context) = CONTEXT.lock() {
-        *context = Some(handle);
-    }
-    // it may have come before there was a context
-    if is_set()
-        && let Ok(context) = CONTEXT.lock()
-        && let Some(handle) = context.as_ref()
-    {
-        handle.cancel();
-    }
+pub fn watch(context: &mut Context) {
+    context.stop_on(&INTERRUPTED);
 }
 
 pub fn is_set() -> bool {
-    INTERRUPTED.load(Ordering::SeqCst)
+    INTERRUPTED.load(Ordering::SeqCst) != 0
 }
 
 /// Whether it was set; the next Ctrl-C is then the first again.
 pub fn take() -> bool {
-    INTERRUPTED.swap(false, Ordering::SeqCst)
+    INTERRUPTED.swap(0, Ordering::SeqCst) != 0
 }
 
 /// Runs `wait` (for input, say) with Ctrl-C ending the process at once.
@@ -58,7 +43,12 @@ pub fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
     result
 }
 
-/// Err(Cancelled) once Ctrl-C came: for loops that have no context to cancel.
+/// As if Ctrl-C had come: for one that was read as a key.
+pub fn set() {
+    INTERRUPTED.store(1, Ordering::SeqCst);
+}
+
+/// Err(Cancelled) once Ctrl-C came: for loops that have no context to stop.
 pub fn check() -> rocmforge::Result<()> {
     if is_set() { Err(Error::Cancelled) } else { Ok(()) }
 }

@@ -44,8 +44,8 @@ fn time(args: &Args, out: &mut impl Write) -> Result<Model> {
     writeln!(
         out,
         "{} ({}, {}), {:.2} M parameters, {}, {} layers, {} training context",
-        if i.name.is_empty() { "unnamed" } else { &i.name },
-        i.arch,
+        if i.name.is_empty() { "unnamed".into() } else { terminal::visible(&i.name) },
+        terminal::visible(&i.arch),
         i.file_type,
         i.n_params as f64 / 1e6,
         terminal::bytes(i.file_bytes),
@@ -182,7 +182,11 @@ fn verify(file: &Gguf, out: &mut impl Write) -> Result<()> {
                 writeln!(
                     out,
                     "bad   {} ({}): {} NaN and {} infinite of {} values",
-                    tensor.name, tensor.ty, c.nan, c.infinite, c.values
+                    terminal::visible(&tensor.name),
+                    tensor.ty,
+                    c.nan,
+                    c.infinite,
+                    c.values
                 )?;
             }
             Ok(c) => {
@@ -192,7 +196,8 @@ fn verify(file: &Gguf, out: &mut impl Write) -> Result<()> {
             Err(rocmforge::Error::Cancelled) => return Err(rocmforge::Error::Cancelled.into()),
             Err(error) => {
                 bad += 1;
-                writeln!(out, "bad   {} ({}): {error}", tensor.name, tensor.ty)?;
+                let line = format!("bad   {} ({}): {error}", tensor.name, tensor.ty);
+                writeln!(out, "{}", terminal::visible(&line))?;
             }
         }
     }

@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, bail};
 use rocmforge::engine::Batch;
 
-use crate::args::{self, ModelArgs};
-use crate::prompt;
+use crate::args::{self, ModelArgs, batch_size};
+use crate::prompt::EscapeArgs;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -20,8 +20,10 @@ pub struct Args {
     #[arg(short, long)]
     out: PathBuf,
     /// Most tokens computed in one step
-    #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(short, long, default_value = "512", value_parser = batch_size)]
     batch_size: usize,
+    #[command(flatten)]
+    escapes: EscapeArgs,
 }
 
 #[derive(clap::Args)]
@@ -37,8 +39,8 @@ struct Source {
 
 pub fn run(args: Args) -> Result<()> {
     let model = args.model.load(args.source.tokens.len(), args.batch_size)?;
-    let tokens = match &args.source.prompt {
-        Some(text) => model.vocab().tokenize(&prompt::unescape(text), true, true)?,
+    let tokens = match args.source.prompt {
+        Some(text) => model.vocab().tokenize_to_continue(&args.escapes.of_argument(text), true)?,
         None => args.source.tokens,
     };
     if tokens.is_empty() {

@@ -5,10 +5,13 @@ mod args;
 mod bandwidth;
 mod bench;
 mod chat;
+mod conversation;
 mod devices;
+mod flags;
 mod generate;
 #[cfg(feature = "hip")]
 mod gpu_bench;
+mod input;
 mod inspect;
 mod interrupt;
 #[cfg(feature = "hip")]
@@ -19,20 +22,21 @@ mod logits;
 mod per_op;
 mod perplexity;
 mod prompt;
+mod sampling;
 mod stats;
 mod terminal;
 mod tokenize;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// What a caller may rely on; docs/cli.md and `--help` list them.
 mod exit {
     pub const OK: u8 = 0;
     pub const FAILURE: u8 = 1;
+    pub const USAGE: u8 = 2;
     pub const INTERRUPTED: u8 = 130;
 }
 
@@ -76,7 +80,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(args::spell_out(std::env::args_os()));
+    let command = flags::with_habits(Cli::command());
+    let args = flags::spell_out(&command, std::env::args_os());
+    let cli = Cli::from_arg_matches(&command.get_matches_from(args)).unwrap_or_else(|error| error.exit());
     init_log(cli.verbose);
     let result = interrupt::install().and_then(|()| match cli.command {
         Command::Devices(args) => devices::run(args),
@@ -98,7 +104,7 @@ fn main() -> ExitCode {
         }
         Err(error) => {
             terminal::note(format_args!("rocmforge: {}", one_line(&error)));
-            exit::FAILURE
+            if error.is::<Usage>() { exit::USAGE } else { exit::FAILURE }
         }
     })
 }
@@ -107,12 +113,25 @@ fn init_log(verbose: u8) {
     let filter = match verbose {
         0 => EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn")),
         1 => EnvFilter::new("info"),
-        2 => EnvFilter::new("debug"),
-        _ => EnvFilter::new("trace"),
+        // the line editor logs each key
+        2 => EnvFilter::new("debug,rustyline=warn"),
+        _ => EnvFilter::new("trace,rustyline=warn"),
     };
-    let ansi = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(ansi).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(terminal::has_colors()).init();
 }
+
+/// Wrong usage that shows only once several values are put together.
+#[derive(Debug)]
+struct Usage(String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}; see --help", self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
 
 /// The error and its causes, each said once: the library's messages already contain their sources.
 fn one_line(error: &anyhow::Error) -> String {
@@ -124,6 +143,9 @@ fn one_line(error: &anyhow::Error) -> String {
         } else if !line.contains(&cause) {
             line = format!("{line}: {cause}");
         }
+    }
+    if let Some(rocmforge::Error::CacheFull { .. }) = error.downcast_ref() {
+        line.push_str(" (--ctx-size)");
     }
     line.replace('\n', " ")
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use rocmforge::engine::{Batch, DeviceKind, Model, OpTime, StepTimes};
 use serde_json::{Value as Json, json};
 
+use crate::Usage;
 use crate::args::{self, DeviceArgs};
 use crate::bench::{self, Args, Test, Tokens};
 
@@ -28,7 +29,13 @@ pub fn run(args: &Args) -> Result<()> {
         let tests = bench::tests(args).into_iter().map(|test| Test { n_gen: test.n_gen.min(1), ..test });
         let mut tests: Vec<Test> = tests.collect();
         tests.dedup_by_key(|test| (test.n_prompt, test.n_gen, test.n_depth));
-        let n_ctx = tests.iter().map(|test| test.n_depth + test.n_tokens()).max().unwrap_or(0);
+        let n_ctx = bench::n_ctx(&tests)?;
+        if let Some(n) = tests.iter().map(Test::n_tokens).find(|n| *n > args.batch_size) {
+            let most = args.batch_size;
+            return Err(
+                Usage(format!("--per-op times one step: {n} tokens (-p) are more than {most} (-b)")).into()
+            );
+        }
         let model = args::load(&backend, path, args.layers.gpu_layers, n_ctx, args.batch_size)?;
         for test in tests {
             let times = measure(&model, test, args)?;

@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use rocmforge::engine::{Batch, Context, Model};
 use serde_json::json;
 
-use crate::args::{self, ModelArgs};
+use crate::args::{self, ModelArgs, batch_size};
 use crate::kl::{self, Base, Divergence};
-use crate::prompt::{read, strip_newline};
+use crate::prompt::EscapeArgs;
 use crate::stats::Sums;
 use crate::terminal;
 
@@ -21,14 +21,16 @@ pub struct Args {
     #[command(flatten)]
     source: Source,
     /// Tokens per chunk [default: 512, or what the --kl-base file has]
-    #[arg(short, long, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(4..))]
+    #[arg(short, long, value_parser = chunk_size)]
     ctx_size: Option<usize>,
     /// Most chunks to evaluate; -1: all
-    #[arg(long, default_value_t = -1, allow_negative_numbers = true, value_parser = clap::value_parser!(i64).range(-1..))]
+    #[arg(long, default_value = "-1", value_parser = chunks)]
     chunks: i64,
     /// Most tokens computed in one step
-    #[arg(short, long, default_value_t = 512, value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
+    #[arg(short, long, default_value = "512", value_parser = batch_size)]
     batch_size: usize,
+    #[command(flatten)]
+    escapes: EscapeArgs,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -48,16 +50,27 @@ struct Source {
     kl_base: Option<PathBuf>,
 }
 
+fn chunk_size(text: &str) -> Result<usize, String> {
+    match args::positions(text)? {
+        0..4 => Err("must be at least 4: the second half, but for its last token, is scored".into()),
+        n => Ok(n),
+    }
+}
+
+fn chunks(text: &str) -> Result<i64, String> {
+    match text.parse() {
+        Ok(n @ (-1 | 1..)) => Ok(n),
+        _ => Err("must be a number of chunks from 1 on, or -1 for all".into()),
+    }
+}
+
 pub fn run(args: Args) -> Result<()> {
     if let Some(path) = &args.source.kl_base {
         let base = Base::open(path)?;
         return divergence(&args, &load(&args)?, base);
     }
-    let text = match (&args.source.file, &args.source.prompt) {
-        (Some(path), _) => strip_newline(read(path)?),
-        (None, text) => text.clone().unwrap_or_default(),
-    };
-    perplexity(&args, &load(&args)?, &text)
+    let text = args.escapes.text(args.source.prompt.as_deref(), args.source.file.as_deref())?;
+    perplexity(&args, &load(&args)?, &text.unwrap_or_default())
 }
 
 fn load(args: &Args) -> Result<Model> {
@@ -70,7 +83,7 @@ fn limit(chunks: i64, there_are: usize) -> usize {
 
 fn perplexity(args: &Args, model: &Model, text: &str) -> Result<()> {
     let n_ctx = args.ctx_size.unwrap_or(512);
-    let tokens = model.vocab().tokenize(text, true, false)?;
+    let tokens = model.vocab().tokenize_to_continue(text, false)?;
     if tokens.len() < 2 * n_ctx {
         bail!("the text is {} tokens; two chunks of {n_ctx} (--ctx-size) are needed", tokens.len());
     }

@@ -18,27 +18,51 @@ pub struct Source {
     pub file: Option<PathBuf>,
 }
 
+/// Whether backslashes in texts mean something.
 #[derive(clap::Args)]
-pub struct PromptArgs {
-    #[command(flatten)]
-    pub source: Source,
-    /// Turn \n, \t, \", \xHH and such into what they stand for; on for --prompt, off for --file unless given
+pub struct EscapeArgs {
+    /// Turn \n, \t, \", \xHH and such into what they stand for; on for texts among the arguments, off for what is read
+    /// from files and standard input unless given
     #[arg(short, long, overrides_with = "no_escape")]
-    pub escape: bool,
-    /// Leave backslashes in --prompt alone
+    escape: bool,
+    /// Leave backslashes alone everywhere
     #[arg(long, overrides_with = "escape")]
-    pub no_escape: bool,
+    no_escape: bool,
 }
 
-impl PromptArgs {
-    /// The text. One newline at the end of a file is its editor's, not the prompt's.
-    pub fn text(&self) -> Result<String> {
-        let (text, is_file) = match (&self.source.prompt, &self.source.file) {
-            (Some(prompt), _) => (prompt.clone(), false),
-            (None, Some(path)) => (strip_newline(read(path)?), true),
-            (None, None) => bail!("no prompt"),
-        };
-        Ok(if self.escape || !(is_file || self.no_escape) { unescape(&text) } else { text })
+impl EscapeArgs {
+    pub fn of_argument(&self, text: String) -> String {
+        if self.no_escape { text } else { unescape(&text) }
+    }
+
+    /// Of text that is not among the arguments.
+    pub fn of_input(&self, text: String) -> String {
+        if self.escape { unescape(&text) } else { text }
+    }
+
+    /// The text of an argument or else of a file. One line end at the end of a file is its editor's, not the text's.
+    pub fn text(&self, argument: Option<&str>, file: Option<&Path>) -> Result<Option<String>> {
+        Ok(match (argument, file) {
+            (Some(text), _) => Some(self.of_argument(text.to_owned())),
+            (None, Some(path)) => Some(self.of_input(strip_line_end(read(path)?))),
+            (None, None) => None,
+        })
+    }
+}
+
+#[derive(clap::Args)]
+pub struct SystemArgs {
+    /// The system's message (-sys)
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    system_prompt: Option<String>,
+    /// File that holds the system's message (-sysf)
+    #[arg(long, value_name = "FILE", conflicts_with = "system_prompt")]
+    system_prompt_file: Option<PathBuf>,
+}
+
+impl SystemArgs {
+    pub fn text(&self, escapes: &EscapeArgs) -> Result<Option<String>> {
+        escapes.text(self.system_prompt.as_deref(), self.system_prompt_file.as_deref())
     }
 }
 
@@ -60,9 +84,10 @@ pub fn utf8(bytes: Vec<u8>) -> Result<String> {
         .map_err(|e| anyhow::anyhow!("not UTF-8 text at byte {}", e.utf8_error().valid_up_to()))
 }
 
-pub fn strip_newline(mut text: String) -> String {
-    if text.ends_with('\n') {
-        text.pop();
+/// Without one line end, LF or CRLF, at the end.
+pub fn strip_line_end(mut text: String) -> String {
+    if let Some(rest) = text.strip_suffix('\n') {
+        text.truncate(rest.strip_suffix('\r').unwrap_or(rest).len());
     }
     text
 }
@@ -127,9 +152,12 @@ mod tests {
     }
 
     #[test]
-    fn one_newline_is_stripped() {
-        assert_eq!(strip_newline("a\n\n".into()), "a\n");
-        assert_eq!(strip_newline("a".into()), "a");
+    fn one_line_end_is_stripped() {
+        for (from, to) in
+            [("a\n\n", "a\n"), ("a\r\n", "a"), ("a\r\n\r\n", "a\r\n"), ("a\r", "a\r"), ("a", "a")]
+        {
+            assert_eq!(strip_line_end(from.into()), to, "{from:?}");
+        }
     }
 
     #[test]

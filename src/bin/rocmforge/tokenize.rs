@@ -1,13 +1,14 @@
 //! `tokenize`: the tokens of a text, with the vocabulary alone.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use rocmforge::gguf::Gguf;
 use rocmforge::text::Vocab;
 
-use crate::prompt;
+use crate::prompt::{self, EscapeArgs};
+use crate::terminal;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,9 +29,8 @@ pub struct Args {
     /// Print the number of tokens too
     #[arg(long)]
     show_count: bool,
-    /// Leave backslashes in --prompt alone
-    #[arg(long)]
-    no_escape: bool,
+    #[command(flatten)]
+    escapes: EscapeArgs,
 }
 
 #[derive(clap::Args)]
@@ -49,24 +49,29 @@ struct Source {
 
 pub fn run(args: Args) -> Result<()> {
     let file = Gguf::open(&args.model)?;
-    let vocab = Vocab::from_metadata(file.metadata(), n_vocab(&file))?;
+    let vocab = Vocab::from_file(&file)?;
     let text = match (args.source.prompt, args.source.file) {
-        (Some(text), _) if args.no_escape => text,
-        (Some(text), _) => prompt::unescape(&text),
-        (None, Some(path)) => prompt::read(&path)?,
-        (None, None) => prompt::read(Path::new("-"))?,
+        (Some(text), _) => args.escapes.of_argument(text),
+        (None, Some(path)) => args.escapes.of_input(prompt::read(&path)?),
+        (None, None) => args.escapes.of_input(prompt::read(Path::new("-"))?),
     };
     let add_bos = vocab.add_bos() && !args.no_bos;
     let tokens = vocab.tokenize(&text, add_bos, !args.no_parse_special)?;
 
     let mut out = BufWriter::new(io::stdout().lock());
+    let is_terminal = out.get_ref().is_terminal();
     if args.ids {
         let ids: Vec<String> = tokens.iter().map(u32::to_string).collect();
         writeln!(out, "[{}]", ids.join(", "))?;
     } else {
         for &id in &tokens {
             write!(out, "{id:>6} -> '")?;
-            out.write_all(vocab.token_bytes(id, true).unwrap_or_default())?;
+            let bytes = vocab.token_bytes(id, true).unwrap_or_default();
+            if is_terminal {
+                write!(out, "{}", terminal::visible(&String::from_utf8_lossy(bytes)))?;
+            } else {
+                out.write_all(bytes)?;
+            }
             writeln!(out, "'")?;
         }
     }
@@ -75,9 +80,4 @@ pub fn run(args: Args) -> Result<()> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// Rows of the embedding: what the vocabulary is as long as.
-fn n_vocab(file: &Gguf) -> usize {
-    file.tensor("token_embd.weight").map_or(0, |t| t.rows())
 }

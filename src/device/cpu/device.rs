@@ -35,25 +35,36 @@ impl CpuDevice {
         if threads > MAX_THREADS {
             return Err(Error::param(format!("{threads} threads; at most {MAX_THREADS}")));
         }
-        let n = match threads {
-            0 => std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS),
-            n => n,
-        };
+        let n = if threads == 0 { usual_threads() } else { threads };
         Ok(CpuDevice { team: Arc::new(Team::new(n)?), isa })
+    }
+
+    /// Describes the device that [`new`](Self::new) makes by default, without its threads.
+    pub fn describe() -> Result<DeviceInfo> {
+        Ok(describe(Isa::choose()?, usual_threads()))
+    }
+}
+
+/// One per core that the process may use.
+fn usual_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |n| n.get()).min(MAX_THREADS)
+}
+
+fn describe(isa: Isa, threads: usize) -> DeviceInfo {
+    let (memory_total, memory_free) = system::memory();
+    DeviceInfo {
+        name: system::processor_name(),
+        arch: isa.name().to_owned(),
+        memory_total,
+        memory_free,
+        compute_units: threads,
+        gpu: None,
     }
 }
 
 impl Device for CpuDevice {
     fn info(&self) -> DeviceInfo {
-        let (memory_total, memory_free) = system::memory();
-        DeviceInfo {
-            name: system::processor_name(),
-            arch: self.isa.name().to_owned(),
-            memory_total,
-            memory_free,
-            compute_units: self.team.n_threads(),
-            gpu: None,
-        }
+        describe(self.isa, self.team.n_threads())
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {

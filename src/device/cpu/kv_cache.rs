@@ -1,7 +1,8 @@
 //! The paged key-value cache, in f16.
 //!
-//! `[layer][block] { K: [kv_head][head_dim][BLOCK_LEN], V: [kv_head][BLOCK_LEN][head_pad] }`: keys
-//! stand transposed, so that the scores of neighbouring positions are neighbouring lanes.
+//! `[block][layer] { K: [kv_head][head_dim][BLOCK_LEN], V: [kv_head][BLOCK_LEN][head_pad] }`: keys
+//! stand transposed, so that the scores of neighbouring positions are neighbouring lanes; a block stands together in all
+//! layers, so that what is in use is few pages, whatever their size.
 
 use half::f16;
 
@@ -53,7 +54,7 @@ impl KvCache {
     fn block(&self, layer: usize, block: usize) -> *mut f16 {
         assert!(layer < self.shape.n_layers && block < self.n_blocks);
         // SAFETY: inside the allocation, as just checked.
-        unsafe { self.cells.ptr().add((layer * self.n_blocks + block) * self.block_len()) }
+        unsafe { self.cells.ptr().add((block * self.shape.n_layers + layer) * self.block_len()) }
     }
 
     /// Keys of a block, `head_dim x BLOCK_LEN`.
@@ -101,9 +102,12 @@ impl KvCache {
         if from >= self.n_blocks || to >= self.n_blocks {
             return Err(Error::param(format!("block {from} or {to} of a cache of {}", self.n_blocks)));
         }
-        for layer in 0..self.shape.n_layers {
+        if self.shape.n_layers > 0 {
             // SAFETY: whole blocks inside the allocation; `copy` allows from == to; &mut: nobody else.
-            unsafe { std::ptr::copy(self.block(layer, from), self.block(layer, to), self.block_len()) };
+            unsafe {
+                let len = self.shape.n_layers * self.block_len();
+                std::ptr::copy(self.block(0, from), self.block(0, to), len);
+            }
         }
         Ok(())
     }

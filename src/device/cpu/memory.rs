@@ -1,16 +1,102 @@
-//! Memory of a session: zeroed when first touched, an error instead of an abort when there is none,
-//! and views of it that several threads write disjoint parts of.
+//! Memory of the CPU device: asked for, not demanded, and zeroed when first touched; and views of it that several threads
+//! write disjoint parts of.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc};
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 use super::system;
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
+
+pub const CACHE_LINE: usize = 64;
+/// Where Linux has huge pages, one entry of the TLB covers this much.
+const HUGE_PAGE: usize = 2 << 20;
+/// From so many bytes on zeros are mapped, which costs nothing until they are touched.
+const MAPPED: usize = 128 << 10;
+
+/// One allocation, aligned to a cache line at least.
+pub struct Memory {
+    start: NonNull<u8>,
+    bytes: usize,
+    source: Source,
+}
+
+enum Source {
+    Allocator(Layout),
+    /// Owned for its drop.
+    System(#[expect(dead_code)] MmapMut),
+}
+
+// SAFETY: Memory is an owned allocation; it hands out a raw pointer only, whose users state their own rules.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Uninitialized. Large allocations ask for huge pages; they cost no time until touched.
+    pub fn new(bytes: usize, what: &str) -> Result<Self> {
+        let huge = bytes >= HUGE_PAGE;
+        let layout = layout(bytes, if huge { HUGE_PAGE } else { CACHE_LINE }, what)?;
+        // SAFETY: `layout` has a size above zero.
+        let start = memory::asking(|| unsafe { alloc(layout) });
+        let start = NonNull::new(start).ok_or_else(|| exhausted(bytes, what))?;
+        #[cfg(target_os = "linux")]
+        if huge {
+            // SAFETY: the range is this allocation; the call is advice, a refusal changes nothing.
+            unsafe { libc::madvise(start.as_ptr().cast(), layout.size(), libc::MADV_HUGEPAGE) };
+        }
+        Ok(Memory { start, bytes: layout.size(), source: Source::Allocator(layout) })
+    }
+
+    /// Zeros. Large ones take no memory, and no time, until touched; where the system then has none, it may end the
+    /// process.
+    pub fn zeroed(bytes: usize, what: &str) -> Result<Self> {
+        if bytes >= MAPPED {
+            let mut map = MmapMut::map_anon(bytes).map_err(|_| exhausted(bytes, what))?;
+            let start = NonNull::from(&mut map[..]).cast();
+            return Ok(Memory { start, bytes, source: Source::System(map) });
+        }
+        let layout = layout(bytes, CACHE_LINE, what)?;
+        // SAFETY: `layout` has a size above zero.
+        let start = memory::asking(|| unsafe { alloc_zeroed(layout) });
+        let start = NonNull::new(start).ok_or_else(|| exhausted(bytes, what))?;
+        Ok(Memory { start, bytes: layout.size(), source: Source::Allocator(layout) })
+    }
+
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        if let Source::Allocator(layout) = self.source {
+            // SAFETY: `start` came from the allocator with this layout.
+            unsafe { dealloc(self.start.as_ptr(), layout) }
+        }
+    }
+}
+
+fn layout(bytes: usize, align: usize, what: &str) -> Result<Layout> {
+    Layout::from_size_align(bytes.max(1), align).map_err(|_| exhausted(bytes, what))
+}
+
+fn exhausted(bytes: usize, what: &str) -> Error {
+    let (total, free) = system::memory();
+    Error::OutOfMemory { what: what.to_owned(), wanted: bytes as u64, free, total }
+}
 
 /// A zeroed, cache-line aligned array of plain numbers that threads share by pointer.
 pub struct Zeroed<T> {
-    ptr: NonNull<T>,
+    memory: Memory,
     len: usize,
+    of: PhantomData<T>,
 }
 
 /// Types for which all bits zero is the number zero.
@@ -23,28 +109,12 @@ unsafe impl Number for f32 {}
 // SAFETY: 0.0
 unsafe impl Number for half::f16 {}
 
-// SAFETY: owns its memory like a Vec of numbers.
-unsafe impl<T: Number> Send for Zeroed<T> {}
-// SAFETY: as above; writing through the shared pointer is the writer's unsafe business.
-unsafe impl<T: Number> Sync for Zeroed<T> {}
-
 impl<T: Number> Zeroed<T> {
-    const ALIGN: usize = 64;
-
     /// `len` None: the product of sizes overflowed.
     pub fn new(len: Option<usize>, what: &str) -> Result<Self> {
         let bytes = len.and_then(|n| n.checked_mul(size_of::<T>()));
-        let layout = bytes.and_then(|n| Layout::from_size_align(n.max(1), Self::ALIGN).ok());
-        // SAFETY: the layout's size is not 0.
-        let ptr = layout.and_then(|layout| NonNull::new(unsafe { alloc_zeroed(layout) }));
-        match (ptr, len) {
-            (Some(ptr), Some(len)) => Ok(Zeroed { ptr: ptr.cast(), len }),
-            _ => {
-                let (total, free) = system::memory();
-                let wanted = bytes.map_or(u64::MAX, |n| n as u64);
-                Err(Error::OutOfMemory { what: what.to_owned(), wanted, free, total })
-            }
-        }
+        let (Some(len), Some(bytes)) = (len, bytes) else { return Err(exhausted(usize::MAX, what)) };
+        Ok(Zeroed { memory: Memory::zeroed(bytes, what)?, len, of: PhantomData })
     }
 
     pub fn len(&self) -> usize {
@@ -62,17 +132,7 @@ impl<T: Number> Zeroed<T> {
 
     /// The start; for writing, where the caller sees to it that nobody else uses the elements.
     pub fn ptr(&self) -> *mut T {
-        self.ptr.as_ptr()
-    }
-}
-
-impl<T> Drop for Zeroed<T> {
-    fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout.
-        unsafe {
-            let layout = Layout::from_size_align_unchecked((self.len * size_of::<T>()).max(1), 64);
-            dealloc(self.ptr.as_ptr().cast(), layout);
-        }
+        self.memory.as_ptr().cast()
     }
 }
 

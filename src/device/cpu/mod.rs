@@ -11,7 +11,8 @@ mod program;
 mod session;
 mod simd;
 mod step;
-mod system;
+pub mod system;
 mod team;
+mod turns;
 
 pub use device::CpuDevice;

@@ -12,7 +12,10 @@ use crate::device::plan::{Plan, WeightId};
 use crate::device::weights;
 use crate::device::{Program, Progress, Session, SessionLimits};
 use crate::gguf::{Gguf, TensorInfo, dequant};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
+
+/// What memory is for, in errors.
+const WEIGHTS: &str = "the weights' records";
 
 pub struct CpuProgram {
     pub plan: Arc<Plan>,
@@ -41,12 +44,12 @@ impl CpuProgram {
         isa: Isa,
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
-        let roles = weights::roles(&plan);
-        let infos = plan.weights.iter().map(|w| weights::tensor(&file, w)).collect::<Result<Vec<_>>>()?;
+        let roles = weights::roles(&plan)?;
+        let infos = memory::try_collect(plan.weights.iter().map(|w| weights::tensor(&file, w)), WEIGHTS)?;
         let total = infos.iter().map(|info| info.bytes).sum();
         let (mut done, mut weight_bytes) = (0, 0);
         let packed = plan.weights.iter().zip(&roles).filter(|(_, roles)| roles.matrix);
-        let shapes: Vec<_> = packed.map(|(w, _)| (w.ty, w.rows, w.cols)).collect();
+        let shapes = memory::collect(packed.map(|(w, _)| (w.ty, w.rows, w.cols)), WEIGHTS)?;
         let mut matrices = PackedMatrix::together(&shapes)?.into_iter();
         let mut weights = Vec::new();
         for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
@@ -55,7 +58,7 @@ impl CpuProgram {
             }
             let mut loaded = Loaded::default();
             if roles.vector {
-                let mut values = vec![0.0; weight.cols];
+                let mut values = memory::filled(0.0, weight.cols, WEIGHTS)?;
                 dequant::row(weight.ty, file.data(&info), &mut values)?;
                 weight_bytes += 4 * weight.cols as u64;
                 loaded.vector = Some(values);
@@ -71,19 +74,21 @@ impl CpuProgram {
             }
             done += info.bytes;
             loaded.info = Some(info);
-            weights.push(loaded);
+            memory::push(&mut weights, loaded, WEIGHTS)?;
+            memory::check()?;
         }
         if !progress(done, total) {
             return Err(Error::Cancelled);
         }
-        let (fused, unfused) = (fuse::fused(&plan), fuse::unfused(&plan));
+        let (fused, unfused) =
+            memory::with_room(fuse::room(&plan), "the plan", || (fuse::fused(&plan), fuse::unfused(&plan)))?;
         Ok(CpuProgram { plan, team, isa, file, weights, fused, unfused, weight_bytes })
     }
 
     /// Bytes of weights that [`load`](Self::load) would hold.
     pub fn needs(plan: &Plan) -> Result<u64> {
         let mut bytes = 0u64;
-        for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)) {
+        for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)?) {
             if roles.vector {
                 bytes = bytes.saturating_add(4 * weight.cols as u64);
             }

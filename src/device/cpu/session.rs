@@ -10,10 +10,11 @@ use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
+use super::system;
 use crate::device::fuse::Placed;
 use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
-use crate::device::{Observer, Session, SessionLimits, Step};
-use crate::{Error, Result};
+use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
+use crate::{Error, Result, memory};
 
 pub struct CpuSession {
     pub program: Arc<CpuProgram>,
@@ -69,6 +70,8 @@ impl CpuSession {
         let plan = &program.plan;
         let shape = plan.cache;
         let n_workers = program.team.n_threads();
+        let (cache, scratch) = Self::needs(plan, n_workers, limits);
+        system::check_session(Needs { weights: 0, cache, scratch })?;
 
         let (offsets, len) = lay_out(plan, limits);
         let buffers = Zeroed::new(len, "activations")?;
@@ -81,13 +84,7 @@ impl CpuSession {
             ropes.push(Zeroed::new(rope_len(rope, limits), "rope tables")?);
         }
         let splits = Splits::new(limits, shape)?;
-        let mut tiles = Vec::new();
-        tiles.try_reserve_exact(limits.max_tokens).map_err(|_| Error::OutOfMemory {
-            what: "attention tiles".into(),
-            wanted: (limits.max_tokens as u64).saturating_mul(size_of::<Tile>() as u64),
-            free: 0,
-            total: 0,
-        })?;
+        let tiles = memory::vec(limits.max_tokens, "attention tiles")?;
         let profile = tracing::enabled!(target: "rocmforge::cpu::profile", tracing::Level::TRACE)
             .then(|| Profile::new(program.unfused.len()));
         Ok(CpuSession {
@@ -146,7 +143,7 @@ impl CpuSession {
 }
 
 impl Session for CpuSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         step.check(&self.program.plan, self.limits)?;
         self.n_rows = 0;
         let program = Arc::clone(&self.program);
@@ -167,12 +164,12 @@ impl Session for CpuSession {
         let ops = if observing { &program.unfused } else { &program.fused };
         let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
         let running = Running { session: self, step, tiles: &self.tiles };
-        let outcome = program.team.run(&|worker| {
+        let outcome = program.team.run_unless(cancel, &|worker| {
             let leads = worker.index() == 0;
             running.prepare(worker)?;
             let mut start = Instant::now();
             for Placed { op, at } in ops {
-                if leads && cancel.load(Ordering::Relaxed) {
+                if leads && cancel.is_requested() {
                     cancelled.store(true, Ordering::Relaxed);
                     worker.stop();
                 }

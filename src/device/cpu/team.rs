@@ -10,10 +10,14 @@ use std::hint::spin_loop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::{JoinHandle, yield_now};
+use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
-use crate::{Error, Result};
+use super::turns::Turns;
+use crate::device::Cancel;
+use crate::fork::{self, Epoch};
+use crate::worker::{self, Thread};
+use crate::{Error, Result, memory, panics};
 
 /// How long an idle worker spins before it sleeps: longer than a sampler takes between two steps.
 const IDLE_SPIN: Duration = Duration::from_micros(200);
@@ -44,7 +48,8 @@ struct Shared {
     /// Chunks done in the phase.
     done: Lone<AtomicU32>,
     stopped: AtomicBool,
-    panicked: AtomicBool,
+    /// What the first thread that panicked in the region said.
+    panicked: Mutex<Option<String>>,
     shutdown: AtomicBool,
     /// Workers asleep; changed under `sleep`.
     sleepers: AtomicUsize,
@@ -52,8 +57,8 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is the only field that is not Sync by itself. It is written by the leader, which holds
-// `Team::region`, while the region is closed and `active` is 0, and read by a worker that has made
+// SAFETY: `job` is the only field that is not Sync by itself. It is written by the leader, whose turn of
+// `Team::regions` it is, while the region is closed and `active` is 0, and read by a worker that has made
 // itself active and has then seen the region open.
 unsafe impl Sync for Shared {}
 // SAFETY: as above; the pointer is used only between those two events.
@@ -62,8 +67,9 @@ unsafe impl Send for Shared {}
 /// Persistent threads; the calling thread of [`Team::run`] is one of them. Dropping joins them.
 pub struct Team {
     shared: Arc<Shared>,
-    threads: Vec<JoinHandle<()>>,
-    region: Mutex<()>,
+    threads: Vec<Thread>,
+    regions: Turns,
+    made: Epoch,
 }
 
 /// One thread's view of the open region.
@@ -77,6 +83,7 @@ pub struct Worker<'a> {
 
 impl Team {
     pub fn new(n_threads: usize) -> Result<Self> {
+        fork::watch()?;
         let shared = Arc::new(Shared {
             epoch: Lone(AtomicU64::new(0)),
             job: UnsafeCell::new(None),
@@ -84,20 +91,17 @@ impl Team {
             ticket: Lone::default(),
             done: Lone::default(),
             stopped: AtomicBool::new(false),
-            panicked: AtomicBool::new(false),
+            panicked: Mutex::new(None),
             shutdown: AtomicBool::new(false),
             sleepers: AtomicUsize::new(0),
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut team = Team { shared, threads: Vec::new(), region: Mutex::new(()) };
+        let mut team = Team { shared, threads: Vec::new(), regions: Turns::default(), made: Epoch::now() };
         for index in 1..n_threads {
             let shared = Arc::clone(&team.shared);
-            let thread = std::thread::Builder::new()
-                .name(format!("rocmforge-{index}"))
-                .spawn(move || shared.work(index, n_threads))
-                .map_err(|e| Error::Internal(format!("cannot start thread {index} of {n_threads}: {e}")))?;
-            team.threads.push(thread);
+            let thread = worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?;
+            memory::push(&mut team.threads, thread, "threads")?;
         }
         Ok(team)
     }
@@ -106,15 +110,29 @@ impl Team {
         self.threads.len() + 1
     }
 
-    /// Runs `job` on every thread and returns when all have left it. Err when a thread panicked.
-    /// Regions wanted by several threads follow one another. Not to be called from inside a region.
+    /// Runs `job` on every thread and returns when all have left it. Regions wanted by several threads follow one
+    /// another, first come, first served. Not to be called from inside a region.
+    ///
+    /// # Errors
+    /// Error::Internal: a thread panicked. Error::Forked: the threads stayed in the parent process.
     pub fn run(&self, job: &(dyn Fn(&Worker<'_>) -> Result<(), Stopped> + Sync)) -> Result<()> {
-        let _region = lock(&self.region);
+        self.run_unless(&Cancel::default(), job)
+    }
+
+    /// As [`run`](Self::run); Error::Cancelled when that is asked for while others have the threads. `job` sees to it
+    /// from then on.
+    pub fn run_unless(
+        &self,
+        cancel: &Cancel,
+        job: &(dyn Fn(&Worker<'_>) -> Result<(), Stopped> + Sync),
+    ) -> Result<()> {
+        self.made.check("backend")?;
+        let _region = self.regions.wait(|| cancel.is_requested()).ok_or(Error::Cancelled)?;
         let s = &*self.shared;
         s.ticket.0.store(0, Ordering::Relaxed);
         s.done.0.store(0, Ordering::Relaxed);
         s.stopped.store(false, Ordering::Relaxed);
-        s.panicked.store(false, Ordering::Relaxed);
+        *lock(&s.panicked) = None;
         // SAFETY: only the lifetime changes: no worker uses the pointer after this function returns, which
         // waits below until the region is closed and no worker is active.
         let job_static = unsafe { std::mem::transmute::<*const Job<'_>, *const Job<'static>>(job) };
@@ -135,24 +153,26 @@ impl Team {
         while s.active.0.load(Ordering::SeqCst) != 0 {
             wait.pause();
         }
-        if s.panicked.load(Ordering::Relaxed) {
-            return Err(Error::Internal("a compute thread panicked".into()));
+        match lock(&s.panicked).take() {
+            Some(text) => Err(Error::Internal(format!("a compute thread panicked: {text}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
 impl Drop for Team {
     fn drop(&mut self) {
+        if self.made.is_past() {
+            // threads of the parent: there is nobody to wake or to wait for, and locks may never be given back
+            std::mem::take(&mut self.threads).into_iter().for_each(std::mem::forget);
+            return;
+        }
         self.shared.shutdown.store(true, Ordering::SeqCst);
         {
             let _sleep = lock(&self.shared.sleep);
             self.shared.wake.notify_all();
         }
-        for thread in self.threads.drain(..) {
-            // a worker catches its panics: there is nothing to learn from the result
-            let _ = thread.join();
-        }
+        self.threads.clear(); // joins them
     }
 }
 
@@ -178,8 +198,8 @@ impl Shared {
     fn run_job(&self, job: &Job<'_>, index: usize, n_workers: usize) {
         let worker = Worker { shared: self, index, n_workers, phase: Cell::new(0) };
         // the outcome of a panic is thrown away with the step's results: nothing half-done is looked at
-        if catch_unwind(AssertUnwindSafe(|| job(&worker))).is_err() {
-            self.panicked.store(true, Ordering::Relaxed);
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&worker))) {
+            lock(&self.panicked).get_or_insert_with(|| panics::text_of(panic));
             self.stopped.store(true, Ordering::Release);
         }
     }
@@ -340,7 +360,7 @@ impl Wait {
     }
 }
 
-/// The data under these locks is `()`: a panic elsewhere cannot have spoilt it.
-fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
+/// What lies under these locks is whole at any moment: a panic elsewhere cannot have spoilt it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,11 +8,11 @@ use super::ops::project::head_pad;
 use super::planes::PlaneLayout;
 use super::schedule::{self, Scheduled, Size};
 use super::weight::Weight;
-use crate::device::Progress;
 use crate::device::plan::{Plan, WeightId};
 use crate::device::weights::{self, Roles};
+use crate::device::{Progress, fuse};
 use crate::gguf::{Gguf, TensorInfo, TensorType, dequant};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 #[derive(Debug)]
 pub struct HipProgram {
@@ -39,6 +39,9 @@ impl Drop for TrimmedPool {
     }
 }
 
+/// What memory is for, in errors.
+const WEIGHTS: &str = "the weights' records";
+
 /// One of the plan's weights, in the forms its ops want.
 #[derive(Debug, Default)]
 struct Loaded {
@@ -63,7 +66,7 @@ fn bytes(ty: TensorType, rows: usize, cols: usize, roles: Roles) -> Result<u64> 
 pub fn weight_bytes(plan: &Plan) -> Result<u64> {
     head_pad(plan.cache.head_dim)?;
     let mut sum = 0u64;
-    for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)) {
+    for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)?) {
         let bytes = bytes(weight.ty, weight.rows, weight.cols, roles)?;
         sum = sum.checked_add(bytes).ok_or_else(|| Error::param("weights of more than 2^64 bytes"))?;
     }
@@ -73,8 +76,8 @@ pub fn weight_bytes(plan: &Plan) -> Result<u64> {
 impl HipProgram {
     pub fn load(pool: &Arc<Pool>, plan: Arc<Plan>, file: &Gguf, progress: &mut Progress<'_>) -> Result<Self> {
         let weight_bytes = weight_bytes(&plan)?;
-        let roles = weights::roles(&plan);
-        let infos = plan.weights.iter().map(|w| weights::tensor(file, w)).collect::<Result<Vec<_>>>()?;
+        let roles = weights::roles(&plan)?;
+        let infos = memory::try_collect(plan.weights.iter().map(|w| weights::tensor(file, w)), WEIGHTS)?;
         let total = infos.iter().map(|info| info.bytes).sum();
         if !progress(0, total) {
             return Err(Error::Cancelled);
@@ -86,7 +89,7 @@ impl HipProgram {
         let mut loaded = Vec::new();
         for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
             file.prefetch(&info);
-            loaded.push(load(&mut loader, file, &info, &weight.name, roles)?);
+            memory::push(&mut loaded, load(&mut loader, file, &info, &weight.name, roles)?, WEIGHTS)?;
             file.forget_pages(&info);
             done += info.bytes;
             if !progress(done, total) {
@@ -96,7 +99,7 @@ impl HipProgram {
         loader.finish()?;
         drop(loader);
         pool.trim()?;
-        Ok(HipProgram {
+        memory::with_room(4 * fuse::room(&plan), "the plan", || HipProgram {
             one: schedule::fused(&plan, Size::One),
             few: schedule::fused(&plan, Size::Few),
             many: schedule::fused(&plan, Size::Many),
@@ -123,7 +126,7 @@ fn load(loader: &mut Loader, file: &Gguf, info: &TensorInfo, name: &str, roles: 
     let mut loaded = Loaded::default();
     let data = file.data(info);
     if roles.vector {
-        let mut values = vec![0.0; info.row_len()];
+        let mut values = memory::filled(0.0, info.row_len(), WEIGHTS)?;
         dequant::row(info.ty, data, &mut values)?;
         loaded.vector = Some(loader.load_floats(&values, name)?);
     }

@@ -1,7 +1,6 @@
 //! One user of a program on a GPU: cache, scratch, and the run of a step.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
@@ -19,8 +18,8 @@ use super::step::Running;
 use super::stream::Stream;
 use crate::device::plan::{BufferId, Plan, Rope, Rows};
 use crate::device::sampling::Draw;
-use crate::device::{BLOCK_LEN, Observer, Program, Session, SessionLimits, Step, StepTimes};
-use crate::{Error, Result};
+use crate::device::{BLOCK_LEN, Cancel, Observer, Program, Session, SessionLimits, Step, StepTimes};
+use crate::{Error, Result, memory};
 
 impl Program for HipProgram {
     fn plan(&self) -> &Arc<Plan> {
@@ -173,7 +172,9 @@ impl HipSession {
         let n = step.tokens.len();
         let tiles = if n > MATVEC_MAX_N {
             let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
-            prefill::attention_tiles(tokens, self.layout.head_pad)
+            memory::with_room(n * size_of::<[u32; 4]>() * 5, "attention tiles", || {
+                prefill::attention_tiles(tokens, self.layout.head_pad)
+            })?
         } else {
             Vec::new()
         };
@@ -186,6 +187,7 @@ impl HipSession {
         let starts = description.starts();
         let words = &mut self.words;
         words.clear();
+        memory::reserve(words, starts[5] + step.tables.len() * self.limits.n_blocks, "a step's description")?;
         let lists = [step.tokens, step.positions, step.sequences, step.outputs, tiles.as_flattened()];
         for (list, start) in lists.into_iter().zip(starts) {
             words.resize(start, 0);
@@ -216,7 +218,7 @@ impl HipSession {
             while self.turns_known[i] < positions {
                 let first = self.turns_known[i];
                 let last = (first + TURNS_AT_ONCE).min(self.limits.n_blocks * BLOCK_LEN);
-                let turns = turns(rope, first..last);
+                let turns = turns(rope, first..last)?;
                 let (pairs, place) = (rope.inv_freq.len() as u64, &self.layout.turns[i]);
                 let range = place.start + first as u64 * pairs * 8..place.start + last as u64 * pairs * 8;
                 let to = self.scratch.span().part(range)?;
@@ -273,7 +275,7 @@ impl HipSession {
     }
 
     /// Gives the step's ops to the stream at most two layers ahead of the device, so that cancelling takes no longer.
-    fn launch_by_layers(&self, description: Description, cancel: &AtomicBool) -> Result<()> {
+    fn launch_by_layers(&self, description: Description, cancel: &Cancel) -> Result<()> {
         let running = Running::new(self, description)?;
         let layers = &self.program.plan.layers;
         let mut layer = 0;
@@ -285,7 +287,7 @@ impl HipSession {
                 if layer >= 2 {
                     self.layer_done[layer % 2].synchronize()?;
                 }
-                if cancel.load(Ordering::Relaxed) {
+                if cancel.is_requested() {
                     return Err(Error::Cancelled);
                 }
             }
@@ -294,16 +296,11 @@ impl HipSession {
     }
 
     /// One op at a time, with its result shown to the observer.
-    fn observe_ops(
-        &self,
-        description: Description,
-        cancel: &AtomicBool,
-        observer: &mut Observer,
-    ) -> Result<()> {
+    fn observe_ops(&self, description: Description, cancel: &Cancel, observer: &mut Observer) -> Result<()> {
         let running = Running::new(self, description)?;
         let plan = &self.program.plan;
         for Scheduled { op, at } in &self.program.unfused {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             running.op(op)?;
@@ -320,14 +317,7 @@ impl HipSession {
     /// The first rows of a buffer, after all that was given to the stream.
     fn download(&self, id: BufferId, rows: usize) -> Result<Vec<f32>> {
         let len = rows * self.program.plan.buffer(id).width;
-        let mut values = Vec::new();
-        values.try_reserve_exact(len).map_err(|_| Error::OutOfMemory {
-            what: "results of a GPU".into(),
-            wanted: 4 * len as u64,
-            free: 0,
-            total: 0,
-        })?;
-        values.resize(len, 0.0);
+        let mut values = memory::filled(0.0, len, "results of a GPU")?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
         staging.download(&self.stream, self.buffer(id)?.first(4 * len as u64)?, bytes_of_mut(&mut values))?;
         // a copy that was waited for tells nothing of a fault before it
@@ -335,7 +325,7 @@ impl HipSession {
         Ok(values)
     }
 
-    fn run_step(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run_step(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let description = self.describe(step)?;
         if let Some(mut observer) = self.observer.take() {
             let outcome = self.observe_ops(description, cancel, &mut observer);
@@ -350,23 +340,23 @@ impl HipSession {
 }
 
 /// (cos, sin) of each pair at each of the positions.
-fn turns(rope: &Rope, positions: std::ops::Range<usize>) -> Vec<f32> {
-    let mut turns = Vec::with_capacity(positions.len() * rope.inv_freq.len() * 2);
+fn turns(rope: &Rope, positions: std::ops::Range<usize>) -> Result<Vec<f32>> {
+    let mut turns = memory::vec(positions.len() * rope.inv_freq.len() * 2, "rope tables")?;
     for position in positions {
         for freq in rope.inv_freq.iter() {
             let (sin, cos) = (position as f64 * f64::from(*freq)).sin_cos();
             turns.extend([cos as f32 * rope.magnitude, sin as f32 * rope.magnitude]);
         }
     }
-    turns
+    Ok(turns)
 }
 
 impl Session for HipSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         step.check(&self.program.plan, self.limits)?;
         self.n_rows = 0;
         self.output = OnceCell::new();
-        if cancel.load(Ordering::Relaxed) {
+        if cancel.is_requested() {
             return Err(Error::Cancelled);
         }
         let outcome = self.run_step(step, cancel);

@@ -7,14 +7,14 @@
 pub mod ops;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::cpu::system::check_session;
 use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
 use super::{
-    BLOCK_LEN, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
+    BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
 };
 use crate::gguf::{Gguf, dequant};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
 #[derive(Debug)]
@@ -44,13 +44,7 @@ impl Device for ReferenceDevice {
     }
 
     fn needs(&self, plan: &Plan, limits: SessionLimits) -> Result<Needs> {
-        let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-        let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
-        Ok(Needs {
-            weights: 0,
-            cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
-            scratch: buffers.fold(0, u64::saturating_add),
-        })
+        Ok(needs(plan, limits))
     }
 
     fn load(
@@ -59,7 +53,7 @@ impl Device for ReferenceDevice {
         file: Arc<Gguf>,
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Program>> {
-        let mut tensors = Vec::with_capacity(plan.weights.len());
+        let mut tensors = memory::vec(plan.weights.len(), "the weights' records")?;
         for weight in &plan.weights {
             let at = file.tensors().iter().position(|t| t.name == weight.name);
             let at = at.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
@@ -113,7 +107,7 @@ impl ReferenceProgram {
 
     /// A weight of one row.
     fn vector(&self, id: WeightId) -> Result<Vec<f32>> {
-        let mut out = vec![0.0; self.plan.weight(id).cols];
+        let mut out = memory::filled(0.0, self.plan.weight(id).cols, "a weight")?;
         self.weight_row(id, 0, &mut out)?;
         Ok(out)
     }
@@ -129,7 +123,8 @@ impl Program for ReferenceProgram {
     }
 
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
-        let mut buffers = Vec::with_capacity(self.plan.buffers.len());
+        check_session(needs(&self.plan, limits))?;
+        let mut buffers = memory::vec(self.plan.buffers.len(), "activations")?;
         for buffer in &self.plan.buffers {
             buffers.push(zeros(buffer.name, &[max_rows(buffer, limits), buffer.width])?);
         }
@@ -142,6 +137,16 @@ impl Program for ReferenceProgram {
             width: n_head_kv * head_dim,
         };
         Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
+    }
+}
+
+fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
+    let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
+    let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
+    Needs {
+        weights: 0,
+        cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
+        scratch: buffers.fold(0, u64::saturating_add),
     }
 }
 
@@ -158,14 +163,8 @@ fn cache_dims(shape: CacheShape, limits: SessionLimits) -> [usize; 5] {
 }
 
 fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
-    let len = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    let mut out = Vec::new();
-    if len.is_none_or(|len| out.try_reserve_exact(len).is_err()) {
-        let wanted = dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-        return Err(Error::OutOfMemory { what: what.into(), wanted, free: 0, total: 0 });
-    }
-    out.resize(len.unwrap_or(0), 0.0);
-    Ok(out)
+    // a product that overflows is more than there is, too
+    memory::filled(0.0, dims.iter().fold(1, |n: usize, d| n.saturating_mul(*d)), what)
 }
 
 /// Keys and values, `n_layers x n_slots x width` each.
@@ -205,9 +204,9 @@ impl ReferenceSession {
     }
 
     /// A copy of the filled rows of a buffer: an op may then write to the buffer it reads.
-    fn input(&self, id: BufferId, step: &Step<'_>) -> Vec<f32> {
+    fn input(&self, id: BufferId, step: &Step<'_>) -> Result<Vec<f32>> {
         let len = self.rows(id, step) * self.program.plan.buffer(id).width;
-        self.buffers[id.0 as usize][..len].to_vec()
+        memory::collect(self.buffers[id.0 as usize][..len].iter().copied(), "a step's activations")
     }
 
     /// The filled rows of a buffer.
@@ -228,11 +227,11 @@ impl ReferenceSession {
                 }
             }
             Op::RmsNorm { x, weight, eps, out } => {
-                let (x, weight) = (self.input(x, step), program.vector(weight)?);
+                let (x, weight) = (self.input(x, step)?, program.vector(weight)?);
                 ops::rms_norm(&x, &weight, eps, self.output_rows(out, step));
             }
             Op::MatMul { x, weight, bias, out } => {
-                let x = self.input(x, step);
+                let x = self.input(x, step)?;
                 let bias = bias.map(|bias| program.vector(bias)).transpose()?;
                 let shape = plan.weight(weight);
                 let row = |r: usize, out: &mut [f32]| program.weight_row(weight, r, out);
@@ -243,11 +242,11 @@ impl ReferenceSession {
                 let width = plan.buffer(x).width;
                 let rows = self.output_rows(x, step).chunks_exact_mut(width);
                 for (position, row) in step.positions.iter().zip(rows) {
-                    ops::rope(row, head_dim, plan.rope(rope), *position);
+                    ops::rope(row, head_dim, plan.rope(rope), *position)?;
                 }
             }
             Op::KvAppend { layer, k, v } => {
-                let (k, v) = (self.input(k, step), self.input(v, step));
+                let (k, v) = (self.input(k, step)?, self.input(v, step)?);
                 let width = self.cache.width;
                 for (t, position) in step.positions.iter().enumerate() {
                     let at = self.cache.at(layer, step.slot(t, *position as usize));
@@ -256,33 +255,33 @@ impl ReferenceSession {
                 }
             }
             Op::Attention { layer, q, scale, out } => {
-                let q = self.input(q, step);
+                let q = self.input(q, step)?;
                 let len = q.len();
                 let cache = &self.cache;
                 let attend = |t: usize, out: &mut [f32]| {
                     let width = out.len();
-                    let cells: Vec<usize> = (0..=step.positions[t] as usize)
-                        .map(|position| cache.at(layer, step.slot(t, position)))
-                        .collect();
+                    let cells = (0..=step.positions[t] as usize)
+                        .map(|position| cache.at(layer, step.slot(t, position)));
+                    let cells = memory::collect(cells, "a token's cells")?;
                     let q = &q[t * width..][..width];
-                    ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out);
+                    ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out)
                 };
                 let out = &mut self.buffers[out.0 as usize][..len];
-                ops::each_row(out, step.tokens.len(), program.threads, attend);
+                ops::each_row(out, step.tokens.len(), program.threads, attend)?;
             }
             Op::Glu { gate, up, activation, out } => {
-                let (gate, up) = (self.input(gate, step), self.input(up, step));
+                let (gate, up) = (self.input(gate, step)?, self.input(up, step)?);
                 ops::glu(&gate, &up, activation, self.output_rows(out, step));
             }
             Op::Add { a, b, out } => {
-                let (a, b) = (self.input(a, step), self.input(b, step));
+                let (a, b) = (self.input(a, step)?, self.input(b, step)?);
                 for ((out, a), b) in self.output_rows(out, step).iter_mut().zip(a).zip(b) {
                     *out = a + b;
                 }
             }
             Op::SelectRows { x, out } => {
                 let width = plan.buffer(x).width;
-                let x = self.input(x, step);
+                let x = self.input(x, step)?;
                 let rows = self.output_rows(out, step).chunks_exact_mut(width);
                 for (row, out) in step.outputs.iter().zip(rows) {
                     out.copy_from_slice(&x[*row as usize * width..][..width]);
@@ -294,7 +293,7 @@ impl ReferenceSession {
 }
 
 impl Session for ReferenceSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &AtomicBool) -> Result<()> {
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let SessionLimits { max_tokens, max_outputs, .. } = self.limits;
         if step.tokens.len() > max_tokens || step.outputs.len() > max_outputs {
             return Err(Error::param(format!(
@@ -313,7 +312,7 @@ impl Session for ReferenceSession {
             rows.copy_from_slice(step.input);
         }
         for op in &plan.ops {
-            if cancel.load(Ordering::Relaxed) {
+            if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             self.run_op(&op.op, step)?;

@@ -1,9 +1,12 @@
 //! The arithmetic of the ops, over plain slices.
 
-use std::thread::{Builder, Scope, ScopedJoinHandle};
-
-use crate::Result;
 use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
+use crate::{Result, memory, worker};
+
+/// Of the threads.
+const NAME: &str = "reference";
+/// What memory is for, in errors.
+const SCRATCH: &str = "scratch";
 
 /// Sum of products, in 32 partial sums: the compiler may then use vector registers, and the rounding
 /// error grows with len / 32 rather than len.
@@ -49,8 +52,8 @@ pub fn mat_mul(
     }
     // rows first..last of the product, transposed: [r - first][t]
     let part = |first: usize, last: usize| -> Result<Vec<f32>> {
-        let mut weight = vec![0.0; cols];
-        let mut product = Vec::with_capacity((last - first) * n_tokens);
+        let mut weight = memory::filled(0.0, cols, SCRATCH)?;
+        let mut product = memory::vec((last - first) * n_tokens, SCRATCH)?;
         for r in first..last {
             row(r, &mut weight)?;
             let bias = bias.map_or(0.0, |bias| bias[r]);
@@ -69,70 +72,50 @@ pub fn mat_mul(
     // threads cost some 50 us to start: as long as a small product takes
     let threads = if rows * cols * n_tokens < 1 << 17 { 1 } else { threads };
     let share = rows.div_ceil(threads);
-    let starts: Vec<usize> = (0..rows).step_by(share).collect();
+    let starts = memory::collect((0..rows).step_by(share), SCRATCH)?;
     if starts.len() == 1 {
         scatter(0, &part(0, rows)?);
         return Ok(());
     }
-    std::thread::scope(|scope| {
-        let part = &part;
-        let workers: Vec<_> = starts
-            .iter()
-            .map(|&first| spawn(scope, move || part(first, (first + share).min(rows))))
-            .collect();
-        for (first, worker) in starts.iter().zip(workers) {
-            match worker.join() {
-                Ok(product) => scatter(*first, &product?),
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        }
-        Ok(())
-    })
-}
-
-/// A thread by whose name the C boundary knows that its panics are not to be printed.
-fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> ScopedJoinHandle<'scope, T> {
-    let named = Builder::new().name("rocmforge-reference".to_owned());
-    named.spawn_scoped(scope, work).expect("the system gives a thread")
+    let part = &part;
+    let works = starts.iter().map(|&first| move || part(first, (first + share).min(rows)));
+    for (first, product) in starts.iter().zip(worker::each(NAME, worker::STACK, works)?) {
+        scatter(*first, &product?);
+    }
+    Ok(())
 }
 
 /// Calls `f(t, row t of out)` for each of `n` rows, divided among the threads.
-pub fn each_row(out: &mut [f32], n: usize, threads: usize, f: impl Fn(usize, &mut [f32]) + Sync) {
+pub fn each_row(
+    out: &mut [f32],
+    n: usize,
+    threads: usize,
+    f: impl Fn(usize, &mut [f32]) -> Result<()> + Sync,
+) -> Result<()> {
     if n == 0 {
-        return;
+        return Ok(());
     }
     let width = out.len() / n;
     let share = n.div_ceil(threads);
-    let work = |first: usize, rows: &mut [f32]| {
-        for (i, row) in rows.chunks_exact_mut(width).enumerate() {
-            f(first + i, row);
-        }
+    let work = &|first: usize, rows: &mut [f32]| -> Result<()> {
+        rows.chunks_exact_mut(width).enumerate().try_for_each(|(i, row)| f(first + i, row))
     };
     if share == n {
         return work(0, out);
     }
-    std::thread::scope(|scope| {
-        for (i, rows) in out.chunks_mut(share * width).enumerate() {
-            spawn(scope, move || work(i * share, rows));
-        }
-    });
+    let works = out.chunks_mut(share * width).enumerate().map(|(i, rows)| move || work(i * share, rows));
+    worker::each(NAME, worker::STACK, works)?.into_iter().collect()
 }
 
 /// Rotates each head of `row`. The angle is computed in f64: its error is then that of `inv_freq` alone,
 /// one part in 2^24, at any position.
-pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) {
+pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) -> Result<()> {
     let half = rope.inv_freq.len();
-    let turns: Vec<(f32, f32)> = rope
-        .inv_freq
-        .iter()
-        .map(|freq| {
-            let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
-            (sin as f32 * rope.magnitude, cos as f32 * rope.magnitude)
-        })
-        .collect();
+    let turns = rope.inv_freq.iter().map(|freq| {
+        let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
+        (sin as f32 * rope.magnitude, cos as f32 * rope.magnitude)
+    });
+    let turns = memory::collect(turns, SCRATCH)?;
     for head in row.chunks_exact_mut(head_dim) {
         for (i, (sin, cos)) in turns.iter().enumerate() {
             let (a, b) = match rope.pairs {
@@ -144,6 +127,7 @@ pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) {
             head[b] = x * sin + y * cos;
         }
     }
+    Ok(())
 }
 
 /// One token's attention. `cells`: where the key and the value of each position it sees start in `k` and `v`.
@@ -155,10 +139,10 @@ pub fn attention(
     shape: CacheShape,
     scale: f32,
     out: &mut [f32],
-) {
+) -> Result<()> {
     let dim = shape.head_dim;
     let group = shape.n_head / shape.n_head_kv;
-    let mut weights = vec![0.0f32; cells.len()];
+    let mut weights = memory::filled(0.0f32, cells.len(), SCRATCH)?;
     for (head, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
         let head_at = head / group * dim;
         for (weight, cell) in weights.iter_mut().zip(cells) {
@@ -176,6 +160,7 @@ pub fn attention(
         let scale = (1.0 / sum) as f32;
         out.iter_mut().for_each(|out| *out *= scale);
     }
+    Ok(())
 }
 
 /// out = activation(gate) * up
@@ -213,7 +198,7 @@ mod tests {
             let mut head = [0.0; 6];
             head[0] = 1.0;
             head[5] = 7.0; // beyond n_rot = 4: untouched
-            rope(&mut head, 6, &table, 3);
+            rope(&mut head, 6, &table, 3).unwrap();
             assert!((head[0] - 1.5f32.cos()).abs() < 1e-6);
             assert!((head[partner] - 1.5f32.sin()).abs() < 1e-6);
             assert_eq!(head[5], 7.0);
@@ -225,7 +210,7 @@ mod tests {
         let shape = CacheShape { n_layers: 1, n_head: 2, n_head_kv: 1, head_dim: 2 };
         let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out);
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }

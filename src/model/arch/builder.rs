@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::device::plan::*;
-use crate::gguf::{Gguf, dequant};
-use crate::{Error, Result};
+use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::{Error, Result, memory};
 
 pub struct PlanBuilder<'a> {
     file: &'a Gguf,
@@ -36,7 +36,7 @@ impl<'a> PlanBuilder<'a> {
     /// A matrix of `rows` rows of `cols` elements; missing, misshapen or of a type that cannot be
     /// computed with is an error.
     pub fn matrix(&mut self, name: &str, cols: usize, rows: usize) -> Result<WeightId> {
-        self.find(name, cols, rows)?.ok_or_else(|| Error::model(format!("the tensor {name} is missing")))
+        self.find(name, cols, rows)?.ok_or_else(|| missing(name))
     }
 
     pub fn vector(&mut self, name: &str, len: usize) -> Result<WeightId> {
@@ -48,12 +48,7 @@ impl<'a> PlanBuilder<'a> {
         let Some(tensor) = self.file.tensor(name) else {
             return Ok(None);
         };
-        if tensor.dims != [cols as u64, rows as u64, 1, 1] {
-            return Err(Error::model(format!(
-                "the tensor {name} has shape {:?}; [{cols}, {rows}] is wanted",
-                &tensor.dims[..tensor.n_dims]
-            )));
-        }
+        check_shape(tensor, cols, rows)?;
         if let Some(id) = self.ids.get(name) {
             return Ok(Some(*id));
         }
@@ -65,9 +60,16 @@ impl<'a> PlanBuilder<'a> {
             });
         }
         let id = WeightId(self.weights.len() as u32);
-        self.weights.push(Weight { name: name.to_owned(), ty: tensor.ty, cols, rows });
+        let weight = Weight { name: name.to_owned(), ty: tensor.ty, cols, rows };
+        memory::push(&mut self.weights, weight, "the plan")?;
+        memory::reserve_map(&mut self.ids, 1, "the plan")?;
         self.ids.insert(name.to_owned(), id);
         Ok(Some(id))
+    }
+
+    /// The shape that [`Self::matrix`] is going to ask for, before anything is sized by it.
+    pub fn expect(&self, name: &str, cols: usize, rows: usize) -> Result<()> {
+        check_shape(self.file.tensor(name).ok_or_else(|| missing(name))?, cols, rows)
     }
 
     pub fn buffer(&mut self, name: &'static str, width: usize, rows: Rows) -> BufferId {
@@ -91,9 +93,11 @@ impl<'a> PlanBuilder<'a> {
     /// The ops that `build` adds are a layer's.
     pub fn layer(&mut self, build: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let first = self.ops.len();
+        // a layer has fewer ops; each of their names is small
+        memory::reserve(&mut self.ops, 64, "the plan")?;
         build(self)?;
-        self.layers.push(first..self.ops.len());
-        Ok(())
+        memory::push(&mut self.layers, first..self.ops.len(), "the plan")?;
+        memory::check()
     }
 
     /// Counts a tensor as used that went into a table instead of a weight.
@@ -116,4 +120,19 @@ impl<'a> PlanBuilder<'a> {
         let PlanBuilder { weights, buffers, ropes, ops, layers, .. } = self;
         Ok(Plan { weights, buffers, ropes, ops, layers, cache, input: None, output })
     }
+}
+
+fn missing(name: &str) -> Error {
+    Error::model(format!("the tensor {name} is missing"))
+}
+
+fn check_shape(tensor: &TensorInfo, cols: usize, rows: usize) -> Result<()> {
+    if tensor.dims != [cols as u64, rows as u64, 1, 1] {
+        return Err(Error::model(format!(
+            "the tensor {} has shape {:?}; [{cols}, {rows}] is wanted",
+            tensor.name,
+            &tensor.dims[..tensor.n_dims]
+        )));
+    }
+    Ok(())
 }

@@ -30,11 +30,6 @@ pub fn qwen3(config: &Config, file: &Gguf) -> Result<Plan> {
 
 fn build(c: &Config, file: &Gguf, traits: Traits) -> Result<Plan> {
     let mut b = PlanBuilder::new(file);
-    let rope = rope::table(c, file, traits.pairs, traits.rope_factors)?;
-    if traits.rope_factors {
-        b.has_read(rope::FACTORS);
-    }
-    let rope = b.rope(rope);
     let (n_q, n_kv) = (c.n_head * c.head_dim, c.n_head_kv * c.head_dim);
 
     let x = b.buffer("x", c.n_embd, Rows::Tokens);
@@ -52,6 +47,14 @@ fn build(c: &Config, file: &Gguf, traits: Traits) -> Result<Plan> {
 
     let embd = b.matrix("token_embd.weight", c.n_embd, c.n_vocab)?;
     b.op("token_embd", Op::Embed { weight: embd, out: x });
+
+    // The table is as long as a head, which a tensor of the file must bear out first.
+    b.expect("blk.0.attn_q.weight", c.n_embd, n_q)?;
+    let rope = rope::table(c, file, traits.pairs, traits.rope_factors)?;
+    if traits.rope_factors {
+        b.has_read(rope::FACTORS);
+    }
+    let rope = b.rope(rope);
 
     for layer in 0..c.n_layer {
         b.layer(|b| {

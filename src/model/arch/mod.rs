@@ -6,7 +6,7 @@ mod rope;
 
 use super::Config;
 use crate::device::plan::Plan;
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, Short};
 use crate::{Error, Result};
 
 type Build = fn(&Config, &Gguf) -> Result<Plan>;
@@ -21,14 +21,21 @@ pub fn supported() -> String {
     names.join(", ")
 }
 
+/// What is wrong with a file of a vocabulary alone where a model is wanted.
+pub const NO_TENSORS: &str =
+    "the file has no tensors: its metadata and vocabulary can be read, but there is no model to run";
+
 /// The plan of `file`'s model.
 pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
+    if file.tensors().is_empty() {
+        return Err(Error::model(NO_TENSORS));
+    }
     let name = file
         .metadata()
         .str("general.architecture")?
         .ok_or_else(|| Error::model("the key general.architecture is missing"))?;
     let Some((_, build)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
-        return Err(Error::UnknownArchitecture { name: name.to_owned(), supported: supported() });
+        return Err(Error::UnknownArchitecture { name: Short(name).to_string(), supported: supported() });
     };
     let config = Config::from_gguf(file)?;
     let plan = build(&config, file)?;

@@ -5,16 +5,20 @@ use std::sync::Arc;
 use crate::device::plan::{Rope, RopePairs};
 use crate::gguf::{Gguf, dequant};
 use crate::model::{Config, RopeScaling};
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// A tensor of factors that divide each pair's frequency (llama3).
 pub const FACTORS: &str = "rope_freqs.weight";
+
+/// What memory is for, in errors.
+const TABLE: &str = "rope frequencies";
 
 /// The table for `config`, with the file's [`FACTORS`] if `with_factors` and it has them.
 pub fn table(config: &Config, file: &Gguf, pairs: RopePairs, with_factors: bool) -> Result<Rope> {
     let n = config.n_rot / 2;
     let base = f64::from(config.rope_base);
-    let mut freq: Vec<f64> = (0..n).map(|i| base.powf(-2.0 * i as f64 / config.n_rot as f64)).collect();
+    let freq = (0..n).map(|i| base.powf(-2.0 * i as f64 / config.n_rot as f64));
+    let mut freq: Vec<f64> = memory::collect(freq, TABLE)?;
     if with_factors && let Some(factors) = factors(file, n)? {
         for (f, factor) in freq.iter_mut().zip(factors) {
             *f /= f64::from(factor);
@@ -41,7 +45,8 @@ pub fn table(config: &Config, file: &Gguf, pairs: RopePairs, with_factors: bool)
             magnitude *= 1.0 + 0.1 * f64::from(factor.max(1.0)).ln();
         }
     }
-    let inv_freq: Arc<[f32]> = freq.iter().map(|f| *f as f32).collect();
+    let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
+    let inv_freq: Arc<[f32]> = memory::with_room(4 * n + 64, TABLE, || inv_freq.into())?;
     let magnitude = magnitude as f32;
     if !(magnitude.is_finite() && inv_freq.iter().all(|f| f.is_finite())) {
         return Err(Error::model(format!(
@@ -63,7 +68,7 @@ fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
             &tensor.dims[..tensor.n_dims]
         )));
     }
-    let mut values = vec![0.0; n];
+    let mut values = memory::filled(0.0, n, TABLE)?;
     dequant::row(tensor.ty, file.data(tensor), &mut values)?;
     match values.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
         Some(bad) => Err(Error::model(format!("{FACTORS} holds the factor {bad}"))),

@@ -21,13 +21,93 @@ fn changes(owner: &Value, name: &str) -> bool {
     }
 }
 
+/// Names that objects of Python's have, none of which is for templates.
+const INTERNAL: &[&str] = &[
+    "__add__",
+    "__bool__",
+    "__call__",
+    "__class__",
+    "__class_getitem__",
+    "__closure__",
+    "__code__",
+    "__contains__",
+    "__defaults__",
+    "__delattr__",
+    "__delitem__",
+    "__dict__",
+    "__dir__",
+    "__doc__",
+    "__eq__",
+    "__format__",
+    "__func__",
+    "__ge__",
+    "__getattribute__",
+    "__getitem__",
+    "__getnewargs__",
+    "__getstate__",
+    "__globals__",
+    "__gt__",
+    "__hash__",
+    "__iadd__",
+    "__imul__",
+    "__init__",
+    "__init_subclass__",
+    "__ior__",
+    "__iter__",
+    "__kwdefaults__",
+    "__le__",
+    "__len__",
+    "__lt__",
+    "__mod__",
+    "__module__",
+    "__mul__",
+    "__name__",
+    "__ne__",
+    "__new__",
+    "__next__",
+    "__or__",
+    "__qualname__",
+    "__reduce__",
+    "__reduce_ex__",
+    "__repr__",
+    "__reversed__",
+    "__rmod__",
+    "__rmul__",
+    "__ror__",
+    "__self__",
+    "__setattr__",
+    "__setitem__",
+    "__sizeof__",
+    "__str__",
+    "__subclasshook__",
+    "__weakref__",
+];
+
+/// Those of them that Undefined has.
+const OF_OBJECTS: &[&str] = &[
+    "__bool__",
+    "__class__",
+    "__doc__",
+    "__eq__",
+    "__hash__",
+    "__init__",
+    "__iter__",
+    "__len__",
+    "__module__",
+    "__repr__",
+    "__str__",
+];
+
 /// Python's getattr(); None: there is no such attribute.
 fn attribute(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Result<Option<Value>> {
     let rt = interpreter.rt().clone();
     let text = name.as_str();
-    // Every object of Python's has such names; none of them is for templates.
-    let internal = text.len() > 4 && text.starts_with("__") && text.ends_with("__");
-    if changes(owner, text) || (internal && !matches!(owner, Value::Namespace(_))) {
+    let internal = match owner {
+        Value::Namespace(_) => text == "__class__",
+        Value::Undefined(_) => OF_OBJECTS.contains(&text),
+        _ => INTERNAL.contains(&text),
+    };
+    if changes(owner, text) || internal {
         let why = format!("access to attribute '{text}' of '{}' object is unsafe.", owner.type_name());
         return Value::missing(&rt, Why::Hint(why), Kind::Security).map(Some);
     }
@@ -130,10 +210,10 @@ fn undefined(rt: &Rt, owner: &Value, key: Value) -> Result<Value> {
 /// `owner.name`: an attribute, else an element.
 pub(super) fn getattr(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Result<Value> {
     let rt = interpreter.rt().clone();
-    owner.defined(&rt)?;
     if let Some(value) = attribute(interpreter, owner, name)? {
         return Ok(value);
     }
+    owner.defined(&rt)?;
     let key = Value::Str(name.clone());
     match item(&rt, owner, &key)? {
         Some(value) => Ok(value),
@@ -155,8 +235,8 @@ pub(super) fn getitem(interpreter: &mut Interpreter<'_>, owner: &Value, key: &Va
     undefined(&rt, owner, key.clone())
 }
 
-/// A slice of `len` items: the first index, how many, the step.
-fn bounds(rt: &Rt, parts: &[Option<Value>; 3], len: usize) -> Result<(i64, usize, i64)> {
+/// A slice of `len` items: the first index, the one behind the last, how many, the step.
+fn bounds(rt: &Rt, parts: &[Option<Value>; 3], len: usize) -> Result<(i64, i64, usize, i64)> {
     let mut numbers = [None; 3];
     for (number, part) in numbers.iter_mut().zip(parts) {
         *number = match part {
@@ -183,22 +263,22 @@ fn bounds(rt: &Rt, parts: &[Option<Value>; 3], len: usize) -> Result<(i64, usize
     } else {
         0
     };
-    Ok((start, count as usize, step))
+    Ok((start, stop, count as usize, step))
 }
 
 pub(super) fn slice(rt: &Rt, owner: &Value, parts: &[Option<Value>; 3]) -> Result<Value> {
     match owner {
         Value::Str(text) => {
-            let (start, count, step) = bounds(rt, parts, text.chars())?;
+            let (start, _, count, step) = bounds(rt, parts, text.chars())?;
             Ok(Value::Str(slice_str(rt, text, start, count, step)?.set_safe(rt, text.is_safe())?))
         }
         Value::List(list) => Ok(Value::List(slice_list(rt, list, parts)?.finish()?)),
         Value::Tuple(list) => Ok(Value::Tuple(slice_list(rt, list, parts)?.finish()?)),
         Value::Range(range) => {
-            let (start, count, step) = bounds(rt, parts, range.len)?;
-            let first = range.start.wrapping_add(start.wrapping_mul(range.step));
+            let (start, stop, _, step) = bounds(rt, parts, range.len)?;
+            let at = |index: i64| range.start.saturating_add(index.saturating_mul(range.step));
+            let (first, stop) = (at(start), at(stop));
             let step = range.step.checked_mul(step).unwrap_or(if step < 0 { i64::MIN } else { i64::MAX });
-            let stop = first.saturating_add(step.saturating_mul(count as i64));
             match Range::new(rt, first, stop, step)? {
                 Some(range) => Ok(Value::Range(range)),
                 None => Err(value_error("a range is too long")),
@@ -211,7 +291,7 @@ pub(super) fn slice(rt: &Rt, owner: &Value, parts: &[Option<Value>; 3]) -> Resul
 }
 
 fn slice_list(rt: &Rt, list: &Rc<List>, parts: &[Option<Value>; 3]) -> Result<ListBuilder> {
-    let (start, count, step) = bounds(rt, parts, list.items.len())?;
+    let (start, _, count, step) = bounds(rt, parts, list.items.len())?;
     rt.step(count as u64 / 4)?;
     let mut out = ListBuilder::with_capacity(rt, count)?;
     for at in 0..count as i64 {

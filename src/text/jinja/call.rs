@@ -227,7 +227,7 @@ pub(super) fn dict(rt: &Rt, args: Args) -> Result<Value> {
             }
         }
         Some(pairs) => {
-            let mut source = pairs.iterate()?;
+            let mut source = pairs.defined(rt)?.iterate()?;
             while let Some(pair) = source.next(rt)? {
                 let mut pair = unpack(rt, &pair, 2)?.into_iter();
                 if let (Some(key), Some(value)) = (pair.next(), pair.next()) {

@@ -40,6 +40,11 @@ impl Fault {
         Self(Box::new(Inner { kind, message: message.into(), line: 0 }))
     }
 
+    /// Memory that is short is the host's affair, not the template's.
+    pub fn from_memory(error: crate::Error) -> Self {
+        Fault::new(Kind::Memory, error.to_string())
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

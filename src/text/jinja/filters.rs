@@ -197,19 +197,21 @@ fn attr(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<V
 fn batch(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
     let rt = interpreter.rt().clone();
     let mut bound = args.bind("batch", ["linecount", "fill_with"], 1)?;
-    let size = count(bound.int(&rt, 0, "batch: linecount", 0)?);
+    // No row is as long as a negative number, or as what is no number.
+    let size = bound.0[0].as_ref().and_then(Value::as_i64).and_then(|size| usize::try_from(size).ok());
     let fill = bound.given(1);
     let mut source = value.iterate()?;
     let mut rows = ListBuilder::new(&rt)?;
     let mut row = ListBuilder::new(&rt)?;
     while let Some(item) = source.next(&rt)? {
-        if row.len() == size {
+        if Some(row.len()) == size {
             rows.push(Value::list(std::mem::replace(&mut row, ListBuilder::new(&rt)?))?)?;
         }
         row.push(item)?;
     }
     if row.len() > 0 {
         if let Some(fill) = fill {
+            let size = size.map_or_else(|| bound.int(&rt, 0, "batch: linecount", 0).map(count), Ok)?;
             while row.len() < size {
                 rt.step(1)?;
                 row.push(fill.clone())?;

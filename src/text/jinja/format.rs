@@ -280,7 +280,7 @@ fn float_digits(value: f64, kind: char, precision: usize, alternate: bool) -> Re
         match kind.to_ascii_lowercase() {
             'f' => format!("{value:.precision$}"),
             'e' => exponent(value, precision),
-            _ => general(value, precision.max(1), alternate),
+            _ => general(value, precision.max(1), precision.max(1), alternate),
         }
     };
     if alternate && value.is_finite() && !text.contains('.') {
@@ -304,14 +304,15 @@ fn exponent(value: f64, precision: usize) -> String {
     }
 }
 
-fn general(value: f64, precision: usize, alternate: bool) -> String {
+/// Digits of which the exponent form is used where the point would come behind `most` of them.
+fn general(value: f64, precision: usize, most: usize, alternate: bool) -> String {
     let scientific = exponent(value, precision - 1);
     let power: i64 = scientific.split_once('e').and_then(|(_, power)| power.parse().ok()).unwrap_or(0);
     let trim = |text: &str| match text.contains('.') && !alternate {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),
     };
-    if (-4..precision as i64).contains(&power) {
+    if (-4..most as i64).contains(&power) {
         let digits = (precision as i64 - 1 - power) as usize;
         trim(&format!("{value:.digits$}"))
     } else {
@@ -407,15 +408,18 @@ fn group(digits: &str, separator: char, size: usize, width: usize) -> String {
     reversed.chars().rev().collect::<String>() + rest
 }
 
-fn parse_spec(spec: &str) -> Result<Spec> {
+/// `numeric`: a zero before the width goes between sign and digits.
+fn parse_spec(spec: &str, numeric: bool) -> Result<Spec> {
     let mut out = Spec::default();
     let mut rest = spec;
     let is_align = |c: char| "<>=^".contains(c);
+    let mut filled = false;
     let mut chars = rest.chars();
     if let (Some(fill), Some(align)) = (chars.next(), chars.next())
         && is_align(align)
     {
         (out.fill, out.align) = (fill, Some(align));
+        filled = true;
         rest = chars.as_str();
     } else if let Some(align) = rest.chars().next().filter(|&c| is_align(c)) {
         out.align = Some(align);
@@ -430,9 +434,10 @@ fn parse_spec(spec: &str) -> Result<Spec> {
         out.alternate = true;
         rest = after;
     }
-    if let Some(after) = rest.strip_prefix('0') {
-        if out.align.is_none() {
-            (out.fill, out.align) = ('0', Some('='));
+    if let Some(after) = rest.strip_prefix('0').filter(|_| !filled) {
+        out.fill = '0';
+        if numeric && out.align.is_none() {
+            out.align = Some('=');
         }
         rest = after;
     }
@@ -461,7 +466,7 @@ fn format_value(rt: &Rt, out: &mut Builder, value: &Value, spec_text: &Str) -> R
     if spec_text.is_empty() {
         return repr::write_str(rt, out, value);
     }
-    let mut spec = parse_spec(spec_text.as_str())?;
+    let mut spec = parse_spec(spec_text.as_str(), !matches!(value, Value::Str(_)))?;
     let unknown = |kind: char| {
         value_error(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name()))
     };
@@ -472,11 +477,7 @@ fn format_value(rt: &Rt, out: &mut Builder, value: &Value, spec_text: &Str) -> R
                 Some(kind) => return Err(unknown(kind)),
             }
             if spec.align == Some('=') {
-                // A zero before the width fills strings from the left.
-                if spec_text.as_str().contains('=') {
-                    return Err(value_error("'=' alignment not allowed in string format specifier"));
-                }
-                spec.align = Some('<');
+                return Err(value_error("'=' alignment not allowed in string format specifier"));
             }
             if spec.sign.is_some() {
                 return Err(value_error("Sign not allowed in string format specifier"));
@@ -522,9 +523,14 @@ fn format_float(out: &mut Builder, float: f64, spec: &Spec) -> Result<()> {
         None => match spec.precision {
             None => number::float_repr(value),
             Some(precision) => {
-                let text = float_digits(value, 'g', precision, spec.alternate)?;
+                check_precision(precision)?;
+                let precision = precision.max(1);
+                let text = match value.is_finite() {
+                    true => general(value, precision, precision - 1, spec.alternate),
+                    false => number::float_repr(value),
+                };
                 let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-                if plain && text.len() < precision.max(1) { text + ".0" } else { text }
+                if plain { text + ".0" } else { text }
             }
         },
     };

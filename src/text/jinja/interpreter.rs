@@ -223,6 +223,20 @@ impl<'t> Interpreter<'t> {
         self.check_output()
     }
 
+    /// Writes what must be text already: a filtered block, a call block.
+    fn emit_text(&mut self, value: &Value) -> Result<()> {
+        match value {
+            Value::Str(text) => self.out.push_str(text)?,
+            _ => {
+                return Err(type_error(format!(
+                    "sequence item 0: expected str instance, {} found",
+                    value.type_name()
+                )));
+            }
+        }
+        self.check_output()
+    }
+
     #[inline(never)]
     fn set(&mut self, target: &Target, value: &Expr) -> Result<()> {
         self.check_target(target)?;
@@ -270,8 +284,8 @@ impl<'t> Interpreter<'t> {
                 if flow != Flow::Next {
                     return Ok(flow);
                 }
-                let value = self.apply(Value::Str(text), filters).map_err(|fault| fault.at(*line))?;
-                repr::write_str(&self.rt, &mut self.out, &value)?;
+                let value = self.apply(Value::Str(text), filters);
+                value.and_then(|value| self.emit_text(&value)).map_err(|fault| fault.at(*line))?;
                 Ok(Flow::Next)
             }
             Stmt::With(targets, body, line) => {
@@ -298,9 +312,8 @@ impl<'t> Interpreter<'t> {
             }
             Stmt::Call(def, call, line) => {
                 let caller = Macro::new(&self.rt, def, &self.scope)?;
-                let value = self.call_block(call, caller).map_err(|fault| fault.at(*line))?;
-                repr::write_str(&self.rt, &mut self.out, &value)?;
-                self.check_output()?;
+                let value = self.call_block(call, caller);
+                value.and_then(|value| self.emit_text(&value)).map_err(|fault| fault.at(*line))?;
                 Ok(Flow::Next)
             }
             Stmt::Block(number, scoped, line) => {
@@ -387,14 +400,13 @@ impl<'t> Interpreter<'t> {
         self.scoped(Some(scope), |me| me.body(&def.otherwise)).map(drop)
     }
 
-    /// Whether there was no turn.
+    /// Whether no turn came to its end: the else part then runs, also behind a break, as in jinja2.
     fn each_turn(&mut self, context: &Rc<Loop>) -> Result<bool> {
         let def = context.def.clone();
         let name = self.loop_name;
         let mut scope = Scope::new(&self.rt, context.outer.clone())?;
         let mut none = true;
         while let Some(item) = context.advance(self)? {
-            none = false;
             if Rc::strong_count(&scope) > 1 {
                 scope = Scope::new(&self.rt, context.outer.clone())?;
             } else {
@@ -406,8 +418,10 @@ impl<'t> Interpreter<'t> {
             let outer = self.scope.replace(scope.clone());
             let flow = self.assign(&def.target, item).and_then(|()| self.body(&def.body));
             self.scope = outer;
-            if flow? == Flow::Break {
-                break;
+            match flow? {
+                Flow::Next => none = false,
+                Flow::Continue => {}
+                Flow::Break => break,
             }
         }
         Ok(none)

@@ -4,6 +4,8 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use crate::memory;
+
 use super::fault::{Fault, Kind, Result, limit_error, overflow_error};
 
 /// Containers inside containers. Dropping, printing and comparing a value takes stack for each level.
@@ -73,6 +75,7 @@ impl Stack {
     /// # Errors
     /// The recursion has used its stack.
     pub fn check(&self) -> Result<()> {
+        memory::check().map_err(Fault::from_memory)?;
         if self.base.abs_diff(here()) > STACK_BYTES {
             return Err(limit_error(format!(
                 "it nests too deep: its recursion may take {} KiB of stack",
@@ -145,6 +148,7 @@ impl Meter {
     }
 
     fn take(&self, bytes: usize) -> Result<()> {
+        memory::check().map_err(Fault::from_memory)?;
         match self.used.get().checked_add(bytes) {
             Some(used) if used <= self.limits.memory => {
                 self.used.set(used);

@@ -1,9 +1,10 @@
 //! Methods of Python's types.
 
 use std::ops::Range;
+use std::rc::Rc;
 
 use super::access;
-use super::call::{Args, Bound, count};
+use super::call::{Args, Bound, Builtin, count};
 use super::dict::DictBuilder;
 use super::fault::{Result, lookup_error, runtime_error, type_error, value_error};
 use super::format;
@@ -13,7 +14,7 @@ use super::meter::Rt;
 use super::number;
 use super::text::{Builder, Str, is_line_end, is_space};
 use super::unicode;
-use super::value::{ListBuilder, Of, Value, need_str};
+use super::value::{List, ListBuilder, Of, Value, need_str};
 
 const STR: &[&str] = &[
     "capitalize",
@@ -75,7 +76,8 @@ pub(super) fn exists(owner: &Value, name: &str) -> bool {
         Value::Bool(_) | Value::Int(_) | Value::Big(_) => {
             matches!(name, "bit_length" | "bit_count" | "conjugate" | "as_integer_ratio")
         }
-        Value::Float(_) => matches!(name, "is_integer" | "conjugate"),
+        Value::Float(_) => matches!(name, "is_integer" | "conjugate" | "hex" | "as_integer_ratio"),
+        Value::Builtin(Builtin::Dict) => name == "fromkeys",
         Value::Loop(_) => matches!(name, "cycle" | "changed"),
         Value::Cycler(_) => matches!(name, "next" | "reset"),
         _ => false,
@@ -91,6 +93,16 @@ pub(super) fn call(
 ) -> Result<Value> {
     let rt = interpreter.rt().clone();
     rt.step(1)?;
+    // Most of these take their arguments by position only.
+    let named = match owner {
+        Value::Str(_) => {
+            matches!(name, "split" | "rsplit" | "splitlines" | "expandtabs" | "format" | "format_map")
+        }
+        _ => false,
+    };
+    if !named && !args.kwargs.is_empty() {
+        return Err(type_error(format!("{}.{name}() takes no keyword arguments", owner.type_name())));
+    }
     match owner {
         Value::Str(text) => {
             let value = match name {
@@ -113,6 +125,8 @@ pub(super) fn call(
             // Markup's methods give Markup.
             match value {
                 Value::Str(result) if text.is_safe() => Ok(Value::Str(result.set_safe(&rt, true)?)),
+                Value::List(list) if text.is_safe() => Ok(Value::List(safe_items(&rt, &list)?)),
+                Value::Tuple(list) if text.is_safe() => Ok(Value::Tuple(safe_items(&rt, &list)?)),
                 value => Ok(value),
             }
         }
@@ -162,17 +176,7 @@ pub(super) fn call(
                     None => bound.take(1).unwrap_or(Value::None),
                 })
             }
-            "fromkeys" => {
-                let mut bound = args.bind(name, ["iterable", "value"], 1)?;
-                let keys = bound.take(0).unwrap_or(Value::None);
-                let value = bound.take(1).unwrap_or(Value::None);
-                let mut dict = DictBuilder::new(&rt)?;
-                let mut source = keys.iterate()?;
-                while let Some(key) = source.next(&rt)? {
-                    dict.insert(&rt, key, value.clone())?;
-                }
-                Ok(Value::Dict(dict.finish()?))
-            }
+            "fromkeys" => from_keys(&rt, args),
             _ => {
                 args.bind::<0>(name, [], 0)?;
                 match name {
@@ -195,9 +199,18 @@ pub(super) fn call(
                 _ => Value::integer(&rt, big),
             }
         }
+        Value::Builtin(_) => from_keys(&rt, args),
         Value::Float(value) => {
             args.bind::<0>(name, [], 0)?;
-            Ok(if name == "is_integer" { Value::Bool(value.fract() == 0.0) } else { owner.clone() })
+            match name {
+                "is_integer" => Ok(Value::Bool(value.fract() == 0.0)),
+                "hex" => Value::str(&rt, &number::float_hex(*value)),
+                "as_integer_ratio" => {
+                    let (numerator, denominator) = number::ratio(&rt, *value)?;
+                    Value::tuple(&rt, [numerator, denominator])
+                }
+                _ => Ok(owner.clone()),
+            }
         }
         Value::Loop(context) => match name {
             "cycle" => context.cycle(&args.unnamed(name)?),
@@ -216,6 +229,30 @@ pub(super) fn call(
     }
 }
 
+/// dict.fromkeys()
+fn from_keys(rt: &Rt, args: Args) -> Result<Value> {
+    let mut bound = args.bind("fromkeys", ["iterable", "value"], 1)?;
+    let keys = bound.take(0).unwrap_or(Value::None);
+    let value = bound.take(1).unwrap_or(Value::None);
+    let mut dict = DictBuilder::new(rt)?;
+    let mut source = keys.iterate()?;
+    while let Some(key) = source.next(rt)? {
+        dict.insert(rt, key, value.clone())?;
+    }
+    Ok(Value::Dict(dict.finish()?))
+}
+
+fn safe_items(rt: &Rt, list: &List) -> Result<Rc<List>> {
+    let mut out = ListBuilder::with_capacity(rt, list.items.len())?;
+    for item in &list.items {
+        out.push(match item {
+            Value::Str(text) => Value::Str(text.set_safe(rt, true)?),
+            other => other.clone(),
+        })?;
+    }
+    out.finish()
+}
+
 /// The items from argument `at` to the one behind it, as slices count them.
 fn clip<const N: usize>(rt: &Rt, bound: &Bound<N>, at: usize, len: usize) -> Result<Range<usize>> {
     let index = |at: usize, default: usize| -> Result<usize> {
@@ -232,12 +269,19 @@ fn clip<const N: usize>(rt: &Rt, bound: &Bound<N>, at: usize, len: usize) -> Res
     Ok(start..stop.max(start.min(len)))
 }
 
-/// The string with each character become what `map` pushes.
-pub(super) fn map_chars(rt: &Rt, text: &Str, mut map: impl FnMut(char, &mut dyn FnMut(char))) -> Result<Str> {
+/// The string with each character become what `map` pushes for it, of which it knows the byte's offset.
+pub(super) fn map_chars(
+    rt: &Rt,
+    text: &Str,
+    mut map: impl FnMut(usize, char, &mut dyn FnMut(char)),
+) -> Result<Str> {
     let mut out = Builder::with_capacity(rt, text.len())?;
+    let mut at = 0;
     for (c, from) in text.chars_from() {
         let mut result = Ok(());
-        map(c, &mut |c| {
+        let here = at;
+        at += c.len_utf8();
+        map(here, c, &mut |c| {
             if result.is_ok() {
                 result = out.push_char(c, from);
             }
@@ -248,30 +292,17 @@ pub(super) fn map_chars(rt: &Rt, text: &Str, mut map: impl FnMut(char, &mut dyn 
 }
 
 pub(super) fn lower(rt: &Rt, text: &Str) -> Result<Str> {
-    let source = text.as_str();
-    let mut at = 0;
-    map_chars(rt, text, |c, push| {
-        let here = at;
-        at += c.len_utf8();
-        if c == 'Σ' {
-            // At a word's end the letter has a form of its own.
-            let before = source[..here].chars().next_back().is_some_and(char::is_alphabetic);
-            let after = source[at..].chars().next().is_some_and(char::is_alphabetic);
-            push(if before && !after { 'ς' } else { 'σ' });
-        } else {
-            c.to_lowercase().for_each(push);
-        }
-    })
+    map_chars(rt, text, |at, c, push| unicode::to_lower(text.as_str(), at, c, push))
 }
 
 pub(super) fn upper(rt: &Rt, text: &Str) -> Result<Str> {
-    map_chars(rt, text, |c, push| c.to_uppercase().for_each(push))
+    map_chars(rt, text, |_, c, push| c.to_uppercase().for_each(push))
 }
 
 pub(super) fn capitalize(rt: &Rt, text: &Str) -> Result<Str> {
-    let mut first = true;
-    map_chars(rt, text, |c, push| {
-        if std::mem::take(&mut first) { unicode::to_title(c, push) } else { c.to_lowercase().for_each(push) }
+    map_chars(rt, text, |at, c, push| match at {
+        0 => unicode::to_title(c, push),
+        _ => unicode::to_lower(text.as_str(), at, c, push),
     })
 }
 
@@ -666,7 +697,29 @@ fn str_method(rt: &Rt, text: &Str, name: &str, args: Args) -> Result<Value> {
             }
             Ok(Value::Str(out.finish()))
         }
-        "encode" | "maketrans" | "translate" => Err(runtime_error(format!("str.{name}() is not supported"))),
+        "translate" => {
+            let mut bound = args.bind(name, ["table"], 1)?;
+            let Some(Value::Dict(table)) = bound.take(0) else {
+                return Err(type_error("translate() takes a dict"));
+            };
+            let mut out = Builder::with_capacity(rt, text.len())?;
+            for (c, from) in text.chars_from() {
+                match table.get(rt, &Value::Int(i64::from(c as u32)))? {
+                    None => out.push_char(c, from)?,
+                    Some(Value::None) => {}
+                    Some(Value::Str(other)) => out.push_str(other)?,
+                    Some(other) => {
+                        let code = other.as_i64().and_then(|code| u32::try_from(code).ok());
+                        let c = code
+                            .and_then(char::from_u32)
+                            .ok_or_else(|| value_error("character mapping must be in range(0x110000)"))?;
+                        out.push_char(c, true)?;
+                    }
+                }
+            }
+            Ok(Value::Str(out.finish()))
+        }
+        "encode" | "maketrans" => Err(runtime_error(format!("str.{name}() is not supported"))),
         _ => {
             args.bind::<0>(name, [], 0)?;
             plain_method(rt, text, name)
@@ -681,23 +734,19 @@ fn plain_method(rt: &Rt, text: &Str, name: &str) -> Result<Value> {
         "lower" => lower(rt, text)?,
         "upper" => upper(rt, text)?,
         "capitalize" => capitalize(rt, text)?,
-        "casefold" => map_chars(rt, text, |c, push| match c {
-            'ß' | 'ẞ' => "ss".chars().for_each(push),
-            'ς' => push('σ'),
-            _ => c.to_lowercase().for_each(push),
-        })?,
-        "swapcase" => map_chars(rt, text, |c, push| {
+        "casefold" => map_chars(rt, text, |_, c, push| unicode::fold(c, push))?,
+        "swapcase" => map_chars(rt, text, |at, c, push| {
             if unicode::is_upper(c) {
-                c.to_lowercase().for_each(push);
+                unicode::to_lower(source, at, c, push);
             } else {
                 c.to_uppercase().for_each(push);
             }
         })?,
         "title" => {
             let mut cased = false;
-            map_chars(rt, text, |c, push| {
+            map_chars(rt, text, |at, c, push| {
                 if cased {
-                    c.to_lowercase().for_each(push)
+                    unicode::to_lower(source, at, c, push)
                 } else {
                     unicode::to_title(c, push)
                 }

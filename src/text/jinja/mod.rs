@@ -10,6 +10,7 @@ mod ast;
 mod call;
 mod checks;
 mod dict;
+mod expressions;
 mod fault;
 mod filters;
 mod format;
@@ -43,6 +44,7 @@ use self::fault::{Fault, Result};
 use self::interpreter::Interpreter;
 pub(super) use self::json::size as json_size;
 pub(super) use self::meter::Limits;
+use crate::memory;
 
 /// A template that has been parsed.
 #[derive(Debug)]
@@ -70,7 +72,10 @@ impl Template {
     /// # Errors
     /// The source is no template; the message names the line.
     pub fn parse(source: &str) -> crate::Result<Self> {
-        let program = parser::parse(source).map_err(Fault::into_error)?;
+        // a token and a node of the tree for each byte, at most
+        let room = source.len().saturating_mul(512).saturating_add(1 << 16);
+        let program = memory::with_room(room, "the chat template", || parser::parse(source))?
+            .map_err(Fault::into_error)?;
         Ok(Self { program })
     }
 

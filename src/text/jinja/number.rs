@@ -122,6 +122,55 @@ fn compare_float(int: &BigInt, float: f64) -> Option<Ordering> {
     }))
 }
 
+/// Big integers as a fraction's float, rounded once.
+fn divide(x: &BigInt, y: &BigInt) -> Result<f64> {
+    if y.is_zero() {
+        return Err(zero_division("division by zero"));
+    }
+    // A quotient of 66 bits and more, the last of which stands for all that is cut off.
+    let shift = 66 + y.bits() as i64 - x.bits() as i64;
+    let (x, y) = if shift >= 0 { (x << shift, y.clone()) } else { (x.clone(), y << -shift) };
+    let mut quotient = &x / &y;
+    if !(&x % &y).is_zero() {
+        quotient.set_bit(0, true);
+    }
+    let float = quotient.to_f64().unwrap_or(f64::INFINITY);
+    let half = (-shift / 2) as i32;
+    let scaled = float * 2f64.powi(half) * 2f64.powi((-shift) as i32 - half);
+    if scaled.is_infinite() {
+        return Err(overflow_error("integer division result too large for a float"));
+    }
+    Ok(scaled)
+}
+
+/// float.hex()
+pub(super) fn float_hex(value: f64) -> String {
+    if !value.is_finite() {
+        return float_repr(value);
+    }
+    let sign = if value.is_sign_negative() { "-" } else { "" };
+    let bits = value.to_bits();
+    let (mantissa, exponent) = (bits & ((1 << 52) - 1), (bits >> 52 & 0x7ff) as i32);
+    match (exponent, mantissa) {
+        (0, 0) => format!("{sign}0x0.0p+0"),
+        (0, _) => format!("{sign}0x0.{mantissa:013x}p-1022"),
+        _ => format!("{sign}0x1.{mantissa:013x}p{:+}", exponent - 1023),
+    }
+}
+
+/// float.as_integer_ratio()
+pub(super) fn ratio(rt: &Rt, value: f64) -> Result<(Value, Value)> {
+    if !value.is_finite() {
+        return Err(value_error("cannot convert NaN or infinity to integer ratio"));
+    }
+    let (mut numerator, mut halvings) = (value, 0u32);
+    while numerator.fract() != 0.0 {
+        numerator *= 2.0;
+        halvings += 1;
+    }
+    Ok((truncate(rt, numerator)?, Value::integer(rt, BigInt::one() << halvings)?))
+}
+
 /// `a op b` of numbers. None: one of them is none.
 pub(super) fn binary(rt: &Rt, op: Op, a: &Value, b: &Value) -> Result<Option<Value>> {
     if let (Some(x), Some(y)) = (a.as_i64(), b.as_i64()) {
@@ -144,6 +193,13 @@ pub(super) fn binary(rt: &Rt, op: Op, a: &Value, b: &Value) -> Result<Option<Val
     }
     match (to_big(a), to_big(b)) {
         (Some(x), Some(y)) if op != Op::Div => integers(rt, op, x, y).map(Some),
+        (Some(x), Some(y)) if x.bits() > 53 || y.bits() > 53 => {
+            rt.step((x.bits() / 64 + 1) * (y.bits() / 64 + 1))?;
+            if x.is_zero() && !y.is_zero() {
+                return Ok(Some(Value::Float(0.0)));
+            }
+            divide(&x, &y).map(|float| Some(Value::Float(float)))
+        }
         _ => match (to_f64(a)?, to_f64(b)?) {
             (Some(x), Some(y)) => floats(op, x, y).map(|float| Some(Value::Float(float))),
             _ => Ok(None),

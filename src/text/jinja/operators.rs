@@ -91,8 +91,8 @@ fn repeat(rt: &Rt, value: &Value, times: &Value) -> Result<Option<Value>> {
         _ => return Ok(None),
     };
     let len = list.items.len().checked_mul(times).unwrap_or(usize::MAX);
-    rt.step(len as u64 / 4)?;
     let mut out = ListBuilder::with_capacity(rt, len)?;
+    rt.step(len as u64 / 4)?;
     for _ in 0..if list.items.is_empty() { 0 } else { times } {
         for item in &list.items {
             out.push(item.clone())?;

@@ -3,17 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use num_bigint::BigInt;
-use num_traits::Num;
-
-use super::ast::{Block, CallArgs, Cmp, Const, Expr, For, Link, MacroDef, Program, Stmt, Target};
-use super::checks;
+use super::ast::{Block, Const, Expr, For, Link, MacroDef, Program, Stmt, Target};
 use super::fault::{Fault, Kind, Result};
-use super::filters;
 use super::frames;
 use super::lexer::{Lexer, Spanned, Token, normalize};
 use super::meter::Stack;
-use super::number::Op;
 
 /// Names that a macro may read without declaring them.
 const SPECIAL: [&str; 3] = ["caller", "kwargs", "varargs"];
@@ -25,10 +19,10 @@ struct Specials {
     declared: [bool; 3],
 }
 
-struct Parser {
-    tokens: Vec<Spanned>,
-    at: usize,
-    stack: Stack,
+pub(super) struct Parser {
+    pub(super) tokens: Vec<Spanned>,
+    pub(super) at: usize,
+    pub(super) stack: Stack,
     names: Vec<String>,
     name_numbers: HashMap<String, u32>,
     consts: Vec<Const>,
@@ -36,7 +30,7 @@ struct Parser {
     blocks: Vec<Block>,
     specials: Vec<Specials>,
     /// Filters and tests that do not exist: an error once it is known that no `if` stands before them.
-    unknown: Vec<(String, u32)>,
+    pub(super) unknown: Vec<(String, u32)>,
     refused: Vec<(String, u32)>,
     /// Loops around this place in the same function.
     loops: usize,
@@ -74,15 +68,15 @@ pub(super) fn parse(source: &str) -> Result<Program> {
 }
 
 impl Parser {
-    fn peek(&self) -> &Token {
+    pub(super) fn peek(&self) -> &Token {
         &self.tokens[self.at].token
     }
 
-    fn line(&self) -> u32 {
+    pub(super) fn line(&self) -> u32 {
         self.tokens[self.at].line
     }
 
-    fn next(&mut self) -> Token {
+    pub(super) fn next(&mut self) -> Token {
         let last = self.at + 1 == self.tokens.len();
         if last {
             return Token::End;
@@ -91,27 +85,27 @@ impl Parser {
         std::mem::replace(&mut self.tokens[self.at - 1].token, Token::End)
     }
 
-    fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
+    pub(super) fn fail<T>(&self, message: impl Into<String>) -> Result<T> {
         self.fail_at(message, self.line())
     }
 
-    fn fail_at<T>(&self, message: impl Into<String>, line: u32) -> Result<T> {
+    pub(super) fn fail_at<T>(&self, message: impl Into<String>, line: u32) -> Result<T> {
         Err(Fault::new(Kind::Syntax, message).at(line))
     }
 
-    fn is_op(&self, op: &str) -> bool {
+    pub(super) fn is_op(&self, op: &str) -> bool {
         matches!(self.peek(), Token::Op(other) if *other == op)
     }
 
-    fn is_name(&self, name: &str) -> bool {
+    pub(super) fn is_name(&self, name: &str) -> bool {
         matches!(self.peek(), Token::Name(other) if other == name)
     }
 
-    fn next_is_name(&self, name: &str) -> bool {
+    pub(super) fn next_is_name(&self, name: &str) -> bool {
         matches!(self.tokens.get(self.at + 1), Some(Spanned { token: Token::Name(other), .. }) if other == name)
     }
 
-    fn skip_op(&mut self, op: &str) -> bool {
+    pub(super) fn skip_op(&mut self, op: &str) -> bool {
         let found = self.is_op(op);
         if found {
             self.next();
@@ -119,7 +113,7 @@ impl Parser {
         found
     }
 
-    fn skip_name(&mut self, name: &str) -> bool {
+    pub(super) fn skip_name(&mut self, name: &str) -> bool {
         let found = self.is_name(name);
         if found {
             self.next();
@@ -134,7 +128,7 @@ impl Parser {
         self.fail(format!("expected token '{wanted}', got '{}'", self.peek().describe()))
     }
 
-    fn unexpected_end<T>(&self) -> Result<T> {
+    pub(super) fn unexpected_end<T>(&self) -> Result<T> {
         match self.open.last() {
             Some(tag) => self.fail(format!(
                 "Unexpected end of template. The innermost block that needs to be closed is '{tag}'."
@@ -143,7 +137,7 @@ impl Parser {
         }
     }
 
-    fn expect_op(&mut self, op: &'static str) -> Result<()> {
+    pub(super) fn expect_op(&mut self, op: &'static str) -> Result<()> {
         if self.skip_op(op) { Ok(()) } else { self.unexpected(op) }
     }
 
@@ -155,7 +149,7 @@ impl Parser {
         self.unexpected(&token.describe())
     }
 
-    fn expect_name(&mut self) -> Result<String> {
+    pub(super) fn expect_name(&mut self) -> Result<String> {
         match self.peek() {
             Token::Name(_) => match self.next() {
                 Token::Name(name) => Ok(name),
@@ -175,7 +169,7 @@ impl Parser {
         number
     }
 
-    fn load(&mut self, name: String) -> u32 {
+    pub(super) fn load(&mut self, name: String) -> u32 {
         if let Some(i) = SPECIAL.iter().position(|special| *special == name) {
             for specials in &mut self.specials {
                 specials.used[i] |= !specials.declared[i];
@@ -199,7 +193,7 @@ impl Parser {
         Ok(self.name_number(name))
     }
 
-    fn constant(&mut self, value: Const) -> u32 {
+    pub(super) fn constant(&mut self, value: Const) -> u32 {
         if let Const::Str(text) = &value {
             if let Some(&number) = self.string_numbers.get(text) {
                 return number;
@@ -210,7 +204,7 @@ impl Parser {
         self.consts.len() as u32 - 1
     }
 
-    fn literal(&mut self, value: Const) -> Expr {
+    pub(super) fn literal(&mut self, value: Const) -> Expr {
         Expr::Const(self.constant(value))
     }
 
@@ -230,7 +224,7 @@ impl Parser {
                 }
                 Token::VariableBegin => {
                     self.next();
-                    let value = self.tuple(true, &[], false)?;
+                    let value = self.tuple(true, false)?;
                     self.expect(&Token::VariableEnd)?;
                     body.push(Stmt::Emit(value, line));
                 }
@@ -335,13 +329,13 @@ impl Parser {
 
     fn for_loop(&mut self, line: u32) -> Result<Stmt> {
         self.loops += 1;
-        let target = self.target(&["in"], false);
+        let target = self.target(false);
         self.loops -= 1;
         let target = target?;
         if !self.skip_name("in") {
             return self.unexpected("in");
         }
-        let iter = self.tuple(false, &["recursive"], false)?;
+        let iter = self.tuple(false, false)?;
         let test = if self.skip_name("if") { Some(self.frame(Self::expression)?) } else { None };
         let recursive = self.skip_name("recursive");
         self.loops += 1;
@@ -366,7 +360,7 @@ impl Parser {
         let mut branches = Vec::new();
         let mut otherwise = Vec::new();
         loop {
-            let test = self.tuple(false, &[], false)?;
+            let test = self.tuple(false, false)?;
             let (body, end) = self.block_body("if", &["elif", "else", "endif"])?;
             branches.push((test, body));
             match &*end {
@@ -381,9 +375,9 @@ impl Parser {
     }
 
     fn set(&mut self, line: u32) -> Result<Stmt> {
-        let target = self.target(&[], true)?;
+        let target = self.target(true)?;
         if self.skip_op("=") {
-            let value = self.tuple(true, &[], false)?;
+            let value = self.tuple(true, false)?;
             return Ok(Stmt::Set(target, value, line));
         }
         let filters = self.filters(false)?;
@@ -397,7 +391,7 @@ impl Parser {
             if !targets.is_empty() {
                 self.expect_op(",")?;
             }
-            let target = self.target(&[], false)?;
+            let target = self.target(false)?;
             self.expect_op("=")?;
             targets.push((target, self.expression()?));
         }
@@ -504,14 +498,14 @@ impl Parser {
     }
 
     /// `a`, `a, (b, c)`, with namespaces `a.b` too.
-    fn target(&mut self, ends: &[&str], with_namespace: bool) -> Result<Target> {
+    fn target(&mut self, with_namespace: bool) -> Result<Target> {
         let mut targets = Vec::new();
         let mut is_tuple = false;
         loop {
             if !targets.is_empty() {
                 self.expect_op(",")?;
             }
-            if self.tuple_ends(ends) {
+            if self.tuple_ends() {
                 break;
             }
             targets.push(self.one_target(with_namespace)?);
@@ -536,7 +530,7 @@ impl Parser {
         if self.is_op("(") || self.is_op("[") {
             let list = self.is_op("[");
             self.next();
-            let target = self.target(&[], with_namespace)?;
+            let target = self.target(with_namespace)?;
             self.expect_op(if list { "]" } else { ")" })?;
             return Ok(match target {
                 Target::Name(_) | Target::Attr(..) if list => Target::Tuple(vec![target]),
@@ -555,23 +549,22 @@ impl Parser {
         Ok(Target::Name(self.store(name)?))
     }
 
-    fn tuple_ends(&self, ends: &[&str]) -> bool {
+    fn tuple_ends(&self) -> bool {
         match self.peek() {
             Token::VariableEnd | Token::BlockEnd => true,
             Token::Op(op) => *op == ")",
-            Token::Name(name) => ends.contains(&&**name),
             _ => false,
         }
     }
 
-    fn tuple(&mut self, cond: bool, ends: &[&str], brackets: bool) -> Result<Expr> {
+    pub(super) fn tuple(&mut self, cond: bool, brackets: bool) -> Result<Expr> {
         let mut items = Vec::new();
         let mut is_tuple = false;
         loop {
             if !items.is_empty() {
                 self.expect_op(",")?;
             }
-            if self.tuple_ends(ends) {
+            if self.tuple_ends() {
                 break;
             }
             items.push(if cond { self.expression()? } else { self.or()? });
@@ -590,409 +583,5 @@ impl Parser {
             }
         }
         Ok(Expr::Tuple(items))
-    }
-
-    /// `yes if test else no`
-    fn expression(&mut self) -> Result<Expr> {
-        self.stack.check().map_err(|fault| fault.at(self.line()))?;
-        let mark = self.unknown.len();
-        let mut value = self.or()?;
-        while self.skip_name("if") {
-            let test = self.or()?;
-            let no = if self.skip_name("else") { Some(self.expression()?) } else { None };
-            value = Expr::Cond(Box::new((test, value, no)));
-            self.unknown.truncate(mark);
-        }
-        Ok(value)
-    }
-
-    fn or(&mut self) -> Result<Expr> {
-        let first = self.and()?;
-        if !self.is_name("or") {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.skip_name("or") {
-            parts.push(self.and()?);
-        }
-        Ok(Expr::Or(parts))
-    }
-
-    fn and(&mut self) -> Result<Expr> {
-        let first = self.not()?;
-        if !self.is_name("and") {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.skip_name("and") {
-            parts.push(self.not()?);
-        }
-        Ok(Expr::And(parts))
-    }
-
-    fn not(&mut self) -> Result<Expr> {
-        let mut count = 0;
-        while self.skip_name("not") {
-            count += 1;
-        }
-        let value = self.compare()?;
-        Ok(if count == 0 { value } else { Expr::Not(Box::new(value), count % 2 == 1) })
-    }
-
-    fn compare(&mut self) -> Result<Expr> {
-        let first = self.sum()?;
-        let mut rest = Vec::new();
-        loop {
-            let cmp = match self.peek() {
-                Token::Op("==") => Cmp::Eq,
-                Token::Op("!=") => Cmp::Ne,
-                Token::Op(op @ ("<" | "<=" | ">" | ">=")) => Cmp::Order(op),
-                Token::Name(name) if name == "in" => Cmp::In,
-                Token::Name(name) if name == "not" && self.next_is_name("in") => {
-                    self.next();
-                    Cmp::NotIn
-                }
-                _ => break,
-            };
-            self.next();
-            rest.push((cmp, self.sum()?));
-        }
-        Ok(if rest.is_empty() { first } else { Expr::Compare(Box::new(first), rest) })
-    }
-
-    /// A chain of operators, left to right.
-    fn chain(
-        &mut self,
-        operand: fn(&mut Self) -> Result<Expr>,
-        op: fn(&'static str) -> Option<Op>,
-    ) -> Result<Expr> {
-        let first = operand(self)?;
-        let mut rest = Vec::new();
-        while let Token::Op(sign) = self.peek()
-            && let Some(op) = op(sign)
-        {
-            self.next();
-            rest.push((op, operand(self)?));
-        }
-        Ok(if rest.is_empty() { first } else { Expr::Math(Box::new(first), rest) })
-    }
-
-    fn sum(&mut self) -> Result<Expr> {
-        self.chain(Self::concat, |sign| match sign {
-            "+" => Some(Op::Add),
-            "-" => Some(Op::Sub),
-            _ => None,
-        })
-    }
-
-    fn concat(&mut self) -> Result<Expr> {
-        let first = self.product()?;
-        if !self.is_op("~") {
-            return Ok(first);
-        }
-        let mut parts = vec![first];
-        while self.skip_op("~") {
-            parts.push(self.product()?);
-        }
-        Ok(Expr::Concat(parts))
-    }
-
-    fn product(&mut self) -> Result<Expr> {
-        self.chain(Self::power, |sign| match sign {
-            "*" => Some(Op::Mul),
-            "/" => Some(Op::Div),
-            "//" => Some(Op::FloorDiv),
-            "%" => Some(Op::Mod),
-            _ => None,
-        })
-    }
-
-    fn power(&mut self) -> Result<Expr> {
-        self.chain(|p| p.unary(true), |sign| (sign == "**").then_some(Op::Pow))
-    }
-
-    fn unary(&mut self, with_filter: bool) -> Result<Expr> {
-        let sign = match self.peek() {
-            Token::Op(op @ ("-" | "+")) => Some(*op),
-            _ => None,
-        };
-        let base = match sign {
-            Some(sign) => {
-                self.stack.check().map_err(|fault| fault.at(self.line()))?;
-                self.next();
-                let inner = Box::new(self.unary(false)?);
-                if sign == "-" { Expr::Neg(inner) } else { Expr::Pos(inner) }
-            }
-            None => self.primary()?,
-        };
-        let mut links = Vec::new();
-        self.postfix(&mut links)?;
-        if with_filter {
-            self.filters_and_tests(&mut links)?;
-        }
-        Ok(if links.is_empty() { base } else { Expr::Chain(Box::new(base), links) })
-    }
-
-    fn primary(&mut self) -> Result<Expr> {
-        let line = self.line();
-        match self.peek() {
-            Token::Name(_) => {
-                let name = self.expect_name()?;
-                Ok(match &*name {
-                    "true" | "True" => self.literal(Const::Bool(true)),
-                    "false" | "False" => self.literal(Const::Bool(false)),
-                    "none" | "None" => self.literal(Const::None),
-                    _ => Expr::Name(self.load(name)),
-                })
-            }
-            Token::Str(_) => {
-                let mut text = String::new();
-                while let Token::Str(_) = self.peek() {
-                    if let Token::Str(more) = self.next() {
-                        text += &more;
-                    }
-                }
-                Ok(self.literal(Const::Str(text)))
-            }
-            Token::Integer(digits, base) => {
-                if digits.len() > 4300 {
-                    return self.fail("Exceeds the limit (4300 digits) for integer string conversion");
-                }
-                let Ok(value) = BigInt::from_str_radix(digits, *base) else {
-                    return self.fail("bad integer");
-                };
-                self.next();
-                Ok(self.literal(Const::Int(value)))
-            }
-            Token::Float(value) => {
-                let value = *value;
-                self.next();
-                Ok(self.literal(Const::Float(value)))
-            }
-            Token::Op("(") => {
-                self.next();
-                let value = self.tuple(true, &[], true)?;
-                self.expect_op(")")?;
-                Ok(value)
-            }
-            Token::Op("[") => {
-                self.next();
-                let mut items = Vec::new();
-                while !self.is_op("]") {
-                    if !items.is_empty() {
-                        self.expect_op(",")?;
-                        if self.is_op("]") {
-                            break;
-                        }
-                    }
-                    items.push(self.expression()?);
-                }
-                self.expect_op("]")?;
-                Ok(Expr::List(items))
-            }
-            Token::Op("{") => {
-                self.next();
-                let mut items = Vec::new();
-                while !self.is_op("}") {
-                    if !items.is_empty() {
-                        self.expect_op(",")?;
-                        if self.is_op("}") {
-                            break;
-                        }
-                    }
-                    let key = self.expression()?;
-                    self.expect_op(":")?;
-                    items.push((key, self.expression()?));
-                }
-                self.expect_op("}")?;
-                Ok(Expr::Dict(items))
-            }
-            Token::End => self.unexpected_end(),
-            token => self.fail_at(format!("unexpected '{}'", token.describe()), line),
-        }
-    }
-
-    fn postfix(&mut self, links: &mut Vec<Link>) -> Result<()> {
-        loop {
-            match self.peek() {
-                Token::Op(".") => {
-                    self.next();
-                    match self.next() {
-                        Token::Name(name) => links.push(Link::Attr(self.constant(Const::Str(name)))),
-                        Token::Integer(digits, base) => {
-                            let value = BigInt::from_str_radix(&digits, base).unwrap_or_default();
-                            links.push(Link::Item(self.literal(Const::Int(value))));
-                        }
-                        _ => return self.fail("expected name or number"),
-                    }
-                }
-                Token::Op("[") => {
-                    self.next();
-                    let mut parts = Vec::new();
-                    while !self.is_op("]") {
-                        if !parts.is_empty() {
-                            self.expect_op(",")?;
-                        }
-                        parts.push(self.subscript()?);
-                    }
-                    self.expect_op("]")?;
-                    if parts.len() == 1 {
-                        links.extend(parts.pop());
-                        continue;
-                    }
-                    let mut items = Vec::new();
-                    for part in parts {
-                        match part {
-                            Link::Item(item) => items.push(item),
-                            _ => return self.fail("a slice among several subscripts is not supported"),
-                        }
-                    }
-                    links.push(Link::Item(Expr::Tuple(items)));
-                }
-                Token::Op("(") => links.push(Link::Call(self.call_args()?)),
-                _ => return Ok(()),
-            }
-        }
-    }
-
-    fn subscript(&mut self) -> Result<Link> {
-        let start = if self.is_op(":") { None } else { Some(self.expression()?) };
-        if !self.skip_op(":") {
-            return match start {
-                Some(item) => Ok(Link::Item(item)),
-                None => self.fail("expected subscript expression"),
-            };
-        }
-        let at_end = |p: &Self| p.is_op("]") || p.is_op(",");
-        let stop = if self.is_op(":") || at_end(self) { None } else { Some(self.expression()?) };
-        let step = if self.skip_op(":") && !at_end(self) { Some(self.expression()?) } else { None };
-        Ok(Link::Slice(Box::new([start, stop, step])))
-    }
-
-    fn call_args(&mut self) -> Result<CallArgs> {
-        let mut call = CallArgs::default();
-        let wrong = "invalid syntax for function call expression";
-        let line = self.line();
-        let mut first = true;
-        self.expect_op("(")?;
-        while !self.is_op(")") {
-            if !first {
-                self.expect_op(",")?;
-                if self.is_op(")") {
-                    break;
-                }
-            }
-            first = false;
-            let named = matches!(self.peek(), Token::Name(_))
-                && matches!(self.tokens.get(self.at + 1), Some(Spanned { token: Token::Op("="), .. }));
-            if self.skip_op("*") {
-                if call.star.is_some() || call.star_star.is_some() {
-                    return self.fail_at(wrong, line);
-                }
-                call.star = Some(Box::new(self.expression()?));
-            } else if self.skip_op("**") {
-                if call.star_star.is_some() {
-                    return self.fail_at(wrong, line);
-                }
-                call.star_star = Some(Box::new(self.expression()?));
-            } else if named {
-                if call.star_star.is_some() {
-                    return self.fail_at(wrong, line);
-                }
-                let name = self.expect_name()?;
-                self.next();
-                let key = self.constant(Const::Str(name));
-                if call.kwargs.iter().any(|&(other, _)| other == key) {
-                    return self.fail_at("keyword argument repeated", line);
-                }
-                call.kwargs.push((key, self.expression()?));
-            } else {
-                if call.star.is_some() || call.star_star.is_some() || !call.kwargs.is_empty() {
-                    return self.fail_at(wrong, line);
-                }
-                call.args.push(self.expression()?);
-            }
-        }
-        self.expect_op(")")?;
-        Ok(call)
-    }
-
-    fn filters_and_tests(&mut self, links: &mut Vec<Link>) -> Result<()> {
-        loop {
-            if self.is_op("|") {
-                links.append(&mut self.filters(false)?);
-            } else if self.is_name("is") {
-                self.next();
-                links.extend(self.test()?);
-            } else if self.is_op("(") {
-                links.push(Link::Call(self.call_args()?));
-            } else {
-                return Ok(());
-            }
-        }
-    }
-
-    fn dotted_name(&mut self) -> Result<String> {
-        let mut name = self.expect_name()?;
-        while self.skip_op(".") {
-            name = format!("{name}.{}", self.expect_name()?);
-        }
-        Ok(name)
-    }
-
-    fn filters(&mut self, mut inline: bool) -> Result<Vec<Link>> {
-        let mut links = Vec::new();
-        while inline || self.skip_op("|") {
-            inline = false;
-            let line = self.line();
-            let name = self.dotted_name()?;
-            let number = match filters::number(&name) {
-                Some(number) => Ok(number),
-                None => {
-                    self.unknown.push((format!("filter named '{name}'"), line));
-                    Err(self.constant(Const::Str(name)))
-                }
-            };
-            let args = if self.is_op("(") { self.call_args()? } else { CallArgs::default() };
-            links.push(Link::Filter(number, args));
-        }
-        Ok(links)
-    }
-
-    /// A test behind `is`, and its negation.
-    fn test(&mut self) -> Result<Vec<Link>> {
-        let negated = self.skip_name("not");
-        let line = self.line();
-        let name = self.dotted_name()?;
-        let number = match checks::number(&name) {
-            Some(number) => Ok(number),
-            None => {
-                self.unknown.push((format!("test named '{name}'"), line));
-                Err(self.constant(Const::Str(name)))
-            }
-        };
-        let mut call = CallArgs::default();
-        let takes_one = match self.peek() {
-            Token::Name(name) => !matches!(&**name, "else" | "or" | "and"),
-            Token::Str(_) | Token::Integer(..) | Token::Float(_) => true,
-            Token::Op(op) => matches!(*op, "[" | "{"),
-            _ => false,
-        };
-        if self.is_op("(") {
-            call = self.call_args()?;
-        } else if takes_one {
-            if self.is_name("is") {
-                return self.fail("You cannot chain multiple tests with is");
-            }
-            let base = self.primary()?;
-            let mut links = Vec::new();
-            self.postfix(&mut links)?;
-            call.args.push(if links.is_empty() { base } else { Expr::Chain(Box::new(base), links) });
-        }
-        let mut links = vec![Link::Test(number, call)];
-        if negated {
-            links.push(Link::Not);
-        }
-        Ok(links)
     }
 }

@@ -57,6 +57,7 @@ pub(super) fn write_repr(rt: &Rt, out: &mut Builder, value: &Value) -> Result<()
         Value::Float(value) => out.push(&number::float_repr(*value), false),
         Value::Str(text) => write_quoted(out, text),
         Value::Builtin(builtin) => out.push(builtin.repr(), false),
+        Value::Blocks => out.push("<TemplateReference None>", false),
         _ => write_object(rt, out, value),
     }
 }

@@ -183,8 +183,8 @@ impl Builder {
     }
 
     pub fn push(&mut self, text: &str, from_message: bool) -> Result<()> {
-        self.rt.work(text.len())?;
         self.reserve(text.len())?;
+        self.rt.work(text.len())?;
         let start = self.text.len();
         self.text.push_str(text);
         if from_message { self.mark(start) } else { Ok(()) }
@@ -233,8 +233,8 @@ impl Builder {
         if bytes == 0 {
             return Ok(());
         }
-        self.rt.work(bytes)?;
         self.reserve(bytes)?;
+        self.rt.work(bytes)?;
         let start = self.text.len();
         for _ in 0..count {
             self.text.push_str(text);

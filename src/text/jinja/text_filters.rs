@@ -53,12 +53,12 @@ pub(super) fn title(interpreter: &mut Interpreter<'_>, value: Value, args: Args)
     args.bind::<0>("title", [], 0)?;
     let text = soft(interpreter, &value)?;
     let mut first = true;
-    let out = methods::map_chars(interpreter.rt(), &text, |c, push| {
+    let out = methods::map_chars(interpreter.rt(), &text, |at, c, push| {
         let between = super::text::is_space(c) || matches!(c, '-' | '(' | '{' | '[' | '<');
         if first {
-            c.to_uppercase().for_each(push)
+            c.to_uppercase().for_each(push);
         } else {
-            c.to_lowercase().for_each(push)
+            unicode::to_lower(text.as_str(), at, c, push);
         }
         first = between;
     })?;

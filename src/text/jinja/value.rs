@@ -631,6 +631,15 @@ impl Iterator {
 impl Namespace {
     /// Sets an attribute.
     pub fn set(&self, rt: &Rt, name: &Str, value: Value) -> Result<()> {
+        if name.as_str().starts_with('_') {
+            return Err(Fault::new(
+                Kind::Security,
+                format!(
+                    "Chat templates cannot store underscore-prefixed attributes on a namespace, but got '{}'. Please rename the attribute.",
+                    name.as_str()
+                ),
+            ));
+        }
         let mut vars = self.vars.borrow_mut();
         rt.step(vars.len() as u64 / 4)?;
         let old = match vars.iter_mut().find(|(other, _)| other.as_str() == name.as_str()) {

@@ -1,8 +1,11 @@
 //! C++ compiled for each emulated target, run by the emulator, compared with the same computation on the host:
 //! what data/programs.hip's kernels do between them covers most of what compilers emit.
 
-use std::env;
-use std::path::Path;
+#[allow(dead_code)] // the build needs more of it
+#[path = "../../../tools/build/compiler.rs"]
+mod compiler;
+
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
@@ -16,15 +19,13 @@ use half::{bf16, f16};
 
 const TARGETS: [&str; 4] = ["gfx1100", "gfx1201", "gfx942", "gfx90a"];
 
-/// HIPCC, else clang-19 or a newer one.
-fn clang() -> String {
-    let named = env::var("HIPCC").ok();
-    let versions = (19..30).map(|n| format!("clang-{n}"));
-    named
-        .into_iter()
-        .chain(versions)
-        .find(|tool| Command::new(tool).arg("--version").output().is_ok())
-        .expect("clang 19 or newer with its lld: install clang-19 and lld-19, or name a clang in HIPCC")
+/// The one that compiles the kernels too.
+fn clang() -> &'static Path {
+    static CLANG: OnceLock<PathBuf> = OnceLock::new();
+    CLANG.get_or_init(|| {
+        let found = compiler::Search::of_environment().find_all();
+        found.unwrap_or_else(|why| panic!("{why}")).swap_remove(0).path
+    })
 }
 
 /// The code object of programs.hip, made once per target.

@@ -1,9 +1,9 @@
 //! Activations rounded to 8 bits, by blocks of 32.
 
 use super::format::BLOCK;
-use super::memory::Memory;
 use crate::Result;
 use crate::device::cpu::isa::Isa;
+use crate::device::cpu::memory::Memory;
 
 /// 32 activations: `scale * q`, q in -127..=127. One cache line.
 #[derive(Clone, Copy)]

@@ -14,7 +14,6 @@ mod avx2;
 mod avx512;
 mod float;
 mod format;
-mod memory;
 mod pack;
 mod scalar;
 
@@ -22,6 +21,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::isa::Isa;
+use super::memory::{self, Memory};
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 
@@ -31,7 +31,6 @@ pub use format::TILE_ROWS;
 use activations::Q8Block;
 use float::Float;
 use format::Format;
-use memory::Memory;
 
 /// What a matrix takes its activations as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use super::kernels::{ArgKind, SIGNATURES, Signature};
 use crate::error::{Error, Result};
+use crate::memory;
 use metadata::{ArgInfo, KernelInfo};
 
 /// Names a folder whose files `<arch>.hsaco` and `sm_NN.ptx` are used instead of the embedded code objects.
@@ -41,7 +42,7 @@ impl Embedded {
 
     /// Unpacks it and reads its metadata.
     pub fn unpack(&self) -> Result<CodeObject> {
-        let mut bytes = Vec::with_capacity(self.size);
+        let mut bytes = memory::vec(self.size, "kernels")?;
         flate2::read::ZlibDecoder::new(self.packed)
             .read_to_end(&mut bytes)
             .map_err(|e| Error::Internal(format!("embedded code object {}: {e}", self.arch)))?;

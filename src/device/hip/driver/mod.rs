@@ -17,6 +17,7 @@ use once_cell::sync::OnceCell;
 pub use library::Search;
 pub use table::{Api, PropertiesLayout};
 
+use crate::fork::OnceEpoch;
 use crate::{Error, Result};
 
 /// Whose runtime: decides the symbols' names and the few calls that differ.
@@ -157,9 +158,19 @@ impl Driver {
     ///
     /// Error::NoRuntime: no library could be opened. Error::NoGpu: none of those opened has a GPU.
     /// Error::RuntimeTooOld: one that lacks what this library calls.
+    /// Error::Forked: the parent of this process had opened one, which does not work in the child.
     pub fn get() -> Result<&'static Driver> {
         static DRIVER: OnceCell<Driver> = OnceCell::new();
-        DRIVER.get_or_try_init(|| Driver::open(&Search::from_environment()))
+        static OPENED: OnceEpoch = OnceEpoch::new();
+        // before the cell, which a thread of the parent may have been about to fill
+        if OPENED.get()?.is_past() {
+            return Err(Error::Forked {
+                what: "GPU runtime",
+                instead: "use GPUs in processes that are started (exec), or fork before their first use",
+            });
+        }
+        let opened = DRIVER.get_or_try_init(|| Driver::open(&Search::from_environment()));
+        opened.inspect_err(|_| OPENED.forget())
     }
 
     /// Opens the first of the libraries that has a GPU. The library stays loaded.

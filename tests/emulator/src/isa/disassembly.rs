@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 use std::env;
-use std::ffi::OsString;
-use std::io::{ErrorKind, Write};
-use std::path::PathBuf;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::thread;
@@ -25,7 +24,7 @@ impl Disassembly {
     /// No disassembler, or it fails: said in words.
     pub fn of(elf: &[u8], arch: &Arch) -> Result<Self, String> {
         let tool = tool()?;
-        let shown = PathBuf::from(tool).display().to_string();
+        let shown = tool.display().to_string();
         let mut child = Command::new(tool)
             .args(["-d", "-"])
             .arg(format!("--mcpu={}", arch.name))
@@ -73,22 +72,40 @@ impl Disassembly {
     }
 }
 
-/// ROCMFORGE_LLVM_OBJDUMP, else the newest llvm-objdump-NN of 19 and later, else llvm-objdump.
-fn tool() -> Result<&'static OsString, String> {
-    static TOOL: OnceLock<Result<OsString, String>> = OnceLock::new();
-    let found = TOOL.get_or_init(|| {
-        if let Some(tool) = env::var_os("ROCMFORGE_LLVM_OBJDUMP") {
-            return Ok(tool);
-        }
-        let versions = (19..40).rev().map(|n| format!("llvm-objdump-{n}"));
-        versions.chain(["llvm-objdump".into()]).map(OsString::from).find(exists).ok_or_else(|| {
-            "no llvm-objdump of LLVM 19 or newer on PATH: install llvm-19, or name one in ROCMFORGE_LLVM_OBJDUMP".into()
-        })
+fn tool() -> Result<&'static PathBuf, String> {
+    static TOOL: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let found = TOOL.get_or_init(|| match env::var_os("ROCMFORGE_LLVM_OBJDUMP") {
+        Some(tool) => Ok(tool.into()),
+        None => llvm_tool("llvm-objdump", OLDEST, &[])
+            .map_err(|why| format!("{why}, or name one in ROCMFORGE_LLVM_OBJDUMP")),
     });
     found.as_ref().map_err(String::clone)
 }
 
-fn exists(tool: &OsString) -> bool {
-    let run = Command::new(tool).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    !matches!(run, Err(error) if error.kind() == ErrorKind::NotFound)
+/// The oldest LLVM whose tools know all of the emulated targets.
+pub const OLDEST: u32 = 19;
+
+/// A tool of LLVM of a release that is not older: of `first`, NAME-NN of every folder on PATH from the newest down and
+/// NAME, the first one that says it is. tools/find.sh looks in the same order.
+pub fn llvm_tool(name: &str, oldest: u32, first: &[PathBuf]) -> Result<PathBuf, String> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = env::split_paths(&path).collect();
+    let named = |name: String| folders.iter().map(move |folder| folder.join(&name));
+    let numbered = (oldest..100).rev().flat_map(|number| named(format!("{name}-{number}")));
+    let mut refused = String::new();
+    for tool in first.iter().cloned().chain(numbered).chain(named(name.to_owned())).filter(|t| t.is_file()) {
+        match release(&tool) {
+            Some(release) if release >= oldest => return Ok(tool),
+            Some(release) => refused += &format!(" ({} is of release {release})", tool.display()),
+            None => refused += &format!(" ({} does not tell its release)", tool.display()),
+        }
+    }
+    Err(format!("no {name} of LLVM {oldest} or newer on PATH{refused}: install llvm-{oldest} or a newer one"))
+}
+
+/// The number behind "LLVM version".
+fn release(tool: &Path) -> Option<u32> {
+    let output = Command::new(tool).arg("--version").stderr(Stdio::null()).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    text.split_once("LLVM version ")?.1.split('.').next()?.parse().ok()
 }

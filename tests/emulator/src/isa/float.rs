@@ -46,14 +46,14 @@ fn single(t: &mut Table) {
 
     t.add("v_rcp_f32", Vector, 1, |i, w, _| f32_1(i, w, |a| 1.0 / a));
     t.alias(&["v_rcp_iflag_f32"], "v_rcp_f32");
-    t.add("v_rsq_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| (1.0 / (a as f64).sqrt()) as f32));
+    t.add("v_rsq_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| nearest32(a, rsq)));
     t.add("v_sqrt_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::sqrt));
-    t.add("v_exp_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::exp2));
-    t.add("v_log_f32", Vector, 1, |i, w, _| f32_by(i, w, f32::log2));
+    t.add("v_exp_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| nearest32(a, f64::exp2)));
+    t.add("v_log_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| nearest32(a, f64::log2)));
     t.alias(&["v_exp_legacy_f32"], "v_exp_f32");
     t.alias(&["v_log_legacy_f32"], "v_log_f32");
-    t.add("v_sin_f32", Vector, 1, |i, w, _| f32_by(i, w, sin_turns));
-    t.add("v_cos_f32", Vector, 1, |i, w, _| f32_by(i, w, cos_turns));
+    t.add("v_sin_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| nearest32(a, sin_turns)));
+    t.add("v_cos_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| nearest32(a, cos_turns)));
     t.add("v_fract_f32", Vector, 1, |i, w, _| f32_by(i, w, fract32));
     t.add("v_trunc_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.trunc())));
     t.add("v_ceil_f32", Vector, 1, |i, w, _| f32_by(i, w, |a| quieted(a.ceil())));
@@ -92,13 +92,13 @@ fn half_precision(t: &mut Table) {
     t.add("v_madmk_f16", Vector, 1, |i, w, _| f16_3(i, w, mad16));
     t.add("v_madak_f16", Vector, 1, |i, w, _| f16_3(i, w, mad16));
 
-    t.add("v_rcp_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, |a| 1.0 / a)));
-    t.add("v_rsq_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16::from_f64(1.0 / a.to_f64().sqrt())));
-    t.add("v_sqrt_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, f32::sqrt)));
-    t.add("v_exp_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, f32::exp2)));
-    t.add("v_log_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, f32::log2)));
-    t.add("v_sin_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, sin_turns)));
-    t.add("v_cos_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| f16_by(a, cos_turns)));
+    t.add("v_rcp_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, rcp)));
+    t.add("v_rsq_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, rsq)));
+    t.add("v_sqrt_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, f64::sqrt)));
+    t.add("v_exp_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, f64::exp2)));
+    t.add("v_log_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, f64::log2)));
+    t.add("v_sin_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, sin_turns)));
+    t.add("v_cos_f16", Vector, 1, |i, w, _| f16_1(i, w, |a| nearest16(a, cos_turns)));
     t.add("v_fract_f16", Vector, 1, |i, w, _| {
         // Below 1 in f16 too.
         f16_1(i, w, |a| {
@@ -117,7 +117,7 @@ fn half_precision(t: &mut Table) {
         for (half, active) in halves(exec) {
             let a = f16s(i, w, 0, half);
             let b = w.lanes16(i.src[1], half, i.mods.op_sel & 2 != 0);
-            let scaled = |l: usize| f16::from_f64(ldexp64(a[l].to_f64(), b[l] as i16 as i32));
+            let scaled = |l: usize| f16_from_f64(ldexp64(a[l].to_f64(), b[l] as i16 as i32));
             put_f16s(i, w, half, active, by_lane(scaled));
         }
         w.wrote(i.dst[0], 1, exec);
@@ -135,7 +135,7 @@ fn double(t: &mut Table) {
     t.add("v_fma_f64", Vector, 1, |i, w, _| f64_3(i, w, |a, b, c| a.mul_add(b, c)));
     t.add("v_fmac_f64", Vector, 1, |i, w, _| f64_onto(i, w, |a, b, c| a.mul_add(b, c)));
     t.add("v_rcp_f64", Vector, 1, |i, w, _| f64_1(i, w, |a| 1.0 / a));
-    t.add("v_rsq_f64", Vector, 1, |i, w, _| f64_1(i, w, |a| 1.0 / a.sqrt()));
+    t.add("v_rsq_f64", Vector, 1, |i, w, _| f64_1(i, w, rsq64));
     t.add("v_sqrt_f64", Vector, 1, |i, w, _| f64_1(i, w, f64::sqrt));
     t.add("v_fract_f64", Vector, 1, |i, w, _| f64_1(i, w, fract64));
     t.add("v_trunc_f64", Vector, 1, |i, w, _| f64_1(i, w, |a| quieted(a.trunc())));
@@ -314,10 +314,10 @@ fn scalar(t: &mut Table) {
         "s_floor_f32" |a| quieted(a.floor());
         "s_trunc_f32" |a| quieted(a.trunc());
         "s_rndne_f32" |a| quieted(a.round_ties_even());
-        "v_s_exp_f32" f32::exp2;
-        "v_s_log_f32" f32::log2;
+        "v_s_exp_f32" |a| nearest32(a, f64::exp2);
+        "v_s_log_f32" |a| nearest32(a, f64::log2);
         "v_s_rcp_f32" |a| 1.0 / a;
-        "v_s_rsq_f32" |a| (1.0 / (a as f64).sqrt()) as f32;
+        "v_s_rsq_f32" |a| nearest32(a, rsq);
         "v_s_sqrt_f32" f32::sqrt;
     );
     macro_rules! two {
@@ -375,24 +375,22 @@ fn scalar(t: &mut Table) {
         ($($name:literal $f:expr;)*) => {$(
             t.add($name, Scalar, 1, |i, w, _| {
                 let a = scalar16(i, w, 0)?;
-                set_scalar16(i, w, f16_by(a, $f))
+                let f: fn(f16) -> f16 = $f;
+                set_scalar16(i, w, f(a))
             });
         )*};
     }
     half!(
-        "s_ceil_f16" f32::ceil;
-        "s_floor_f16" f32::floor;
-        "s_trunc_f16" f32::trunc;
-        "s_rndne_f16" f32::round_ties_even;
-        "v_s_exp_f16" f32::exp2;
-        "v_s_log_f16" f32::log2;
-        "v_s_rcp_f16" |a| 1.0 / a;
-        "v_s_sqrt_f16" f32::sqrt;
+        "s_ceil_f16" |a| f16_by(a, f32::ceil);
+        "s_floor_f16" |a| f16_by(a, f32::floor);
+        "s_trunc_f16" |a| f16_by(a, f32::trunc);
+        "s_rndne_f16" |a| f16_by(a, f32::round_ties_even);
+        "v_s_exp_f16" |a| nearest16(a, f64::exp2);
+        "v_s_log_f16" |a| nearest16(a, f64::log2);
+        "v_s_rcp_f16" |a| nearest16(a, rcp);
+        "v_s_rsq_f16" |a| nearest16(a, rsq);
+        "v_s_sqrt_f16" |a| nearest16(a, f64::sqrt);
     );
-    t.add("v_s_rsq_f16", Scalar, 1, |i, w, _| {
-        let a = scalar16(i, w, 0)?;
-        set_scalar16(i, w, f16::from_f64(1.0 / a.to_f64().sqrt()))
-    });
     t.add("s_fmac_f16", Scalar, 1, |i, w, _| {
         w.need(i.dst[0], 1, 0)?;
         let c = f16::from_bits(w.scalar32(i.dst[0]) as u16);

@@ -1,6 +1,6 @@
 //! Float arithmetic as the hardware defines it, on single numbers. Rounding is to nearest even throughout.
 //!
-//! Transcendental functions are those of the host's library, within 1 ULP of the true value: hardware's
+//! Transcendental functions of f32 and f16 are computed in f64 and rounded once, to the nearest value: hardware's
 //! differ in the last bit. Denormals are kept in all of them; hardware flushes some (exp, log of f32).
 // Comparisons of NaN: neither a < b nor a >= b.
 #![allow(clippy::neg_cmp_op_on_partial_ord, clippy::double_comparisons)]
@@ -149,10 +149,28 @@ pub fn fma_zero(a: f32, b: f32, c: f32) -> f32 {
     if a == 0.0 || b == 0.0 { c } else { a.mul_add(b, c) }
 }
 
-/// Sum and product of f16 are exact in f64: rounded once.
+/// f64 -> f16, rounded once. (`f16::from_f64` goes through f32 on processors with F16C, and drops bits on others.)
+#[inline(always)]
+pub fn f16_from_f64(x: f64) -> f16 {
+    f16::from_f32(to_odd(x))
+}
+
+/// f64 -> f32, rounded to odd: rounding it again, to 22 bits or fewer, is as good as rounding `x` itself.
+#[inline(always)]
+fn to_odd(x: f64) -> f32 {
+    let nearest = x as f32;
+    let back = nearest as f64;
+    if back == x || back.is_nan() || nearest.is_infinite() {
+        return nearest;
+    }
+    let away = back.abs() > x.abs();
+    f32::from_bits((nearest.to_bits() - away as u32) | 1)
+}
+
+/// Exact in f64 wherever the sum is near a tie of f16, and rounded once.
 #[inline(always)]
 pub fn fma16(a: f16, b: f16, c: f16) -> f16 {
-    f16::from_f64(a.to_f64() * b.to_f64() + c.to_f64())
+    f16_from_f64(a.to_f64() * b.to_f64() + c.to_f64())
 }
 
 #[inline(always)]
@@ -165,15 +183,73 @@ pub fn f16_by2(a: f16, b: f16, f: impl Fn(f32, f32) -> f32) -> f16 {
     f16::from_f32(f(a.to_f32(), b.to_f32()))
 }
 
-/// `sin` of so many turns; of infinities NaN.
-pub fn sin_turns(turns: f32) -> f32 {
-    let turns = turns as f64;
-    ((turns - turns.round()) * std::f64::consts::TAU).sin() as f32
+/// The nearest value of a function that is computed in f64.
+#[inline(always)]
+pub fn nearest32(a: f32, f: impl Fn(f64) -> f64) -> f32 {
+    f(a as f64) as f32
 }
 
-pub fn cos_turns(turns: f32) -> f32 {
-    let turns = turns as f64;
-    ((turns - turns.round()) * std::f64::consts::TAU).cos() as f32
+#[inline(always)]
+pub fn nearest16(a: f16, f: impl Fn(f64) -> f64) -> f16 {
+    f16_from_f64(f(a.to_f64()))
+}
+
+pub fn rcp(a: f64) -> f64 {
+    1.0 / a
+}
+
+/// `1 / sqrt(a)`, within an ULP of f64.
+pub fn rsq(a: f64) -> f64 {
+    1.0 / a.sqrt()
+}
+
+/// The same in f64, to the nearest value: what the roundings lost is added.
+pub fn rsq64(a: f64) -> f64 {
+    if !a.is_finite() || a <= 0.0 {
+        return rsq(a);
+    }
+    let (mantissa, exponent) = frexp64(a);
+    let half = exponent.div_euclid(2);
+    let a = ldexp64(mantissa, exponent - 2 * half);
+    let y = rsq(a);
+    // 1 - a * y * y, each product with its error.
+    let (square, product) = (y * y, a * (y * y));
+    let lost_of_square = y.mul_add(y, -square);
+    let lost_of_product = a.mul_add(square, -product);
+    let rest = (1.0 - product) - lost_of_product - a * lost_of_square;
+    ldexp64(y + 0.5 * y * rest, -half)
+}
+
+/// `sin` of so many turns; of infinities NaN.
+pub fn sin_turns(turns: f64) -> f64 {
+    let (quarter, rest) = quarters(turns);
+    let value = match quarter {
+        0 => rest.sin(),
+        1 => rest.cos(),
+        2 => -rest.sin(),
+        _ => -rest.cos(),
+    };
+    // No -0 but that of -0.
+    if value == 0.0 { 0.0f64.copysign(if turns == 0.0 { turns } else { 1.0 }) } else { value }
+}
+
+pub fn cos_turns(turns: f64) -> f64 {
+    let (quarter, rest) = quarters(turns);
+    let value = match quarter {
+        0 => rest.cos(),
+        1 => -rest.sin(),
+        2 => -rest.cos(),
+        _ => rest.sin(),
+    };
+    if value == 0.0 { 0.0 } else { value }
+}
+
+/// The nearest whole quarter of a turn, of 4, and the rest in radians. The subtraction is exact: sines of whole
+/// halves of a turn are 0.
+fn quarters(turns: f64) -> (u32, f64) {
+    let part = turns - turns.round();
+    let quarter = (part * 4.0).round();
+    ((quarter as i32).rem_euclid(4) as u32, (part - quarter / 4.0) * std::f64::consts::TAU)
 }
 
 /// `x - floor(x)`, below 1.

@@ -48,7 +48,7 @@ pub mod vector;
 pub mod vector16;
 
 pub use arch::{Arch, Generation};
-pub use disassembly::Disassembly;
+pub use disassembly::{Disassembly, llvm_tool};
 pub use inst::{After, Handler, Inst, Modifiers, Operand};
 pub use program::Program;
 pub use table::Table;

@@ -1,0 +1,3 @@
+module rocmforge
+
+go 1.19

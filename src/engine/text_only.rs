@@ -1,0 +1,54 @@
+//! A file of a vocabulary without tensors: a model of text alone, which no context can be made of.
+
+use std::sync::Arc;
+
+use super::Placement;
+use crate::device::plan::{Buffer, BufferId, CacheShape, Plan, Rows};
+use crate::device::{Memory, Program, Session, SessionLimits};
+use crate::model::arch;
+use crate::{Error, Result};
+
+/// In place of weights.
+pub struct NoProgram(Arc<Plan>);
+
+impl NoProgram {
+    pub fn new(n_vocab: usize) -> Self {
+        Self(Arc::new(Plan {
+            weights: Vec::new(),
+            buffers: vec![Buffer { name: "logits", width: n_vocab, rows: Rows::Outputs }],
+            ropes: Vec::new(),
+            ops: Vec::new(),
+            layers: Vec::new(),
+            cache: CacheShape { n_layers: 0, n_head: 0, n_head_kv: 0, head_dim: 0 },
+            input: None,
+            output: BufferId(0),
+        }))
+    }
+}
+
+impl Program for NoProgram {
+    fn plan(&self) -> &Arc<Plan> {
+        &self.0
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        0
+    }
+
+    fn session(self: Arc<Self>, _: SessionLimits) -> Result<Box<dyn Session>> {
+        Err(Error::model(arch::NO_TENSORS))
+    }
+}
+
+/// On no device.
+pub fn placement() -> Placement {
+    Placement {
+        parts: Vec::new(),
+        n_layers: 0,
+        n_ctx: 0,
+        n_batch: 0,
+        gpus: Vec::new(),
+        host: Memory::default(),
+        smaller: Vec::new(),
+    }
+}
