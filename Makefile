@@ -29,6 +29,7 @@ test: ARCH :=
 test: demo ## the same, then every test
 	@tools/setup.sh test
 	@tools/get_models.sh
+	@tools/get_templates.sh
 	@tools/get_zig.sh
 	@tests/c/run.sh
 	@$(CARGO) test --quiet --doc

@@ -48,6 +48,8 @@ pub(super) enum Stmt {
     Block(u32, bool, u32),
     Break,
     Continue,
+    /// Variables of the frame that begins here, undefined until they are set, whatever the caller gives.
+    Hide(Vec<u32>),
     /// `include` and its kin, which need a loader; only `include ... ignore missing` renders, as nothing.
     Load(Expr, u32),
 }

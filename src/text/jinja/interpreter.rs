@@ -329,6 +329,15 @@ impl<'t> Interpreter<'t> {
                 ))
                 .at(*line))
             }
+            Stmt::Hide(names) => {
+                for &name in names {
+                    if self.context[name as usize].is_some() {
+                        let text = Str::new(&self.rt, self.name(name))?;
+                        self.assign_name(name, Value::undefined(&self.rt, Why::Name(text))?)?;
+                    }
+                }
+                Ok(Flow::Next)
+            }
             _ => Err(Fault::new(Kind::Runtime, "an unknown statement")),
         }
     }

@@ -14,6 +14,7 @@ mod expressions;
 mod fault;
 mod filters;
 mod format;
+mod frames;
 mod interpreter;
 mod json;
 mod lexer;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::ast::{Block, Const, Expr, For, Link, MacroDef, Program, Stmt, Target};
 use super::fault::{Fault, Kind, Result};
+use super::frames;
 use super::lexer::{Lexer, Spanned, Token, normalize};
 use super::meter::Stack;
 
@@ -60,7 +61,10 @@ pub(super) fn parse(source: &str) -> Result<Program> {
     if let Some((what, line)) = parser.refused.iter().min_by_key(|(_, line)| *line) {
         return Err(Fault::new(Kind::Syntax, format!("No {what}.")).at(*line));
     }
-    Ok(Program { body, names: parser.names, consts: parser.consts, blocks: parser.blocks })
+    let special = ["loop", "caller", "kwargs", "varargs"].map(|name| parser.name_numbers.get(name).copied());
+    let mut program = Program { body, names: parser.names, consts: parser.consts, blocks: parser.blocks };
+    frames::resolve(&mut program, special, &parser.stack)?;
+    Ok(program)
 }
 
 impl Parser {
