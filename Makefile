@@ -29,8 +29,8 @@ test: ARCH :=
 test: demo ## the same, then every test
 	@tools/setup.sh test
 	@tools/get_models.sh
-	@tools/get_templates.sh
 	@tools/get_zig.sh
+	@tools/get_templates.sh
 	@tests/c/run.sh
 	@$(CARGO) test --quiet --doc
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -128,9 +128,10 @@ fn waiting_for_another_step_is_cancelled() {
         enter.recv().unwrap();
         let cancel = Arc::new(Cancel::new());
         let _call = Call::begin(&cancel);
-        let request = scope.spawn(|| {
+        let request = Arc::clone(&cancel);
+        let request = scope.spawn(move || {
             std::thread::sleep(std::time::Duration::from_millis(20));
-            cancel.request()
+            request.request()
         });
         let outcome = waiting.run(&step(&[1], &[100], TABLE), &cancel);
         assert!(matches!(outcome, Err(Error::Cancelled)), "{outcome:?}");

@@ -203,6 +203,61 @@ fn a_failed_launch_is_told_field_by_field() {
         {
             assert!(message.contains(part), "{part} is not in: {message}");
         }
+        // the same for a caller whose threads move
+        Emulator::open().fail("hipModuleLaunchKernel:1:1");
+        let (src, mut dst) = (values(rows * cols), vec![0f32; rows * cols]);
+        // SAFETY: integers and arrays of them.
+        let mut error = rf_error { size: size_of::<rf_error>(), ..unsafe { zeroed() } };
+        // SAFETY: a live handle, `rows * cols` floats each, a pointer to this frame.
+        let status =
+            unsafe { rf_op_transpose_e(backend, src.as_ptr(), dst.as_mut_ptr(), rows, cols, &mut error) };
+        assert_eq!((status, error.status, error.hip_code, error.device), (RF_ERROR_GPU, RF_ERROR_GPU, 1, 0));
+        assert_eq!((error.grid, error.block, error.shared_bytes), (info.grid, info.block, info.shared_bytes));
+        assert_eq!(array_text(&error.message), message);
+        assert_eq!(error.message_len as usize, message.len());
+        assert_eq!(array_text(&error.kernel), "transpose_f32");
+        assert_eq!(array_text(&error.hip_name), "hipErrorInvalidValue");
+        assert_eq!(array_text(&error.hip_call), "hipModuleLaunchKernel");
+        // SAFETY: released once.
+        unsafe { rf_backend_release(backend) };
+    });
+}
+
+/// A runtime that the parent has opened is a status in the child, not a hang; the CPU serves there.
+#[test]
+fn a_fork_leaves_the_gpu_to_the_parent() {
+    on_gpu("a_fork_leaves_the_gpu_to_the_parent", || {
+        let backend = create(RF_DEVICE_HIP, -1).unwrap();
+        // SAFETY: the child calls what is tried here, and ends without the harness's clean-up.
+        let child = unsafe { libc::fork() };
+        assert!(child >= 0);
+        if child == 0 {
+            let in_child = || {
+                let mut count = 0;
+                assert_eq!(transpose(backend, &[1., 2.], 1, 2), Err(RF_ERROR_FORKED));
+                assert_eq!(create(RF_DEVICE_HIP, -1), Err(RF_ERROR_FORKED));
+                assert!(last_error().contains("GPU runtime"), "{}", last_error());
+                // SAFETY: a pointer to this frame; handles released once.
+                unsafe {
+                    assert_eq!(rf_device_count(RF_DEVICE_HIP, &mut count), RF_ERROR_FORKED);
+                    rf_backend_release(backend);
+                    let cpu = create(RF_DEVICE_AUTO, -1).unwrap();
+                    let mut info = details();
+                    assert_eq!(rf_backend_info(cpu, &mut info), RF_OK);
+                    assert_eq!(info.kind, RF_DEVICE_CPU);
+                    assert_eq!(transpose(cpu, &[1., 2., 3., 4.], 2, 2).unwrap(), [1., 3., 2., 4.]);
+                    rf_backend_release(cpu);
+                }
+            };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(in_child));
+            // SAFETY: ends this process.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) };
+        }
+        let mut status = 0;
+        // SAFETY: a child of this process; a pointer to this frame.
+        assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+        assert_eq!(status, 0, "the child's assertions failed");
+        assert_eq!(transpose(backend, &[1., 2.], 1, 2).unwrap(), [1., 2.]);
         // SAFETY: released once.
         unsafe { rf_backend_release(backend) };
     });

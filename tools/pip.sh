@@ -9,6 +9,7 @@ if "$python" -m pip --version >/dev/null 2>&1; then
     exec "$python" -m pip "$@"
 fi
 if ! build/pip/bin/python -m pip --version >/dev/null 2>&1; then
+    echo "making a Python environment for pip in build/pip" >&2
     rm -rf build/pip
     "$python" -m venv build/pip >&2
 fi

@@ -29,10 +29,8 @@ need() {
     shift 2
     said=$("$@" 2>&1 >/dev/null) && return
     missing="$missing $packages"
-    said=$(echo "$said" | sed 's/^/        /')
     reasons="$reasons
-    $packages: $why${said:+
-$said}"
+    $packages: $why${said:+ ($(echo "$said" | awk '{ printf "%s%s", (NR == 1 ? "" : "; "), $0 }'))}"
 }
 
 # present COMMAND...: whether it runs; silent
@@ -123,11 +121,11 @@ hints() {
     esac
 }
 
-# What apt-get does now, every five seconds.
+# What apt-get does now and how far it is, every five seconds, from what APT::Status-Fd says.
 ticker() {
     while sleep 5; do
-        line=$(tr '\r' '\n' <"$log" | tail -n 1 | cut -c 1-110)
-        echo "    ${line:-apt-get $1 begins}" >&2
+        now=$(sed -n 's/^[dp][lm]status:[^:]*:\([0-9]*\)[^:]*:\(.*\)/\1 %  \2/p' "$log" | tail -n 1)
+        echo "    ${now:-apt-get $1 begins}" >&2
     done
 }
 
@@ -139,7 +137,7 @@ apt() {
         ticker "$1" &
         ticker=$!
         status=0
-        $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q "$@" </dev/null >"$log" 2>&1 || status=$?
+        $as_root env LC_ALL=C DEBIAN_FRONTEND=noninteractive apt-get -q -o APT::Status-Fd=2 "$@" </dev/null >"$log" 2>&1 || status=$?
         kill "$ticker"
         [ "$status" -ne 0 ] || return 0
         lock=$(sed -n 's/^E: Could not get lock \(.*\)/\1/p' "$log" | head -n 1)
@@ -198,7 +196,7 @@ look
 echo "== apt-get install$missing" >&2
 # shellcheck disable=SC2086 # a word each
 if ! apt install -y --no-install-recommends $missing; then
-    tail -n 20 "$log" >&2
+    grep -v '^[dp][lm]status:' "$log" | tail -n 20 >&2
     echo "apt-get could not install:$missing" >&2
     hints >&2
     exit 1

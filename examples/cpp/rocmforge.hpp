@@ -153,8 +153,8 @@ public:
         return result;
     }
 
-    /// From any thread: ends the generation in progress.
-    void cancel() { check(rf_context_cancel(handle.get())); }
+    /// From any thread: ends the generation in progress; false where there is none.
+    bool cancel() { return check(rf_context_cancel(handle.get())) == RF_OK; }
 
 private:
     struct Stream {

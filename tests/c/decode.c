@@ -15,6 +15,26 @@ static uint32_t length(rf_context *ctx, uint32_t seq) {
     return end;
 }
 
+/* A token of each of several sequences is what decoding is; several of one are a prompt. */
+static void counters(const fixture *f) {
+    rf_context *ctx = make_context(f->model, 128, 3);
+    const rf_token tokens[] = {1, 2, 3};
+    const uint32_t seq[] = {0, 1, 2}, one[] = {1, 1, 2};
+    rf_batch batch = {.size = sizeof batch, .n = 3, .tokens = tokens, .seq = seq};
+    OK(rf_decode(ctx, &batch));
+    OK(rf_kv_clear(ctx));
+    OK(decode(ctx, tokens, 1));
+    OK(rf_kv_clear(ctx));
+    rf_perf_counters perf = {.size = sizeof perf};
+    OK(rf_perf(ctx, &perf));
+    CHECK(perf.decode_tokens == 4 && perf.prefill_tokens == 0);
+    batch.seq = one;
+    OK(rf_decode(ctx, &batch));
+    OK(rf_perf(ctx, &perf));
+    CHECK(perf.decode_tokens == 4 && perf.prefill_tokens == 3);
+    rf_context_release(ctx);
+}
+
 static void batches(const fixture *f) {
     rf_context *ctx = make_context(f->model, 128, 3);
     const rf_token tokens[] = {1, 2, 3, 4, 5, 6};
@@ -268,6 +288,7 @@ static void transpose(const fixture *f) {
 
 int main(int argc, char **argv) {
     fixture f = set_up(argc, argv);
+    counters(&f);
     batches(&f);
     bad_batches(&f);
     generate(&f);

@@ -50,7 +50,7 @@ static void signals(int32_t kind) {
     CHECK(pthread_sigmask(SIG_SETMASK, NULL, &before) == 0);
     rf_backend *backend = make_backend(kind);
     CHECK(pthread_sigmask(SIG_SETMASK, NULL, &after) == 0);
-    CHECK(memcmp(&before, &after, sizeof before) == 0);
+    for (int s = 1; s <= 31; s++) CHECK(sigismember(&before, s) == sigismember(&after, s));
     CHECK(workers() >= (kind == RF_DEVICE_CPU));
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);

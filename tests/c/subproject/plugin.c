@@ -1,0 +1,3 @@
+#include <rocmforge.h>
+
+const char *plugin_version(void) { return rf_version(); }
