@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ast::{CallArgs, Expr, For, Link, MacroDef, Program, Stmt, Target};
 use super::fault::Result;
-use super::meter::Stack;
+use super::stack::Stack;
 
 /// Begins each frame with the names that it hides. `special`: the numbers of `loop`, `caller`, `kwargs`, `varargs`.
 pub(super) fn resolve(program: &mut Program, special: [Option<u32>; 4], stack: &Stack) -> Result<()> {
