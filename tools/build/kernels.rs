@@ -249,10 +249,13 @@ struct Cache {
 impl Cache {
     const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// In cargo's target folder: OUT_DIR is TARGET/PROFILE/build/...
+    /// In cargo's target folder: OUT_DIR is TARGET/PROFILE/build/... or, with --target, TARGET/TRIPLE/PROFILE/build/...
     fn of(out: &Path) -> Result<Self, String> {
         let build = out.ancestors().find(|folder| folder.ends_with("build"));
-        let target = build.and_then(|build| build.parent()?.parent()).unwrap_or(out);
+        let mut target = build.and_then(|build| build.parent()?.parent()).unwrap_or(out);
+        if env::var_os("TARGET").is_some_and(|triple| target.ends_with(Path::new(&triple))) {
+            target = target.parent().unwrap_or(target);
+        }
         let cache = Self { folder: target.join("kernels") };
         fs::create_dir_all(&cache.folder).map_err(|e| format!("{}: {e}", cache.folder.display()))?;
         cache.drop_old();
