@@ -12,7 +12,7 @@ use super::stack::Stack;
 /// Containers inside containers. Dropping, printing and comparing a value takes stack for each level.
 pub(super) const MAX_NESTING: u32 = 150;
 /// Bytes copied or searched that cost one instruction.
-const BYTES_PER_STEP: usize = 32;
+const BYTES_PER_STEP: usize = 64;
 
 /// Bounds of one rendering.
 #[derive(Clone, Copy, Debug)]

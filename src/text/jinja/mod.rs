@@ -48,6 +48,9 @@ pub(super) use self::meter::Limits;
 use self::stack::with_stack;
 use crate::memory;
 
+/// Bytes of a template. (Those in use have up to 50,000.)
+const MAX_SOURCE: usize = 1 << 20;
+
 /// A template that has been parsed.
 #[derive(Debug)]
 pub(super) struct Template {
@@ -74,6 +77,12 @@ impl Template {
     /// # Errors
     /// The source is no template; the message names the line.
     pub fn parse(source: &str) -> crate::Result<Self> {
+        if source.len() > MAX_SOURCE {
+            return Err(crate::Error::Template(format!(
+                "it is {} bytes long, too large: the most is {MAX_SOURCE}",
+                source.len()
+            )));
+        }
         // a token and a node of the tree for each byte, at most
         let room = source.len().saturating_mul(512).saturating_add(1 << 16);
         let program = memory::with_room(room, "the chat template", || with_stack(|| parser::parse(source)))??
