@@ -72,7 +72,7 @@ models: ## fetch both test models
 
 .PHONY: header
 header: ## write include/rocmforge.h anew
-	@RF_UPDATE_HEADER=1 $(CARGO) check --quiet --lib
+	@$(CARGO) run --quiet -p rocmforge-header
 
 .PHONY: fmt
 fmt: ## format the sources

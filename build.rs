@@ -1,4 +1,4 @@
-//! Makes the C header from src/ffi, compiles kernels/ for every GPU, and names the shared library.
+//! Compiles kernels/ for every GPU and names the shared library.
 
 #[cfg(feature = "hip")]
 #[path = "tools/build/cards.rs"]
@@ -6,8 +6,6 @@ mod cards;
 #[cfg(feature = "hip")]
 #[path = "tools/build/compiler.rs"]
 mod compiler;
-#[path = "tools/build/header.rs"]
-mod header;
 #[cfg(feature = "hip")]
 #[path = "tools/build/kernels.rs"]
 mod kernels;
@@ -17,15 +15,16 @@ mod kernels;
 mod targets;
 
 use std::env;
-use std::path::PathBuf;
 
 fn main() {
-    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
-    header::write(&root);
+    println!("cargo:rerun-if-changed=build.rs");
     #[cfg(feature = "hip")]
-    if let Err(message) = kernels::embed(&root) {
-        for line in message.lines() {
-            println!("cargo::error={line}");
+    {
+        let root = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+        if let Err(message) = kernels::embed(std::path::Path::new(&root)) {
+            for line in message.lines() {
+                println!("cargo::error={line}");
+            }
         }
     }
     name_library();

@@ -22,7 +22,8 @@ use compiler::Search;
 
 const AMD: &[&str] = &["gfx900", "gfx1100", "gfx11-generic"];
 const NVIDIA: &[&str] = &["sm_75", "sm_80"];
-const LLD: &str = "[ \"$*\" = '-flavor gnu --version' ] && echo 'Debian LLD 19.1.7 (compatible with GNU linkers)'";
+const LLD: &str =
+    "[ \"$*\" = '-flavor gnu --version' ] && echo 'Debian LLD 19.1.7 (compatible with GNU linkers)'";
 
 /// Folders with programs that answer as compilers do.
 struct Machine {
@@ -137,7 +138,8 @@ fn what_will_not_do_is_named_with_the_reason() {
 
 #[test]
 fn the_list_of_targets_is_read_as_people_write_it() {
-    let wanted = |value: &str| kernels::wanted_targets("ROCM_ARCH", value, || panic!("nobody asks for the cards"));
+    let wanted =
+        |value: &str| kernels::wanted_targets("ROCM_ARCH", value, || panic!("nobody asks for the cards"));
     let names = |value: &str| wanted(value).unwrap().unwrap().into_iter().collect::<Vec<_>>();
     assert_eq!(names("gfx1100"), ["gfx1100"]);
     assert_eq!(names(" gfx1100;gfx906:sramecc-:xnack-,, sm_80\n"), ["gfx1100", "gfx906", "sm_80"]);
@@ -172,7 +174,8 @@ fn native_means_the_cards_of_the_machine() {
     for (node, version) in [(0, 0), (1, 90010), (2, 90402), (3, 80003), (4, 100306)] {
         let folder = root.join(format!("sys/class/kfd/kfd/topology/nodes/{node}"));
         std::fs::create_dir_all(&folder).unwrap();
-        let properties = format!("cpu_cores_count 0\nsimd_count 304\ngfx_target_version {version}\nvendor_id 4098\n");
+        let properties =
+            format!("cpu_cores_count 0\nsimd_count 304\ngfx_target_version {version}\nvendor_id 4098\n");
         std::fs::write(folder.join("properties"), properties).unwrap();
     }
     assert_eq!(cards(), ["gfx1036", "gfx803", "gfx90a", "gfx942"]);

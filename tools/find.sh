@@ -11,7 +11,10 @@ tool=${1:?usage: tools/find.sh TOOL}
 
 # The folders to look in, one a line.
 folders() {
-    echo "$PATH:${HOME:-/root}/.cargo/bin:/usr/local/bin:/usr/bin" | tr ':' '\n' | awk 'NF && !seen[$0]++'
+    echo "$PATH:${HOME:-/root}/.cargo/bin:/usr/local/bin:/usr/bin" | tr ':' '\n' |
+        while IFS= read -r folder; do
+            [ -z "$folder" ] || readlink -f "$folder"
+        done | awk '!seen[$0]++'
 }
 
 # candidates NAME: every program of that name.

@@ -36,9 +36,9 @@ pub fn embed(root: &Path) -> Result<(), String> {
     let unit = Unit::read(&folder)?;
     let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
     let wanted = match ARCH_VARIABLES.into_iter().find_map(set) {
-        Some((variable, value)) => wanted_targets(variable, &value, || {
-            cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi"))
-        })?,
+        Some((variable, value)) => {
+            wanted_targets(variable, &value, || cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi")))?
+        }
         None => None,
     };
     let jobs = jobs(&compilers, &wanted)?;
@@ -47,7 +47,9 @@ pub fn embed(root: &Path) -> Result<(), String> {
     let cache = Cache::of(&out)?;
     let progress = Progress::of_environment();
     let packed = in_parallel(&jobs, |i, job| {
-        cache.get_or_compile(&unit, job, || progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len())))
+        cache.get_or_compile(&unit, job, || {
+            progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len()))
+        })
     })?;
 
     let mut table = String::from("[\n");
@@ -247,10 +249,13 @@ struct Cache {
 impl Cache {
     const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// In cargo's target folder: OUT_DIR is TARGET/PROFILE/build/...
+    /// In cargo's target folder: OUT_DIR is TARGET/PROFILE/build/... or, with --target, TARGET/TRIPLE/PROFILE/build/...
     fn of(out: &Path) -> Result<Self, String> {
         let build = out.ancestors().find(|folder| folder.ends_with("build"));
-        let target = build.and_then(|build| build.parent()?.parent()).unwrap_or(out);
+        let mut target = build.and_then(|build| build.parent()?.parent()).unwrap_or(out);
+        if env::var_os("TARGET").is_some_and(|triple| target.ends_with(Path::new(&triple))) {
+            target = target.parent().unwrap_or(target);
+        }
         let cache = Self { folder: target.join("kernels") };
         fs::create_dir_all(&cache.folder).map_err(|e| format!("{}: {e}", cache.folder.display()))?;
         cache.drop_old();
