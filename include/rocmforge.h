@@ -761,7 +761,8 @@ typedef struct rf_chat_params {
     const char *const *contents;
     /**
      * Instead of these: a JSON array of objects with "role", "content" and what else the template knows ("tool_calls",
-     * ...); NULL (default) for none.
+     * ...); NULL (default) for none. A content is text, a list of parts ({"type": "text", "text": ...}), null or absent;
+     * where the template knows text only, parts of text are joined by newlines, and null and absent are empty.
      */
     const char *messages_json;
     /**

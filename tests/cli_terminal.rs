@@ -160,6 +160,32 @@ fn ctrl_c_stops_an_answer_and_twice_the_chat() {
 }
 
 #[test]
+fn ctrl_c_before_an_answer_takes_the_message_back() {
+    let terminal = Terminal::new("terminal-prompt", &Bigram::new(CHATML));
+    // seconds of work, in steps of a token; Ctrl-C comes once the editor has handed the terminal back
+    let long = format!("\x1b[200~{}\x1b[201~\r", "word ".repeat(600));
+    let dialogue = terminal.chat(
+        &["--stats", "--device", "reference", "-b", "1"],
+        &[
+            (PROMPT, &long),
+            ("\x1b[?2004l", CTRL_C),
+            ("(stopped; the message is forgotten)", ""),
+            (PROMPT, "hi\r"),
+            (ALPHABET, ""),
+            (PROMPT, CTRL_D),
+        ],
+    );
+    let text = &dialogue.text;
+    assert_eq!(text.matches(ALPHABET).count(), 1, "{text:?}");
+    let last = text.rsplit("prompt: ").next().unwrap();
+    // what both prompts begin with may have stayed
+    let (new, kept) = last.split_once(" kept").unwrap().0.split_once(" new, ").unwrap();
+    let (new, kept): (usize, usize) = (new.parse().unwrap(), kept.parse().unwrap());
+    assert_eq!(new + kept, AROUND_USER + "hi".len() + BEFORE_ANSWER, "{text:?}");
+    assert_eq!(dialogue.status, 0);
+}
+
+#[test]
 fn a_signal_at_the_prompt_gives_the_terminal_back() {
     let terminal = Terminal::new("terminal-signal", &Bigram::new(CHATML));
     let dialogue = terminal.chat(&[], &[(PROMPT, "signal:SIGTERM")]);

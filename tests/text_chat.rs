@@ -168,7 +168,7 @@ fn hostile_templates_are_stopped() {
     assert!(
         fails(&format!("{{{{ {}1{} }}}}", "[".repeat(100_000), "]".repeat(100_000))).contains("recursion")
     );
-    assert!(fails(&"{% if true %}".repeat(100_000)).len() < 1000);
+    assert!(fails(&"{% if true %}".repeat(50_000)).len() < 1000);
     assert!(fails("{{ strftime_now('%999999999d') }}").contains("strftime_now"));
     assert!(fails("{{ [1] | tojson(indent=10**9) }}").contains("too large"));
 }

@@ -12,7 +12,19 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 /// Cases that differ and stay so: name and reason.
-const DIFFERENCES: &[(&str, &str)] = &[];
+const DIFFERENCES: &[(&str, &str)] = &[
+    ("str replace format translate 29", BYTES),
+    ("str other 17", "names of characters need Unicode's table of names; refused with a message"),
+    ("autoescape and others 1", AUTOESCAPE),
+    ("autoescape and others 2", AUTOESCAPE),
+    ("autoescape and others 3", AUTOESCAPE),
+    ("infinities 3", INFINITY),
+    ("infinities 9", INFINITY),
+];
+const BYTES: &str = "str.encode() makes bytes, for which a prompt has no use; refused with a message";
+const AUTOESCAPE: &str = "autoescape is for HTML; refused with a message";
+const INFINITY: &str =
+    "jinja2 writes an infinite constant into its Python code as the name inf, which is not defined";
 
 /// What the engine makes of a template at the time that make.py fixes.
 fn render(source: &str, context: &Json) -> Result<String, String> {
@@ -49,7 +61,7 @@ enum Expected {
     /// The template itself calls raise_exception with this message.
     Raised(String),
     /// Python's error, whose wording is not ours.
-    Error(String),
+    Error(serde::de::IgnoredAny),
 }
 
 impl Expected {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use rocmforge::Error;
 use rocmforge::engine::{Backend, BackendParams, Context, ContextParams, DeviceKind, Model, ModelParams};
 use rocmforge::gguf::{Array, Gguf, Metadata, Value};
-use rocmforge::text::{ChatPrompt, Detokenizer, TokenAttr, Vocab};
+use rocmforge::text::{ChatMessage, ChatPrompt, ChatTemplate, Detokenizer, TokenAttr, Vocab};
 
 type Ids = Vec<u32>;
 
@@ -232,10 +232,10 @@ fn long_and_many_control_tokens() {
     let Some(Value::Array(Array::String(tokens))) = meta.get("tokenizer.ggml.tokens") else { panic!() };
     let n = tokens.len();
     let (mut tokens, mut types) = (tokens.clone(), vec![1; n]);
-    // one of equal letters; each length up to 2000; many of one length
+    // one of equal letters; each length up to 500; many of one length
     let long = "x".repeat(100_000);
     tokens.push(long.clone());
-    tokens.extend((10..2000).map(|n| "y".repeat(n)));
+    tokens.extend((10..500).map(|n| "y".repeat(n)));
     tokens.extend((0..20_000).map(|i| format!("<|{i:05}|>")));
     types.resize(tokens.len(), 3);
     let meta = with(&meta, "tokenizer.ggml.token_type", Some(Value::Array(Array::I32(types))));
@@ -243,10 +243,18 @@ fn long_and_many_control_tokens() {
     let vocab = Vocab::from_metadata(&meta, tokens.len()).unwrap();
     let id = |text: &str| tokens.iter().position(|token| token == text).unwrap() as u32;
 
-    let text = format!("{long}{}b<|00007|>", "y".repeat(1999 * 3 + 15));
-    let y = "y".repeat(1999);
+    let text = format!("{long}{}b<|00007|>", "y".repeat(499 * 3 + 15));
+    let y = "y".repeat(499);
     let wanted = [id(&long), id(&y), id(&y), id(&y), id(&"y".repeat(15)), id("b"), id("<|00007|>")];
     assert_eq!(vocab.tokenize(&text, false, true).unwrap(), wanted);
+    // the same in a message, beside the template's own
+    let template = ChatTemplate::new("{{ messages[0].content }}<|00007|>", &vocab).unwrap();
+    let said = text.clone() + &long;
+    let prompt = template.apply(&[ChatMessage::new("user", said.as_str())], None, false).unwrap();
+    let ids = vocab.tokenize_prompt(&prompt).unwrap();
+    let control = |id: &u32| vocab.attr(*id) == Some(TokenAttr::Control);
+    assert!(control(ids.last().unwrap()) && !ids[..ids.len() - 1].iter().any(control));
+    assert_eq!(vocab.detokenize(&ids, true).unwrap(), said + "<|00007|>");
     // what nearly is one, again and again
     let nearly = "x".repeat(99_999) + "z";
     let plain = vocab.tokenize(&nearly.repeat(5), false, true).unwrap();

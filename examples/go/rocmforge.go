@@ -173,12 +173,12 @@ func (m *Model) Chat(messages []Message) ([]Token, error) {
 	})
 }
 
-// Tokenize gives the tokens of plain text; control tokens written out in it stay text.
+// Tokenize gives the tokens of a plain prompt; control tokens written out in it stay text.
 func (m *Model) Tokenize(text string) ([]Token, error) {
 	data := C.CString(text)
 	defer C.free(unsafe.Pointer(data))
 	return tokens(func(buffer *C.rf_token, capacity C.size_t, n *C.size_t, e *C.rf_error) C.rf_status {
-		return C.rf_tokenize_e(m.handle, data, C.size_t(len(text)), C.RF_TOKENIZE_ADD_SPECIAL, buffer, capacity, n, e)
+		return C.rf_tokenize_e(m.handle, data, C.size_t(len(text)), C.RF_TOKENIZE_ADD_BOS, buffer, capacity, n, e)
 	})
 }
 

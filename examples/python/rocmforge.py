@@ -24,7 +24,7 @@ ABI_VERSION = 1
 CANCELLED, CACHE_FULL = 1, 2
 ERROR_PARAM, ERROR_BUFFER, ERROR_BUSY, ERROR_IO = -1, -2, -3, -4
 STOP_EOG, STOP_TEXT, STOP_LENGTH, STOP_CACHE_FULL, STOP_CANCELLED = 1, 2, 3, 4, 5
-TOKENIZE_ADD_SPECIAL = 1
+TOKENIZE_ADD_BOS = 4
 
 Token = C.c_int32
 LogCallback = C.CFUNCTYPE(None, C.c_void_p, C.c_int32, C.c_char_p)
@@ -262,11 +262,11 @@ class Model(_Handle):
         self._own(lib.rf_model_load_e, backend._handle, name, C.byref(params), release=lib.rf_model_release)
 
     def tokenize(self, text: str) -> list[int]:
-        """The tokens of plain text; control tokens written out in it stay text."""
+        """The tokens of a plain prompt; control tokens written out in it stay text."""
         data = text.encode()
 
         def call(*buffer) -> None:
-            _call(lib.rf_tokenize_e, self._handle, data, len(data), TOKENIZE_ADD_SPECIAL, *buffer)
+            _call(lib.rf_tokenize_e, self._handle, data, len(data), TOKENIZE_ADD_BOS, *buffer)
 
         return _tokens(call)
 

@@ -182,7 +182,8 @@ pub struct rf_chat_params {
     pub roles: *const *const c_char,
     pub contents: *const *const c_char,
     /// Instead of these: a JSON array of objects with "role", "content" and what else the template knows ("tool_calls",
-    /// ...); NULL (default) for none.
+    /// ...); NULL (default) for none. A content is text, a list of parts ({"type": "text", "text": ...}), null or absent;
+    /// where the template knows text only, parts of text are joined by newlines, and null and absent are empty.
     pub messages_json: *const c_char,
     /// A JSON array of the tools that the model may call; NULL (default) for none.
     pub tools_json: *const c_char,

@@ -2,14 +2,15 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::Value as Json;
 
 use super::Vocab;
 use super::jinja::{self, Limits, Rendered, Template, Variable};
+use super::partition::SpecialTokens;
 use crate::gguf::Metadata;
 use crate::{Error, Result, memory};
 
@@ -202,7 +203,7 @@ impl ChatTemplate {
             source: memory::text(source, "the chat template")?,
             bos: text(vocab.bos())?,
             eos: text(vocab.eos())?,
-            guard: Guard::new(vocab.control_texts())?,
+            guard: Guard { special: vocab.special_tokens().clone() },
         })
     }
 
@@ -281,39 +282,23 @@ impl ChatTemplate {
     }
 }
 
-/// What memory is for, in errors.
-const SPELLINGS: &str = "the control tokens' texts";
-
 /// Keeps messages from spelling control tokens.
 ///
 /// A control token's spelling in the output is literal text if messages have written any of it but a word (letters,
 /// digits, `_`, `-`): templates write `<|` and `|>` around a message's role.
 #[derive(Debug)]
 struct Guard {
-    finder: AhoCorasick,
+    special: Arc<SpecialTokens>,
 }
 
 impl Guard {
-    fn new<'a>(spellings: impl Iterator<Item = &'a str>) -> Result<Self> {
-        let spellings = memory::collect(spellings.filter(|text| !text.is_empty()), SPELLINGS)?;
-        // a state for each byte, at most, and 256 wide ones at its root
-        let bytes: usize = spellings.iter().map(|text| text.len() + 64).sum();
-        let room = bytes.saturating_mul(128).saturating_add(2 << 20);
-        // a DFA would take up to 1 KiB for each byte
-        let build = || AhoCorasickBuilder::new().kind(Some(AhoCorasickKind::ContiguousNFA)).build(&spellings);
-        let finder = memory::with_room(room, SPELLINGS, build)?
-            .map_err(|err| Error::model(format!("the control tokens' texts: {err}")))?;
-        Ok(Self { finder })
-    }
-
     fn prompt(&self, rendered: Rendered) -> Result<ChatPrompt> {
         let Rendered { text, from_messages } = rendered;
         let mut literals: Vec<Range<usize>> = Vec::new();
         if from_messages.is_empty() {
             return Ok(ChatPrompt { text, literals });
         }
-        for found in self.finder.find_overlapping_iter(&text) {
-            let found = found.range();
+        self.special.each_control(&text, |found| {
             let first = from_messages.partition_point(|range| range.end <= found.start);
             let inside = || {
                 let overlap = from_messages[first..].iter().take_while(|range| range.start < found.end);
@@ -322,13 +307,20 @@ impl Guard {
             let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
             let whole = inside().next() == Some(found.clone());
             if !whole && inside().all(|range| text[range].bytes().all(is_word)) {
-                continue;
+                return Ok(());
             }
-            memory::reserve(&mut literals, 2, "a chat prompt")?;
-            literals.extend(inside().take(1));
-            literals.extend(inside().skip(1).last());
-        }
-        // Matches come by their ends; some lie in others.
+            for range in inside().take(1).chain(inside().skip(1).last()) {
+                match literals.last_mut() {
+                    // Where a letter repeats itself, one spelling overlaps the next.
+                    Some(last) if (last.start..=last.end).contains(&range.start) => {
+                        last.end = last.end.max(range.end);
+                    }
+                    _ => memory::push(&mut literals, range, "a chat prompt")?,
+                }
+            }
+            Ok(())
+        })?;
+        // They come length by length; some lie in others.
         literals.sort_unstable_by_key(|range| (range.start, range.end));
         literals.dedup_by(|next, last| {
             let joined = next.start <= last.end;

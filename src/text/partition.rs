@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
+use std::sync::Arc;
 
 use hashbrown::HashTable;
 
@@ -28,6 +29,7 @@ pub(super) enum Piece {
 /// The tokens that a text may spell out whole.
 #[derive(Debug, Default)]
 pub(super) struct SpecialTokens {
+    table: Arc<TokenTable>,
     /// Longest first.
     lengths: Vec<Length>,
     hasher: Hasher,
@@ -59,7 +61,7 @@ struct SpecialToken {
 const HEAD: usize = 4;
 
 impl SpecialTokens {
-    pub fn new(meta: &Metadata, table: &TokenTable, attrs: &[TokenAttr]) -> Result<Self> {
+    pub fn new(meta: &Metadata, table: Arc<TokenTable>, attrs: &[TokenAttr]) -> Result<Self> {
         let strip = Strip::new(meta)?;
         let hasher = Hasher::random();
         let mut lengths: BTreeMap<usize, HashTable<SpecialToken>> = BTreeMap::new();
@@ -100,37 +102,22 @@ impl SpecialTokens {
             tokens,
             first_power: hasher.power(len - 1),
         });
-        Ok(Self { lengths: memory::collect(lengths, TOKENS)?, hasher })
-    }
-
-    /// Ids of the tokens that plain text must not become.
-    pub fn control_ids(&self) -> impl Iterator<Item = u32> {
-        let tokens = self.lengths.iter().flat_map(|length| &length.tokens);
-        tokens.filter(|token| token.control).map(|token| token.id)
+        Ok(Self { lengths: memory::collect(lengths, TOKENS)?, table, hasher })
     }
 
     /// Cuts `text` where it spells tokens: the longest tokens first, those of one length from left to right. Control
     /// tokens count only if `parse_control`, and nowhere in the `literal` ranges (ascending).
-    pub fn partition(
-        &self,
-        table: &TokenTable,
-        text: &str,
-        parse_control: bool,
-        literal: &[Range<usize>],
-    ) -> Result<Vec<Piece>> {
+    pub fn partition(&self, text: &str, parse_control: bool, literal: &[Range<usize>]) -> Result<Vec<Piece>> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
         let there = BytePairs::of(text.as_bytes())?;
         let mut pieces = memory::collect([Piece::Text(0..text.len())], PIECES)?;
         for length in &self.lengths {
-            let may_occur = |token: &SpecialToken| {
-                (parse_control || !token.control) && there.may_spell(&token.head[..length.len.min(HEAD)])
-            };
-            if length.len > text.len() || !length.tokens.iter().any(may_occur) {
+            if !length.may_occur(text, &there, |token| parse_control || !token.control) {
                 continue;
             }
-            let search = Search { length, hasher: &self.hasher, table, text, parse_control, literal };
+            let search = Search { special: self, length, text, parse_control, literal };
             let mut cut = memory::vec(pieces.len() + 2, PIECES)?;
             for piece in pieces {
                 match piece {
@@ -142,13 +129,76 @@ impl SpecialTokens {
         }
         Ok(pieces)
     }
+
+    /// Calls `each` for every place where `text` spells a control token, those that overlap too.
+    pub fn each_control(&self, text: &str, mut each: impl FnMut(Range<usize>) -> Result<()>) -> Result<()> {
+        let there = BytePairs::of(text.as_bytes())?;
+        for length in &self.lengths {
+            if !length.may_occur(text, &there, |token| token.control) {
+                continue;
+            }
+            let mut windows = Windows::new(&self.hasher, length, text.as_bytes(), 0..text.len());
+            while let Some((at, hash)) = windows.next() {
+                // To compare the texts as well would take the square of the time for a text of one letter.
+                if length.tokens.find(hash, |token| token.hash == hash).is_some_and(|token| token.control) {
+                    each(at..at + length.len)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Length {
+    /// False where the text has no token of this length that counts.
+    fn may_occur(&self, text: &str, there: &BytePairs, counts: impl Fn(&SpecialToken) -> bool) -> bool {
+        let head = self.len.min(HEAD);
+        self.len <= text.len()
+            && self.tokens.iter().any(|token| counts(token) && there.may_spell(&token.head[..head]))
+    }
+}
+
+/// The windows of one length over a part of a text, and their hashes.
+struct Windows<'a> {
+    hasher: &'a Hasher,
+    length: &'a Length,
+    text: &'a [u8],
+    at: usize,
+    end: usize,
+    /// Of the window before `at`, if that was looked at.
+    hash: Option<u64>,
+}
+
+impl<'a> Windows<'a> {
+    fn new(hasher: &'a Hasher, length: &'a Length, text: &'a [u8], part: Range<usize>) -> Self {
+        Self { hasher, length, text, at: part.start, end: part.end, hash: None }
+    }
+
+    fn next(&mut self) -> Option<(usize, u64)> {
+        let Length { len, first_power, .. } = *self.length;
+        let at = self.at;
+        if self.end - at < len {
+            return None;
+        }
+        let hash = match self.hash {
+            None => self.hasher.hash(&self.text[at..at + len]),
+            Some(hash) => self.hasher.roll(hash, first_power, self.text[at - 1], self.text[at + len - 1]),
+        };
+        self.hash = Some(hash);
+        self.at += 1;
+        Some((at, hash))
+    }
+
+    fn skip_to(&mut self, at: usize) {
+        self.at = at;
+        self.hash = None;
+    }
 }
 
 /// One length's tokens in one text.
 struct Search<'a> {
+    special: &'a SpecialTokens,
     length: &'a Length,
-    hasher: &'a Hasher,
-    table: &'a TokenTable,
     text: &'a str,
     parse_control: bool,
     literal: &'a [Range<usize>],
@@ -156,22 +206,11 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn cut(&self, range: Range<usize>, out: &mut Vec<Piece>) -> Result<()> {
-        let Length { len, first_power, .. } = *self.length;
         let bytes = self.text.as_bytes();
+        let mut windows = Windows::new(&self.special.hasher, self.length, bytes, range.clone());
         let Range { mut start, end } = range;
-        let mut at = start;
-        // Of the window before `at`, if that was looked at.
-        let mut hash = None;
-        while end - at >= len {
-            let window = match hash {
-                None => self.hasher.hash(&bytes[at..at + len]),
-                Some(hash) => self.hasher.roll(hash, first_power, bytes[at - 1], bytes[at + len - 1]),
-            };
-            let Some(token) = self.find(window, at) else {
-                hash = Some(window);
-                at += 1;
-                continue;
-            };
+        while let Some((at, hash)) = windows.next() {
+            let Some(token) = self.find(hash, at) else { continue };
             let mut text_end = at;
             if token.strip_left {
                 while text_end > start && is_c_space(bytes[text_end - 1]) {
@@ -183,14 +222,13 @@ impl Search<'_> {
                 out.push(Piece::Text(start..text_end));
             }
             out.push(Piece::Token(token.id));
-            start = at + len;
+            start = at + self.length.len;
             if token.strip_right {
                 while start < end && is_c_space(bytes[start]) {
                     start += 1;
                 }
             }
-            at = start;
-            hash = None;
+            windows.skip_to(start);
         }
         if start < end {
             memory::push(out, Piece::Text(start..end), PIECES)?;
@@ -205,7 +243,7 @@ impl Search<'_> {
         let token = self
             .length
             .tokens
-            .find(hash, |token| token.hash == hash && self.table.bytes(token.id) == Some(spelled))?;
+            .find(hash, |token| token.hash == hash && self.special.table.bytes(token.id) == Some(spelled))?;
         let in_literal = || {
             let next = self.literal.partition_point(|range| range.end <= at);
             self.literal.get(next).is_some_and(|range| range.start < after)
@@ -335,11 +373,11 @@ mod tests {
             literal in 0..40usize,
         ) {
             let tokens: Vec<String> = tokens.into_iter().collect();
-            let table = TokenTable::new(&tokens).unwrap();
+            let table = Arc::new(TokenTable::new(&tokens).unwrap());
             let attrs: Vec<_> = (0..tokens.len())
                 .map(|i| if i % 3 == 0 { TokenAttr::Control } else { TokenAttr::UserDefined })
                 .collect();
-            let special = SpecialTokens::new(&Metadata::default(), &table, &attrs).unwrap();
+            let special = SpecialTokens::new(&Metadata::default(), table, &attrs).unwrap();
             let literal = literal.min(text.len())..(literal + 7).min(text.len());
 
             let mut wanted = vec![Piece::Text(0..text.len())];
@@ -372,7 +410,16 @@ mod tests {
                 wanted = cut;
             }
             let literal: Vec<Range<usize>> = if literal.is_empty() { Vec::new() } else { vec![literal] };
-            let found = special.partition(&table, &text, true, &literal).unwrap();
+            let found = special.partition(&text, true, &literal).unwrap();
+            let mut controls = Vec::new();
+            special.each_control(&text, |range| { controls.push(range); Ok(()) }).unwrap();
+            for range in &controls {
+                let id = tokens.iter().position(|token| *token == text[range.clone()]);
+                prop_assert!(id.is_some_and(|id| attrs[id] == TokenAttr::Control));
+            }
+            let spelled = |at: usize| tokens.iter().step_by(3).filter(|token| text[at..].starts_with(*token)).count();
+            let wanted_controls: usize = text.char_indices().map(|(at, _)| spelled(at)).sum();
+            prop_assert_eq!(controls.len(), wanted_controls);
             if text.is_empty() {
                 prop_assert!(found.is_empty());
             } else {

@@ -1,5 +1,7 @@
 //! The vocabulary of a model file and the tokenizer over it.
 
+use std::sync::Arc;
+
 use super::bpe::Bpe;
 use super::byte_chars;
 use super::chat::ChatPrompt;
@@ -16,13 +18,13 @@ use crate::{Error, Result, memory};
 #[derive(Debug)]
 pub struct Vocab {
     n_vocab: usize,
-    table: TokenTable,
+    table: Arc<TokenTable>,
     /// What each token prints.
     pieces: Strings,
     attrs: Vec<TokenAttr>,
     scores: Vec<f32>,
     ids: SpecialIds,
-    special: SpecialTokens,
+    special: Arc<SpecialTokens>,
     kind: Kind,
     add_bos: bool,
     add_eos: bool,
@@ -94,7 +96,7 @@ impl Vocab {
                 "{TOKENS} lists {n_tokens} tokens, but the model has embeddings for {n_vocab}"
             )));
         }
-        let table = TokenTable::new(texts)?;
+        let table = Arc::new(TokenTable::new(texts)?);
         let scores = scores(meta, n_tokens)?;
         let mut attrs = attrs(meta, n_tokens)?;
 
@@ -122,7 +124,7 @@ impl Vocab {
             unknown: defaults.unknown.filter(exists),
         };
         let ids = SpecialIds::new(meta, &table, &mut attrs, defaults)?;
-        let special = SpecialTokens::new(meta, &table, &attrs)?;
+        let special = Arc::new(SpecialTokens::new(meta, table.clone(), &attrs)?);
 
         let is_spm = row.is_none();
         let force_bos = row.as_ref().is_some_and(|pre| pre.row().force_bos);
@@ -159,12 +161,12 @@ impl Vocab {
     fn placeholders(n_vocab: usize) -> Self {
         Self {
             n_vocab,
-            table: TokenTable::default(),
+            table: Arc::default(),
             pieces: Strings::default(),
             attrs: Vec::new(),
             scores: Vec::new(),
             ids: SpecialIds::default(),
-            special: SpecialTokens::default(),
+            special: Arc::default(),
             kind: Kind::None,
             add_bos: false,
             add_eos: false,
@@ -228,11 +230,7 @@ impl Vocab {
     ) -> Result<Vec<u32>> {
         let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         out.extend(bos);
-        self.tokenize_pieces(
-            text,
-            &self.special.partition(&self.table, text, parse_special, &[])?,
-            &mut out,
-        )?;
+        self.tokenize_pieces(text, &self.special.partition(text, parse_special, &[])?, &mut out)?;
         if bos.is_some() && out.get(1).copied() == bos {
             tracing::warn!(
                 bos,
@@ -257,7 +255,7 @@ impl Vocab {
     /// As [`Self::tokenize`].
     pub fn tokenize_prompt(&self, prompt: &ChatPrompt) -> Result<Vec<u32>> {
         let text = prompt.text();
-        let pieces = self.special.partition(&self.table, text, true, prompt.literals())?;
+        let pieces = self.special.partition(text, true, prompt.literals())?;
         let mut out = memory::vec(text.len() / 3 + 2, TOKENS_OF)?;
         if let Some(bos) =
             self.ids.bos.filter(|&bos| self.add_bos && pieces.first() != Some(&Piece::Token(bos)))
@@ -375,9 +373,9 @@ impl Vocab {
         self.space_prefix
     }
 
-    /// Spellings that must not become tokens where a message has them.
-    pub(super) fn control_texts(&self) -> impl Iterator<Item = &str> {
-        self.special.control_ids().filter_map(|id| self.table.text(id))
+    /// Finds the spellings that must not become tokens where a message has them.
+    pub(super) fn special_tokens(&self) -> &Arc<SpecialTokens> {
+        &self.special
     }
 
     /// Whole text of ids (lossy where bytes are not UTF-8), without the space that SPM puts before a text. Ids that

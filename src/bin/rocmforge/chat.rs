@@ -178,10 +178,6 @@ impl Talk {
         answer: impl FnOnce(&mut Conversation) -> Result<Option<Answer>>,
         is_terminal: bool,
     ) -> Result<()> {
-        if is_terminal {
-            // a Ctrl-C that came too late for the last answer
-            interrupt::take();
-        }
         let answer = match answer(&mut self.chat) {
             Ok(Some(answer)) => answer,
             Ok(None) => {

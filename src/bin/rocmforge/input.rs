@@ -63,7 +63,9 @@ impl Input {
 }
 
 fn edited(editor: &mut Editor<Words, DefaultHistory>) -> Result<Line> {
-    match interrupt::while_idle(|| terminal::while_editing(|| editor.readline(PROMPT))) {
+    // one that came too late for the last answer
+    interrupt::take();
+    match interrupt::while_idle(|| terminal::while_editing(|| editor.readline(PROMPT)))? {
         Ok(text) => Ok(Line::Text(joined(&text))),
         Err(ReadlineError::Eof) => Ok(Line::End),
         Err(ReadlineError::Interrupted | ReadlineError::Signal(rustyline::error::Signal::Interrupt)) => {
@@ -83,7 +85,7 @@ fn plain(has_prompt: bool) -> Result<Line> {
         let _ = write!(err, "{PROMPT}").and_then(|()| err.flush());
     }
     let mut line = Vec::new();
-    let n = interrupt::while_idle(|| io::stdin().lock().read_until(b'\n', &mut line))
+    let n = interrupt::while_idle(|| io::stdin().lock().read_until(b'\n', &mut line))?
         .context("cannot read standard input")?;
     if n == 0 {
         return Ok(Line::End);
@@ -132,10 +134,12 @@ impl Completer for Words {
 
 impl Validator for Words {
     fn validate(&self, context: &mut ValidationContext<'_>) -> rustyline::Result<ValidationResult> {
-        Ok(match is_unfinished(context.input()) {
-            true => ValidationResult::Incomplete,
-            false => ValidationResult::Valid(None),
-        })
+        if is_unfinished(context.input()) {
+            return Ok(ValidationResult::Incomplete);
+        }
+        // before the terminal is given back, from when on Ctrl-C is a signal again
+        interrupt::begin_work();
+        Ok(ValidationResult::Valid(None))
     }
 }
 

@@ -35,12 +35,17 @@ pub fn take() -> bool {
     INTERRUPTED.swap(0, Ordering::SeqCst) != 0
 }
 
-/// Runs `wait` (for input, say) with Ctrl-C ending the process at once.
-pub fn while_idle<T>(wait: impl FnOnce() -> T) -> T {
+/// Runs `wait` (for input, say) with Ctrl-C ending the process at once. Err(Cancelled): it came just before.
+pub fn while_idle<T>(wait: impl FnOnce() -> T) -> rocmforge::Result<T> {
     IDLE.store(true, Ordering::SeqCst);
-    let result = wait();
+    let result = check().map(|()| wait());
     IDLE.store(false, Ordering::SeqCst);
     result
+}
+
+/// What was waited for is there: from now on Ctrl-C stops the work on it.
+pub fn begin_work() {
+    IDLE.store(false, Ordering::SeqCst);
 }
 
 /// As if Ctrl-C had come: for one that was read as a key.

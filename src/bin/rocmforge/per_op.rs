@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use anyhow::Result;
-use rocmforge::engine::{Batch, DeviceKind, Model, OpTime, StepTimes};
+use rocmforge::engine::{Batch, Model, OpTime, StepTimes};
 use serde_json::{Value as Json, json};
 
 use crate::Usage;
@@ -18,7 +18,7 @@ pub fn run(args: &Args) -> Result<()> {
         let backend = DeviceArgs { device: args.device.clone(), threads: args.threads[0] }.backend()?;
         let bandwidth = match backend.kind() {
             #[cfg(feature = "hip")]
-            DeviceKind::Hip => {
+            rocmforge::engine::DeviceKind::Hip => {
                 let gpu = backend.info().gpu.map(|gpu| rocmforge::engine::DeviceChoice::Index(gpu.index));
                 let choice = gpu.unwrap_or_else(|| args.device.choice.clone());
                 Some(crate::gpu_bench::read_bandwidth(&choice, args.repetitions)?)

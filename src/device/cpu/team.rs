@@ -84,6 +84,7 @@ pub struct Worker<'a> {
 impl Team {
     pub fn new(n_threads: usize) -> Result<Self> {
         fork::watch()?;
+        let threads = memory::vec(n_threads.saturating_sub(1), "threads")?;
         let shared = Arc::new(Shared {
             epoch: Lone(AtomicU64::new(0)),
             job: UnsafeCell::new(None),
@@ -97,11 +98,10 @@ impl Team {
             sleep: Mutex::new(()),
             wake: Condvar::new(),
         });
-        let mut team = Team { shared, threads: Vec::new(), regions: Turns::default(), made: Epoch::now() };
+        let mut team = Team { shared, threads, regions: Turns::default(), made: Epoch::now() };
         for index in 1..n_threads {
             let shared = Arc::clone(&team.shared);
-            let thread = worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?;
-            memory::push(&mut team.threads, thread, "threads")?;
+            team.threads.push(worker::spawn(&index.to_string(), move || shared.work(index, n_threads))?);
         }
         Ok(team)
     }

@@ -5,23 +5,34 @@ use num_traits::Num;
 
 use super::ast::{CallArgs, Cmp, Const, Expr, Link};
 use super::checks;
-use super::fault::Result;
+use super::fault::{Result, limit_error};
 use super::filters;
 use super::lexer::{Spanned, Token};
 use super::number::Op;
 use super::parser::Parser;
+
+/// Conditions one behind another, each around all before it.
+const MAX_CHAINED: u32 = 100;
 
 impl Parser {
     /// `yes if test else no`
     pub(super) fn expression(&mut self) -> Result<Expr> {
         self.stack.check().map_err(|fault| fault.at(self.line()))?;
         let mark = self.unknown.len();
+        let mut chained = 0;
         let mut value = self.or()?;
         while self.skip_name("if") {
             let test = self.or()?;
             let no = if self.skip_name("else") { Some(self.expression()?) } else { None };
             value = Expr::Cond(Box::new((test, value, no)));
             self.unknown.truncate(mark);
+            chained += 1;
+            if chained > MAX_CHAINED {
+                return Err(limit_error(format!(
+                    "it nests too deep: the recursion of `a if b if c` ends at {MAX_CHAINED}"
+                ))
+                .at(self.line()));
+            }
         }
         Ok(value)
     }

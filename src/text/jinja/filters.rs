@@ -254,7 +254,8 @@ fn slice(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<
 
 fn default(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
     let mut bound = args.bind("default", ["default_value", "boolean"], 0)?;
-    if !value.is_undefined() && !(bound.truth(1, false) && !value.truth()) {
+    let falsy_counts = bound.truth(1, false);
+    if !value.is_undefined() && (!falsy_counts || value.truth()) {
         return Ok(value);
     }
     bound.take(0).map_or_else(|| Value::str(interpreter.rt(), ""), Ok)
@@ -488,12 +489,31 @@ fn again(args: &Args) -> Args {
     Args { args: args.args.clone(), kwargs: args.kwargs.clone() }
 }
 
-fn map(interpreter: &mut Interpreter<'_>, value: Value, mut args: Args) -> Result<Value> {
-    let rt = interpreter.rt().clone();
-    let mut out = ListBuilder::new(&rt)?;
-    if !value.truth() {
-        return Value::iterator("generator", out);
+fn map(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
+    lazily(interpreter, &value, |interpreter, out| mapped(interpreter, &value, args, out))
+}
+
+/// A generator of what `fill` makes of a value: Python fills it when it is asked for items, and fails then.
+fn lazily(
+    interpreter: &mut Interpreter<'_>,
+    value: &Value,
+    fill: impl FnOnce(&mut Interpreter<'_>, &mut ListBuilder) -> Result<()>,
+) -> Result<Value> {
+    let mut out = ListBuilder::new(interpreter.rt())?;
+    let result = if value.truth() { fill(interpreter, &mut out) } else { Ok(()) };
+    match result {
+        Err(fault) if matches!(fault.kind(), Kind::Limit | Kind::Memory) => Err(fault),
+        result => Value::generator("generator", out, result.err()),
     }
+}
+
+fn mapped(
+    interpreter: &mut Interpreter<'_>,
+    value: &Value,
+    mut args: Args,
+    out: &mut ListBuilder,
+) -> Result<()> {
+    let rt = interpreter.rt().clone();
     let mut getter = None;
     let mut filter = 0;
     if args.args.is_empty() && args.kwargs.iter().any(|(name, _)| name.as_str() == "attribute") {
@@ -515,7 +535,7 @@ fn map(interpreter: &mut Interpreter<'_>, value: Value, mut args: Args) -> Resul
             None => call(interpreter, filter, item, again(&args))?,
         })?;
     }
-    Value::iterator("generator", out)
+    Ok(())
 }
 
 /// select, reject, selectattr, rejectattr
@@ -525,12 +545,9 @@ fn filtered(
     mut args: Args,
     by_attr: bool,
     wanted: bool,
-) -> Result<Value> {
+    out: &mut ListBuilder,
+) -> Result<()> {
     let rt = interpreter.rt().clone();
-    let mut out = ListBuilder::new(&rt)?;
-    if !value.truth() {
-        return Value::iterator("generator", out);
-    }
     let mut getter = None;
     if by_attr {
         if args.args.is_empty() {
@@ -557,23 +574,23 @@ fn filtered(
             out.push(item)?;
         }
     }
-    Value::iterator("generator", out)
+    Ok(())
 }
 
 fn select(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
-    filtered(interpreter, &value, args, false, true)
+    lazily(interpreter, &value, |interpreter, out| filtered(interpreter, &value, args, false, true, out))
 }
 
 fn reject(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
-    filtered(interpreter, &value, args, false, false)
+    lazily(interpreter, &value, |interpreter, out| filtered(interpreter, &value, args, false, false, out))
 }
 
 fn selectattr(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
-    filtered(interpreter, &value, args, true, true)
+    lazily(interpreter, &value, |interpreter, out| filtered(interpreter, &value, args, true, true, out))
 }
 
 fn rejectattr(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
-    filtered(interpreter, &value, args, true, false)
+    lazily(interpreter, &value, |interpreter, out| filtered(interpreter, &value, args, true, false, out))
 }
 
 fn extreme(

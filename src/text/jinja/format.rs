@@ -151,7 +151,7 @@ pub(super) fn percent(rt: &Rt, text: &Str, args: &Value) -> Result<Str> {
             'c' => {
                 let shown = match &value {
                     Value::Str(c) if c.chars() == 1 => c.clone(),
-                    Value::Int(code) => character(rt, *code)?,
+                    Value::Bool(_) | Value::Int(_) => character(rt, value.as_i64().unwrap_or_default())?,
                     _ => return Err(type_error("%c requires int or char")),
                 };
                 spec.precision = None;
@@ -466,12 +466,21 @@ fn format_value(rt: &Rt, out: &mut Builder, value: &Value, spec_text: &Str) -> R
     if spec_text.is_empty() {
         return repr::write_str(rt, out, value);
     }
-    let mut spec = parse_spec(spec_text.as_str(), !matches!(value, Value::Str(_)))?;
+    let spec = parse_spec(spec_text.as_str(), !matches!(value, Value::Str(_)))?;
     let unknown = |kind: char| {
         value_error(format!("Unknown format code '{kind}' for object of type '{}'", value.type_name()))
     };
+    if let Some(separator) = spec.grouping {
+        let kind = spec.kind.unwrap_or(if matches!(value, Value::Str(_)) { 's' } else { 'd' });
+        if matches!(kind, 's' | 'n' | 'c') || separator == ',' && matches!(kind, 'x' | 'X' | 'o' | 'b') {
+            return Err(value_error(format!("Cannot specify '{separator}' with '{kind}'.")));
+        }
+    }
     match value {
         Value::Str(text) => {
+            if spec.alternate {
+                return Err(value_error("Alternate form (#) not allowed in string format specifier"));
+            }
             match spec.kind {
                 None | Some('s') => {}
                 Some(kind) => return Err(unknown(kind)),
@@ -495,8 +504,13 @@ fn format_value(rt: &Rt, out: &mut Builder, value: &Value, spec_text: &Str) -> R
                 pad_number(out, number::is_negative(&big), prefix(&spec, kind), &digits, &spec, '>')
             }
             Some('c') => {
+                if spec.precision.is_some() {
+                    return Err(value_error("Precision not allowed in integer format specifier"));
+                }
+                if spec.sign.is_some() || spec.alternate {
+                    return Err(value_error("Sign not allowed with integer format specifier 'c'"));
+                }
                 let code = value.as_i64().unwrap_or(-1);
-                spec.precision = None;
                 pad_str(out, &character(rt, code)?, &spec, '>')
             }
             Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%') => {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::ast::{CallArgs, Expr, For, Link, MacroDef, Program, Stmt, Target};
 use super::fault::Result;
-use super::meter::Stack;
+use super::stack::Stack;
 
 /// Begins each frame with the names that it hides. `special`: the numbers of `loop`, `caller`, `kwargs`, `varargs`.
 pub(super) fn resolve(program: &mut Program, special: [Option<u32>; 4], stack: &Stack) -> Result<()> {
@@ -193,7 +193,7 @@ impl Symbols<'_> {
         Ok(())
     }
 
-    /// jinja2 takes the `elif`s together for one branch; a name that not each branch stores hides nothing.
+    /// A name that only branches store hides nothing, even if each does.
     fn branches(&mut self, branches: &[(Expr, Vec<Stmt>)], otherwise: &[Stmt]) -> Result<()> {
         let Some(((test, first), rest)) = branches.split_first() else { return Ok(()) };
         self.expr(test)?;
@@ -229,18 +229,9 @@ impl Symbols<'_> {
     }
 
     fn merge(&mut self, branches: &[HashMap<u32, Use>]) {
-        let mut stores: HashMap<u32, usize> = HashMap::new();
         for (&name, new) in branches.iter().flatten() {
-            if new.stored && !self.own.get(&name).is_some_and(|name| name.stored) {
-                *stores.entry(name).or_default() += 1;
-            }
-        }
-        for (&name, &new) in branches.iter().flatten() {
-            self.put(name, new);
-        }
-        for (name, count) in stores {
-            let hidden = count == 3 && self.own.get(&name).is_some_and(|name| name.hidden);
-            self.put(name, Use { stored: true, hidden });
+            let old = self.own.get(&name).copied().unwrap_or_default();
+            self.put(name, Use { stored: old.stored || new.stored, ..old });
         }
     }
 

@@ -1,6 +1,6 @@
 //! A template's text in tokens: jinja2's lexer with trim_blocks and lstrip_blocks.
 
-use super::fault::{Fault, Kind, Result, limit_error};
+use super::fault::{Fault, Kind, Result};
 use super::text::is_space;
 use super::unicode;
 
@@ -53,9 +53,6 @@ const OPERATORS: &[&str] = &[
     "=", ".", ":", "|", ",", ";",
 ];
 
-/// Bytes of a template.
-pub(super) const MAX_SOURCE: usize = 8 << 20;
-
 fn syntax(message: impl Into<String>, line: u32) -> Fault {
     Fault::new(Kind::Syntax, message).at(line)
 }
@@ -86,9 +83,6 @@ fn sign(text: &str) -> Option<char> {
 impl<'s> Lexer<'s> {
     /// Tokens of a source already normalized.
     pub fn tokenize(source: &'s str) -> Result<Vec<Spanned>> {
-        if source.len() > MAX_SOURCE {
-            return Err(limit_error(format!("it is longer than {MAX_SOURCE} bytes")));
-        }
         let mut lexer = Lexer { source, at: 0, line: 1, line_starting: true, tokens: Vec::new() };
         while lexer.at < source.len() {
             lexer.root()?;

@@ -7,13 +7,12 @@ use std::rc::Rc;
 use crate::memory;
 
 use super::fault::{Fault, Kind, Result, limit_error, overflow_error};
+use super::stack::Stack;
 
 /// Containers inside containers. Dropping, printing and comparing a value takes stack for each level.
 pub(super) const MAX_NESTING: u32 = 150;
-/// Stack that parsing or rendering may take below the caller's frame.
-const STACK_BYTES: usize = 144 << 10;
 /// Bytes copied or searched that cost one instruction.
-const BYTES_PER_STEP: usize = 32;
+const BYTES_PER_STEP: usize = 64;
 
 /// Bounds of one rendering.
 #[derive(Clone, Copy, Debug)]
@@ -58,38 +57,6 @@ impl Limits {
 /// Something that can hold itself through other values, and is emptied when the rendering ends.
 pub(super) trait Cyclic {
     fn clear(&self);
-}
-
-#[derive(Debug)]
-pub(super) struct Stack {
-    base: usize,
-}
-
-impl Stack {
-    /// The caller's frame is where counting begins.
-    #[inline(never)]
-    pub fn new() -> Self {
-        Self { base: here() }
-    }
-
-    /// # Errors
-    /// The recursion has used its stack.
-    pub fn check(&self) -> Result<()> {
-        memory::check().map_err(Fault::from_memory)?;
-        if self.base.abs_diff(here()) > STACK_BYTES {
-            return Err(limit_error(format!(
-                "it nests too deep: its recursion may take {} KiB of stack",
-                STACK_BYTES >> 10
-            )));
-        }
-        Ok(())
-    }
-}
-
-#[inline(never)]
-fn here() -> usize {
-    let mark = 0u8;
-    std::ptr::from_ref(std::hint::black_box(&mark)).addr()
 }
 
 pub(super) struct Meter {

@@ -27,6 +27,7 @@ mod parser;
 mod repr;
 mod scope;
 mod sort;
+mod stack;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -44,7 +45,11 @@ use self::fault::{Fault, Result};
 use self::interpreter::Interpreter;
 pub(super) use self::json::size as json_size;
 pub(super) use self::meter::Limits;
+use self::stack::with_stack;
 use crate::memory;
+
+/// Bytes of a template. (Those in use have up to 50,000.)
+const MAX_SOURCE: usize = 1 << 20;
 
 /// A template that has been parsed.
 #[derive(Debug)]
@@ -72,9 +77,15 @@ impl Template {
     /// # Errors
     /// The source is no template; the message names the line.
     pub fn parse(source: &str) -> crate::Result<Self> {
+        if source.len() > MAX_SOURCE {
+            return Err(crate::Error::Template(format!(
+                "it is {} bytes long, too large: the most is {MAX_SOURCE}",
+                source.len()
+            )));
+        }
         // a token and a node of the tree for each byte, at most
         let room = source.len().saturating_mul(512).saturating_add(1 << 16);
-        let program = memory::with_room(room, "the chat template", || parser::parse(source))?
+        let program = memory::with_room(room, "the chat template", || with_stack(|| parser::parse(source)))??
             .map_err(Fault::into_error)?;
         Ok(Self { program })
     }
@@ -98,7 +109,7 @@ impl Template {
             let (text, from_messages) = interpreter.run()?.into_parts();
             Ok(Rendered { text, from_messages })
         };
-        run().map_err(Fault::into_error)
+        with_stack(run)?.map_err(Fault::into_error)
     }
 }
 
@@ -124,5 +135,5 @@ pub(super) fn python_repr(value: &Json) -> crate::Result<String> {
         repr::write_repr(&rt, &mut out, &json::from_json(&rt, value, false)?)?;
         Ok(out.into_parts().0)
     };
-    write().map_err(Fault::into_error)
+    with_stack(write)?.map_err(Fault::into_error)
 }

@@ -123,6 +123,7 @@ fn compare_float(int: &BigInt, float: f64) -> Option<Ordering> {
 }
 
 /// Big integers as a fraction's float, rounded once.
+/// Of two numbers that are not negative.
 fn divide(x: &BigInt, y: &BigInt) -> Result<f64> {
     if y.is_zero() {
         return Err(zero_division("division by zero"));
@@ -196,9 +197,11 @@ pub(super) fn binary(rt: &Rt, op: Op, a: &Value, b: &Value) -> Result<Option<Val
         (Some(x), Some(y)) if x.bits() > 53 || y.bits() > 53 => {
             rt.step((x.bits() / 64 + 1) * (y.bits() / 64 + 1))?;
             if x.is_zero() && !y.is_zero() {
-                return Ok(Some(Value::Float(0.0)));
+                return Ok(Some(Value::Float(if y.is_negative() { -0.0 } else { 0.0 })));
             }
-            divide(&x, &y).map(|float| Some(Value::Float(float)))
+            let size = divide(&x.abs(), &y.abs())?;
+            let float = if x.is_negative() != y.is_negative() { -size } else { size };
+            Ok(Some(Value::Float(float)))
         }
         _ => match (to_f64(a)?, to_f64(b)?) {
             (Some(x), Some(y)) => floats(op, x, y).map(|float| Some(Value::Float(float))),
@@ -295,6 +298,19 @@ fn floats(op: Op, x: f64, y: f64) -> Result<f64> {
     })
 }
 
+/// A number with an exponent, written without one and with a point.
+fn plain(scientific: &str) -> Option<String> {
+    let (mantissa, exponent) = scientific.split_once('e')?;
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |mantissa| ("-", mantissa));
+    let exponent: i32 = exponent.parse().ok()?;
+    let digits = mantissa.replace('.', "");
+    let before = usize::try_from(exponent.max(0)).ok()? + 1;
+    let zeros = "0".repeat(usize::try_from((-exponent).max(0)).ok()?);
+    let digits = format!("{zeros}{digits:0<before$}");
+    let (whole, fraction) = digits.split_at(before);
+    Some(format!("{sign}{whole}.{}", if fraction.is_empty() { "0" } else { fraction }))
+}
+
 /// A float as str() and repr() write it.
 pub(super) fn float_repr(value: f64) -> String {
     if value.is_nan() {
@@ -303,14 +319,18 @@ pub(super) fn float_repr(value: f64) -> String {
     if value.is_infinite() {
         return if value > 0.0 { "inf" } else { "-inf" }.to_owned();
     }
-    let scientific = format!("{value:e}");
+    // Of two shortest spellings equally near Python writes the even one, which the exact digits round to.
+    let shortest = format!("{value:e}");
+    let digits = shortest.bytes().take_while(|&byte| byte != b'e').filter(u8::is_ascii_digit).count();
+    let exact = format!("{value:.*e}", digits.saturating_sub(1));
+    let scientific = if exact.parse() == Ok(value) { exact } else { shortest };
     if let Some((mantissa, exponent)) = scientific.split_once('e')
         && let Ok(exponent) = exponent.parse::<i32>()
         && !(-4..16).contains(&exponent)
     {
         return format!("{mantissa}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs());
     }
-    format!("{value:?}")
+    plain(&scientific).unwrap_or_else(|| format!("{value:?}"))
 }
 
 /// An integer's decimal digits.

@@ -7,7 +7,7 @@ use super::ast::{Block, Const, Expr, For, Link, MacroDef, Program, Stmt, Target}
 use super::fault::{Fault, Kind, Result};
 use super::frames;
 use super::lexer::{Lexer, Spanned, Token, normalize};
-use super::meter::Stack;
+use super::stack::Stack;
 
 /// Names that a macro may read without declaring them.
 const SPECIAL: [&str; 3] = ["caller", "kwargs", "varargs"];

@@ -4,11 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::ast::{For, MacroDef};
+use super::ast::{For, MacroDef, Target};
 use super::fault::{Result, type_error};
 use super::interpreter::Interpreter;
 use super::meter::{Charge, Cyclic, Rt, no_memory};
-use super::value::{ListBuilder, Source, Value};
+use super::value::{ListBuilder, Source, Value, unpack};
 
 /// The variables of a loop's turn, a macro's call, a block. The outermost scope is the interpreter's own.
 pub(super) struct Scope {
@@ -89,6 +89,18 @@ impl Macro {
     }
 }
 
+impl Target {
+    /// An item as a tuple with the target's parts.
+    fn repack(&self, rt: &Rt, item: Value) -> Result<Value> {
+        let Target::Tuple(targets) = self else { return Ok(item) };
+        let mut list = ListBuilder::with_capacity(rt, targets.len())?;
+        for (target, item) in targets.iter().zip(unpack(rt, &item, targets.len())?) {
+            list.push(target.repack(rt, item)?)?;
+        }
+        Ok(Value::Tuple(list.finish()?))
+    }
+}
+
 /// A running loop, as the variable `loop` shows it.
 pub(super) struct Loop {
     pub def: Arc<For>,
@@ -137,6 +149,10 @@ impl Loop {
             };
             match item {
                 Some(item) if !passed && !interpreter.passes(&self.def, &self.outer, &item)? => {}
+                // What passes a test comes as its targets have taken it apart.
+                Some(item) if !passed && self.def.test.is_some() => {
+                    return self.def.target.repack(interpreter.rt(), item).map(Some);
+                }
                 item => return Ok(item),
             }
         }

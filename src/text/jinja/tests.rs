@@ -8,14 +8,17 @@ use serde_json::{Value as Json, json};
 use super::interpreter::Interpreter;
 use super::{Limits, Template, Variable, json as values};
 
-/// Stack of a host's smallest threads.
-const SMALL_STACK: usize = 256 << 10;
-
-fn on_a_small_stack<T: Send>(run: impl FnOnce() -> T + Send) -> T {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().stack_size(SMALL_STACK).spawn_scoped(scope, run);
-        thread.unwrap().join().unwrap()
-    })
+/// On a stack that just suffices for templates, and on one that does not, as of a host's smallest threads.
+fn on_small_stacks<T: Send + PartialEq + std::fmt::Debug>(run: impl Fn() -> T + Send + Sync) -> T {
+    let on = |bytes| {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(bytes).spawn_scoped(scope, &run);
+            thread.unwrap().join().unwrap()
+        })
+    };
+    let result = on(256 << 10);
+    assert_eq!(on(64 << 10), result);
+    result
 }
 
 fn render(source: &str, message: &Json) -> crate::Result<super::Rendered> {
@@ -25,9 +28,11 @@ fn render(source: &str, message: &Json) -> crate::Result<super::Rendered> {
 
 /// The error of a template that must fail, on a small stack.
 fn fails(source: &str) -> String {
-    let error = on_a_small_stack(|| render(source, &Json::Null).map(|out| out.text.len()).unwrap_err());
-    assert!(matches!(error, crate::Error::Template(_)), "{source}: {error:?}");
-    error.to_string()
+    let error = on_small_stacks(|| match render(source, &Json::Null) {
+        Err(error @ crate::Error::Template(_)) => Ok(error.to_string()),
+        other => Err(other.map(|out| out.text.len()).map_err(|error| error.to_string())),
+    });
+    error.unwrap_or_else(|other| panic!("{}: {other:?}", source.chars().take(60).collect::<String>()))
 }
 
 #[test]
@@ -49,9 +54,8 @@ fn memory_is_bounded_before_it_is_asked_for() {
         "{{ '{:>1000000000}'.format(1) }}",
         "{{ '{:>{}}'.format('a', 10**9) }}",
         "{{ [1] | tojson(indent=10**9) }}",
-        "{{ [1] | batch(10**9, 0) | list }}",
         "{{ [1] | slice(10**9) | list }}",
-        "{{ 'ab' | replace('', 'x' * 10**7) | replace('', 'y' * 10**7) }}",
+        "{{ 'abcdefgh' | replace('', 'x' * 10**7) }}",
         "{{ ('x' * 10**7).join('abcdefghijk') }}",
         "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s ~ ns.s %}{% endfor %}",
         "{% set ns = namespace(s='aaaaaaaaaaaaaaaa') %}{% for i in range(99) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
@@ -70,6 +74,7 @@ fn memory_is_bounded_before_it_is_asked_for() {
 #[test]
 fn instructions_are_bounded() {
     for source in [
+        "{{ [1] | batch(10**9, 0) | list }}",
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% set l = range(99999) | list %}{% for a in l %}{{ a in l }}{% endfor %}",
         "{% set s = 'a' * 9999999 %}{% for a in range(99999) %}{% set x = s.find('b') %}{% endfor %}",
@@ -86,20 +91,23 @@ fn instructions_are_bounded() {
 
 #[test]
 fn numbers_are_bounded() {
-    for source in ["{{ 10**10**10 }}", "{{ 9**9**9**9 }}", "{{ (10**9000) ** 9000 }}", "{{ 2 ** 99999 }}"] {
+    for source in
+        ["{{ 10**(10**10) }}", "{{ 9**(9**(9**9)) }}", "{{ (10**9000) ** 9000 }}", "{{ 2 ** 99999 }}"]
+    {
         let error = fails(source);
         assert!(error.contains("too large"), "{source}: {error}");
     }
     assert!(fails("{{ '%.1000000000f' % 1 }}").contains("too large"));
     assert!(fails("{{ '{:.1000000000f}'.format(1.5) }}").contains("too large"));
+    assert!(fails(&"a".repeat((1 << 20) + 1)).contains("too large"));
     assert!(fails("{{ range(10**12) }}").contains("Range too big"));
     assert!(fails("{% for a in range(0, 10**19) %}{% endfor %}").contains("Range too big"));
 }
 
 #[test]
-fn recursion_is_bounded_on_a_small_stack() {
+fn recursion_is_bounded_on_small_stacks() {
     let deep = |open: &str, inside: &str, close: &str| {
-        format!("{{{{ {}{inside}{} }}}}", open.repeat(100_000), close.repeat(100_000))
+        format!("{{{{ {}{inside}{} }}}}", open.repeat(20_000), close.repeat(20_000))
     };
     let sources = [
         deep("(", "1", ")"),
@@ -113,11 +121,11 @@ fn recursion_is_bounded_on_a_small_stack() {
         deep("'a'.join(", "'a'", ")"),
         deep("x is eq(", "1", ")"),
         deep("x | default(", "1", ")"),
-        "{% if true %}".repeat(100_000),
-        "{% for a in [1] %}".repeat(100_000),
-        "{% macro f() %}".repeat(100_000),
-        "{% set x %}".repeat(100_000),
-        format!("{{% set {}a{} = 1 %}}", "(".repeat(100_000), ")".repeat(100_000)),
+        "{% if true %}".repeat(20_000),
+        "{% for a in [1] %}".repeat(20_000),
+        "{% macro f() %}".repeat(20_000),
+        "{% set x %}".repeat(20_000),
+        format!("{{% set {}a{} = 1 %}}", "(".repeat(20_000), ")".repeat(20_000)),
         "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}".to_owned(),
         "{% macro f() %}{% for a in [1] %}{% if true %}{{ [f()] | join }}{% endif %}{% endfor %}{% endmacro %}{{ f() }}".to_owned(),
         "{% macro f() %}{% call f() %}{{ caller() }}{% endcall %}{% endmacro %}{{ f() }}".to_owned(),
@@ -144,7 +152,7 @@ fn recursion_is_bounded_on_a_small_stack() {
 }
 
 #[test]
-fn what_is_deep_but_allowed_fits_a_small_stack() {
+fn what_is_deep_but_allowed_fits_small_stacks() {
     let nest = "{% set ns = namespace(x=[], y=[]) %}{% for i in range(140) %}{% set ns.x = [ns.x] %}\
                 {% set ns.y = [ns.y] %}{% endfor %}";
     for (source, wanted) in [
@@ -169,17 +177,17 @@ fn what_is_deep_but_allowed_fits_a_small_stack() {
         (format!("{{{{ {} 1 }}}}", "not ".repeat(10_000)), "True"),
         (format!("{{% if 0 %}}{}{{% else %}}b{{% endif %}}", "{% elif 0 %}a".repeat(10_000)), "b"),
     ] {
-        let text = on_a_small_stack(|| render(&source, &Json::Null).map(|out| out.text));
+        let text = on_small_stacks(|| render(&source, &Json::Null).map(|out| out.text).map_err(|error| error.to_string()));
         let short: String = source.chars().take(60).collect();
-        assert_eq!(text.unwrap_or_else(|error| error.to_string()), wanted, "{short}");
+        assert_eq!(text.unwrap_or_else(|error| error), wanted, "{short}");
     }
     // As deep as a client's JSON may be.
     let mut value = json!(1);
     for _ in 0..120 {
         value = json!([value]);
     }
-    let text = on_a_small_stack(|| render("{{ m | tojson }}{{ m }}", &value).map(|out| out.text.len()));
-    assert_eq!(text.unwrap(), 2 * 241);
+    let text = on_small_stacks(|| render("{{ m | tojson }}{{ m }}", &value).unwrap().text.len());
+    assert_eq!(text, 2 * 241);
 }
 
 #[test]
@@ -196,7 +204,7 @@ fn values_that_hold_themselves_are_freed() {
         "{% macro f() %}{% set me = caller %}{{ me() }}{% endmacro %}{% for i in range(3) %}{% call f() %}{{ i }}{% endcall %}{% endfor %}",
         "{{ [1, 2] | map('foo') }}",
     ] {
-        on_a_small_stack(|| {
+        on_small_stacks(|| {
             let Ok(template) = Template::parse(source) else { return };
             let mut interpreter = Interpreter::new(&template.program, Limits::new(1, 0), None).unwrap();
             let rt = interpreter.rt().clone();
@@ -264,7 +272,7 @@ fn bytes_from_messages_stay_known() {
         ("{{ m.role == 'user' }}{{ 'se' in m.role }}{{ m['ro' ~ 'le'] | length }}", "TrueTrue4"),
         ("{{ ('a b ' ~ m.role ~ ' c') | truncate(8, true, '', 0) }}", "a b «user»"),
         ("{{ ('<b>' ~ m.role ~ '</b>') | striptags }}", "«user»"),
-        ("{{ ('x ' ~ m.role) | wordwrap(3) }}", "«x\nuse\nr»"),
+        ("{{ ('x ' ~ m.role) | wordwrap(3) }}", "«x u»\n«ser»"),
         ("{{ '%c' % 60 }}", "«<»"),
     ] {
         assert_eq!(marked(source, &message), wanted, "{source}");

@@ -179,6 +179,8 @@ pub(super) struct Iterator {
     list: Rc<List>,
     next: Cell<usize>,
     pub name: &'static str,
+    /// What fails behind the last item.
+    fault: Cell<Option<Fault>>,
 }
 
 pub(super) struct Namespace {
@@ -230,7 +232,13 @@ impl Value {
     }
 
     pub fn iterator(name: &'static str, items: ListBuilder) -> Result<Value> {
-        Ok(Value::Iterator(Rc::new(Iterator { list: items.finish()?, next: Cell::new(0), name })))
+        Self::generator(name, items, None)
+    }
+
+    /// A generator that fails when the item behind the last is asked for.
+    pub fn generator(name: &'static str, items: ListBuilder, fault: Option<Fault>) -> Result<Value> {
+        let (next, fault) = (Cell::new(0), Cell::new(fault));
+        Ok(Value::Iterator(Rc::new(Iterator { list: items.finish()?, next, name, fault })))
     }
 
     pub fn undefined(rt: &Rt, why: Why) -> Result<Value> {
@@ -621,10 +629,13 @@ impl Value {
 }
 
 impl Iterator {
-    pub fn next(&self) -> Option<Value> {
+    pub fn next(&self) -> Result<Option<Value>> {
         let value = self.list.items.get(self.next.get()).cloned();
         self.next.set(self.next.get() + 1);
-        value
+        match value {
+            None => self.fault.take().map_or(Ok(None), Err),
+            value => Ok(value),
+        }
     }
 }
 
@@ -705,7 +716,7 @@ impl Source {
                 *at += 1;
                 (*at <= range.len).then(|| Value::Int(range.get(*at - 1)))
             }
-            Source::Iterator(iterator) => iterator.next(),
+            Source::Iterator(iterator) => iterator.next()?,
         })
     }
 
