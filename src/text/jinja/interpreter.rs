@@ -298,20 +298,20 @@ impl<'t> Interpreter<'t> {
                 self.scoped(scope, |me| me.body(body))
             }
             Stmt::Macro(def) => {
-                let value = Macro::new(&self.rt, def, &self.scope)?;
+                let value = Macro::value(&self.rt, def, &self.scope)?;
                 if let Some(name) = def.name {
                     self.assign_name(name, value)?;
                 }
                 Ok(Flow::Next)
             }
             Stmt::Generation(def) => {
-                let caller = Macro::new(&self.rt, def, &self.scope)?;
+                let caller = Macro::value(&self.rt, def, &self.scope)?;
                 let text = self.call(&caller, Args::default()).map_err(|fault| fault.at(def.line))?;
                 repr::write_str(&self.rt, &mut self.out, &text)?;
                 Ok(Flow::Next)
             }
             Stmt::Call(def, call, line) => {
-                let caller = Macro::new(&self.rt, def, &self.scope)?;
+                let caller = Macro::value(&self.rt, def, &self.scope)?;
                 let value = self.call_block(call, caller);
                 value.and_then(|value| self.emit_text(&value)).map_err(|fault| fault.at(*line))?;
                 Ok(Flow::Next)

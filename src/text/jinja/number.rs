@@ -335,8 +335,8 @@ pub(super) fn float_repr(value: f64) -> String {
 
 /// An integer's decimal digits.
 pub(super) fn int_text(value: &BigInt) -> Result<String> {
-    // log10(2) is 0.30103: one digit of doubt is cleared below.
-    let digits = (value.bits() as f64 * 0.301_03) as usize;
+    // One digit of doubt is cleared below.
+    let digits = (value.bits() as f64 * std::f64::consts::LOG10_2) as usize;
     let text = if digits <= MAX_DIGITS { value.to_string() } else { String::new() };
     if text.is_empty() || text.trim_start_matches('-').len() > MAX_DIGITS {
         return Err(value_error(format!(

@@ -90,7 +90,7 @@ fn repeat(rt: &Rt, value: &Value, times: &Value) -> Result<Option<Value>> {
         Value::List(list) | Value::Tuple(list) => list,
         _ => return Ok(None),
     };
-    let len = list.items.len().checked_mul(times).unwrap_or(usize::MAX);
+    let len = list.items.len().saturating_mul(times);
     let mut out = ListBuilder::with_capacity(rt, len)?;
     rt.step(len as u64 / 4)?;
     for _ in 0..if list.items.is_empty() { 0 } else { times } {
@@ -109,7 +109,7 @@ fn repeat_str(rt: &Rt, text: &Str, times: usize) -> Result<Str> {
     let mut out = Builder::new(rt)?;
     match text.origin() {
         super::text::Origin::Mixed(_) => {
-            out.reserve(text.len().checked_mul(times).unwrap_or(usize::MAX))?;
+            out.reserve(text.len().saturating_mul(times))?;
             for _ in 0..times {
                 rt.step(1)?;
                 out.push_str(text)?;

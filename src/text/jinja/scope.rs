@@ -80,7 +80,7 @@ pub(super) struct Macro {
 }
 
 impl Macro {
-    pub fn new(rt: &Rt, def: &Arc<MacroDef>, outer: &Outer) -> Result<Value> {
+    pub fn value(rt: &Rt, def: &Arc<MacroDef>, outer: &Outer) -> Result<Value> {
         if let Some(scope) = outer {
             scope.keep(rt);
         }
