@@ -545,6 +545,15 @@ pub fn append(text: &mut String, more: &str, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// As much of the text as `max` bytes hold, cut between characters.
+pub fn beginning(text: &str, max: usize) -> &str {
+    let mut end = text.len().min(max);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
+}
+
 /// The text with each `from` replaced.
 pub fn replaced(text: &str, from: char, to: &str, what: &str) -> Result<String> {
     let (n, longer) = (text.matches(from).count(), to.len().saturating_sub(from.len_utf8()));

@@ -5,6 +5,8 @@ use std::cell::Cell;
 use std::fmt::{self, Write};
 use std::panic::PanicHookInfo;
 
+use crate::memory;
+
 /// A place in the sources, cut where it is longer.
 #[derive(Clone, Copy)]
 struct Place {
@@ -14,9 +16,9 @@ struct Place {
 
 impl Write for Place {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let n = text.floor_char_boundary(self.bytes.len() - self.len);
-        self.bytes[self.len..self.len + n].copy_from_slice(&text.as_bytes()[..n]);
-        self.len += n;
+        let text = memory::beginning(text, self.bytes.len() - self.len);
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
+        self.len += text.len();
         Ok(())
     }
 }

@@ -72,8 +72,8 @@ unsafe fn start<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -> Result
 
     let name = format!("rocmforge-{name}");
     let mut short = [0; 16];
-    let len = name.floor_char_boundary(15);
-    short[..len].copy_from_slice(&name.as_bytes()[..len]);
+    let name = memory::beginning(&name, 15);
+    short[..name.len()].copy_from_slice(name.as_bytes());
     let start = Box::into_raw(Box::new(Start { work, name: short }));
     let mut attributes = MaybeUninit::uninit();
     let mut thread = MaybeUninit::uninit();

@@ -1,14 +1,12 @@
 //! What a file says of its vocabulary, as the command line shows it.
 
 mod cli_common;
-#[path = "common/gguf_writer.rs"]
-mod gguf_writer;
 #[path = "common/tiny_model.rs"]
 #[allow(dead_code)]
 mod tiny_model;
 
+use cli_common::bigram::gguf_writer::{self, GgufWriter};
 use cli_common::{Scratch, rocmforge, stderr, stdout};
-use gguf_writer::GgufWriter;
 use rocmforge::gguf::{Array, Value};
 use tiny_model::TinyModel;
 

@@ -74,7 +74,7 @@ impl<'a> Bench<'a> {
             let got = self.on_device(&there.draw(self.logits.len()).unwrap());
             let same = match (&want, &got) {
                 (Ok(want), Ok(got)) => want == got,
-                (Err(Error::Param(want)), Err(Error::Param(got))) => want == got,
+                (Err(Error::Model(want)), Err(Error::Model(got))) => want == got,
                 _ => false,
             };
             assert!(same, "draw {draw} of {} logits: {got:?}, not {want:?}; {params:?}", self.logits.len());

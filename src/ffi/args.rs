@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicI32;
 
 use super::failure::{Failure, Outcome};
 use super::status::{RF_ERROR_BUFFER, RF_ERROR_IO};
+use crate::memory;
 
 /// Where a plain result goes, checked before the work and written only on success.
 pub(super) struct Out<T>(*mut T);
@@ -218,11 +219,7 @@ impl Buffer<u8> {
 /// NUL-terminated, cut between characters.
 pub(super) fn c_array<const N: usize>(text: &str) -> [c_char; N] {
     let mut array = [0; N];
-    let mut end = text.len().min(N - 1);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    for (to, from) in array.iter_mut().zip(text[..end].bytes()) {
+    for (to, from) in array.iter_mut().zip(memory::beginning(text, N - 1).bytes()) {
         *to = from as c_char;
     }
     array

@@ -69,8 +69,8 @@ impl<const N: usize> Text<N> {
 
     fn new(text: &str) -> Self {
         let mut copy = Self::EMPTY;
-        let end = text.floor_char_boundary(N - 1);
-        copy.0[..end].copy_from_slice(&text.as_bytes()[..end]);
+        let text = memory::beginning(text, N - 1);
+        copy.0[..text.len()].copy_from_slice(text.as_bytes());
         copy
     }
 

@@ -383,7 +383,9 @@ fn write_array(array: &Array, out: &mut Writer<'_>) -> serde_json::Result<()> {
         Array::String(list) => write(list, out, |text, out| serde_json::to_writer(out, text)),
         Array::Array(list) => write(list, out, write_array),
         array => each_array!(array, list, make, {
-            write(list, out, |element, out| serde_json::to_writer(out, &json(&make(element.clone()))))
+            write(list, out, |element, out| {
+                serde_json::to_writer(out, &json(&make(ToOwned::to_owned(element))))
+            })
         }),
     }
 }

@@ -499,7 +499,7 @@ impl PreTokenizer {
         let mut ends = memory::filled(text.len(), 1, WORDS)?;
         for (step, regex) in self.row.steps.iter().zip(&self.regexes) {
             let mut cut = memory::vec(ends.len().max(text.len() / 4), WORDS)?;
-            let mut each = |work: &mut dyn FnMut(usize, usize, &mut Vec<usize>) -> Result<()>| {
+            let mut each = |work: &mut CutWord<'_>| {
                 let mut start = 0;
                 for &end in &ends {
                     work(start, end, &mut cut)?;
@@ -531,6 +531,9 @@ impl PreTokenizer {
     }
 }
 
+/// Appends to the ends those of the words between two places.
+type CutWord<'a> = dyn FnMut(usize, usize, &mut Vec<usize>) -> Result<()> + 'a;
+
 /// The second expression of [`Step::Words`], tried where the first does not match.
 const SPACES: &str = r"\s+";
 
@@ -546,8 +549,10 @@ fn compiled<'a>(cell: &'a OnceLock<Compiled>, sources: &[&str]) -> Result<&'a Co
     if let Some(compiled) = cell.get() {
         return Ok(compiled);
     }
-    let regex = memory::with_room(COMPILING, "the pre-tokenizer's expressions", || Regex::new_many(sources))?
-        .map_err(|err| Error::Internal(format!("pre-tokenizer expression {}: {err}", sources[0])))?;
+    let regex = memory::with_room(COMPILING, "the pre-tokenizer's expressions", || {
+        Regex::new_many(sources)
+            .map_err(|err| Error::Internal(format!("pre-tokenizer expression {}: {err}", sources[0])))
+    })??;
     Ok(cell.get_or_init(|| Compiled { regex, caches: Mutex::default() }))
 }
 

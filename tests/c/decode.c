@@ -17,7 +17,7 @@ static uint32_t length(rf_context *ctx, uint32_t seq) {
 
 /* A token of each of several sequences is what decoding is; several of one are a prompt. */
 static void counters(const fixture *f) {
-    rf_context *ctx = make_context(f->model, 128, 3);
+    rf_context *ctx = make_context(f->model, 192, 3);
     const rf_token tokens[] = {1, 2, 3};
     const uint32_t seq[] = {0, 1, 2}, one[] = {1, 1, 2};
     rf_batch batch = {.size = sizeof batch, .n = 3, .tokens = tokens, .seq = seq};

@@ -97,7 +97,7 @@ static void enums_and_flags(const fixture *f) {
     rf_token tokens[8];
     char text[8];
     size_t n;
-    EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", 1, 4, tokens, 8, &n));
+    EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", 1, 8, tokens, 8, &n));
     EXPECT(RF_ERROR_PARAM, rf_tokenize(f->model, "a", 1, 0x80000001u, tokens, 8, &n));
     tokens[0] = 0;
     EXPECT(RF_ERROR_PARAM, rf_detokenize(f->model, tokens, 1, 2, text, 8, &n));

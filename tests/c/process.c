@@ -51,6 +51,7 @@ static void signals(int32_t kind) {
     rf_backend *backend = make_backend(kind);
     CHECK(pthread_sigmask(SIG_SETMASK, NULL, &after) == 0);
     for (int s = 1; s <= 31; s++) CHECK(sigismember(&before, s) == sigismember(&after, s));
+    usleep(50000); /* a thread that is only starting blocks everything, in glibc */
     CHECK(workers() >= (kind == RF_DEVICE_CPU));
     sigemptyset(&term);
     sigaddset(&term, SIGTERM);
@@ -84,8 +85,8 @@ static void no_threads(void) {
         OK(rf_backend_params_init(&params, sizeof params));
         params.kind = RF_DEVICE_CPU;
         params.threads = 4;
-        EXPECT(RF_ERROR_IO, rf_backend_create(&params, &backend));
-        MESSAGE("cannot start thread rocmforge-");
+        EXPECT(RF_ERROR_MEMORY, rf_backend_create(&params, &backend)); /* EAGAIN, as for a stack that is not to be had */
+        MESSAGE("thread rocmforge-");
         params.threads = 1; /* none beside the caller's */
         OK(rf_backend_create(&params, &backend));
         rf_backend_release(backend);

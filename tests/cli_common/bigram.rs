@@ -4,7 +4,7 @@
 use rocmforge::gguf::Value;
 
 #[path = "../common/gguf_writer.rs"]
-mod gguf_writer;
+pub mod gguf_writer;
 
 use gguf_writer::GgufWriter;
 

@@ -254,7 +254,8 @@ fn slice(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<
 
 fn default(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Value> {
     let mut bound = args.bind("default", ["default_value", "boolean"], 0)?;
-    if !value.is_undefined() && (!bound.truth(1, false) || value.truth()) {
+    let falsy_counts = bound.truth(1, false);
+    if !value.is_undefined() && (!falsy_counts || value.truth()) {
         return Ok(value);
     }
     bound.take(0).map_or_else(|| Value::str(interpreter.rt(), ""), Ok)

@@ -77,7 +77,7 @@ fn write(out: &mut Builder, format: &str, tainted: bool, now: NaiveDateTime) -> 
 /// Writes a directive's text; false: there is no such directive.
 fn one(out: &mut Builder, directive: char, flags: Flags, now: NaiveDateTime) -> Result<bool> {
     let (weekday, month) = (now.format("%A").to_string(), now.format("%B").to_string());
-    let (_, hour12) = now.hour12();
+    let hour12 = if now.hour().is_multiple_of(12) { 12 } else { now.hour() % 12 };
     let (week, sunday) = (now.iso_week(), now.weekday().num_days_from_sunday());
     let monday = now.weekday().num_days_from_monday();
     // The number, its digits at least, what pads them.

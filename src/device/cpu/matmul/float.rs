@@ -6,11 +6,14 @@ use half::{bf16, f16};
 pub(super) trait Float {
     /// Bytes of an element.
     const SIZE: usize;
+    /// For the paths of x86-64.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
     const KIND: Kind;
 
     fn to_f32(bytes: &[u8]) -> f32;
 }
 
+#[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     F32,
