@@ -1,7 +1,9 @@
 //! Forks: of a process's threads only the one that forks goes on in the child, where locks that others held stay
 //! locked and a GPU's runtime is unusable.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+#[cfg(feature = "hip")]
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::{Error, Result};
 
@@ -58,8 +60,10 @@ impl Epoch {
 }
 
 /// The epoch of a first use, without a lock that a fork could leave held.
+#[cfg(feature = "hip")]
 pub struct OnceEpoch(AtomicU64);
 
+#[cfg(feature = "hip")]
 impl OnceEpoch {
     pub const fn new() -> Self {
         OnceEpoch(AtomicU64::new(0))

@@ -1,6 +1,6 @@
 //! Memory that runs out is an error: nothing aborts because an allocation fails.
 //!
-//! What a file or a caller sizes is asked for ([`vec`], [`reserve`], [`text`], ...), and a refusal is
+//! What a file or a caller sizes is asked for ([`vec()`], [`reserve`], [`text`], ...), and a refusal is
 //! [`Error::OutOfMemory`]. Rust's own small allocations (an error's message, an `Arc`, the caches of a crate) cannot be
 //! refused: stable Rust ends the process. The global allocator, [`Reserve`], serves them from memory set aside when the
 //! system has none. Loops that make many of them call [`check`], which fails once this call had to touch the reserve;

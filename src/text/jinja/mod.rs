@@ -2,8 +2,8 @@
 //! does (an immutable sandbox, trim_blocks, lstrip_blocks, break and continue, `{% generation %}`).
 //!
 //! A template is a program from a file that nobody vouches for. It reaches nothing but its variables; its memory,
-//! instructions, output and stack are bounded ([`meter`]). Its strings know which of their bytes came from messages
-//! ([`text`]), so that what a message spells is never taken for the template's own.
+//! instructions, output and stack are bounded (`meter`). Its strings know which of their bytes came from messages
+//! (`text`), so that what a message spells is never taken for the template's own.
 
 mod access;
 mod ast;
