@@ -150,6 +150,7 @@ int main(int argc, char **argv) {
     REFUSED(rf_context_info(ctx, NULL));
     CHECK(strcmp(rf_context_error(NULL), "") == 0);
     REFUSED(rf_context_cancel(NULL));
+    REFUSED(rf_context_uncancel(NULL));
     rf_context_release(NULL);
     REFUSED(rf_decode(NULL, &batch));
     REFUSED(rf_decode(ctx, NULL));
