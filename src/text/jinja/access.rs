@@ -204,6 +204,10 @@ fn item(rt: &Rt, owner: &Value, key: &Value) -> Result<Option<Value>> {
 }
 
 fn undefined(rt: &Rt, owner: &Value, key: Value) -> Result<Value> {
+    if let Value::Undefined(_) = key {
+        // It is named, not kept: one that holds another, which holds another, would be dropped by recursion.
+        return Value::hint(rt, format!("{} has no element Undefined", owner.object_name()));
+    }
     Value::undefined(rt, Why::Member(owner.object_name(), key))
 }
 

@@ -392,6 +392,10 @@ impl<'t> Interpreter<'t> {
         context.end();
         if !result? {
             return Ok(());
+        // A loop that is still held holds the scope around it, which may hold another: the meter ends such chains.
+        if let (true, Some(scope)) = (Rc::strong_count(&context) > 1, outer) {
+            scope.keep(&self.rt);
+        }
         }
         if def.otherwise.is_empty() {
             return Ok(());

@@ -261,6 +261,9 @@ fn bytes_from_messages_stay_known() {
         ("{% for k in m %}{{ k }},{% endfor %}", "«role»,«text»,«list»,«key<»,«n»,"),
         ("{% for c in m.role %}{{ c }}.{% endfor %}", "«u».«s».«e».«r»."),
         ("{% set x %}<{{ m.role }}>{% endset %}{{ x }}{{ x | length }}", "<«user»>6"),
+        // Each holds the one before it.
+        "{% set ns = namespace(x=0) %}{% for i in range(9999) %}{% set o = ns.x %}{% for j in [1] %}{% set ns.x = loop %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x={}[0]) %}{% for i in range(9999) %}{% set ns.x = {}[ns.x] %}{% endfor %}",
         ("{% macro f(x) %}<{{ x }}>{% endmacro %}{{ f(m.role) }}", "<«user»>"),
         ("{% filter upper %}a{{ m.role }}{% endfilter %}", "A«USER»"),
         ("{{ m.role | e }}{{ '<' ~ m.text | e }}", "«user»<« Ab é c »"),
