@@ -163,7 +163,10 @@ pub(super) fn call(
             let inside = owner.contains(&rt, &wanted)?;
             match (name, number::to_i64_exactly(&wanted)) {
                 ("count", _) => Ok(Value::Int(i64::from(inside))),
-                (_, Some(value)) if inside => Ok(Value::Int((value - range.start) / range.step)),
+                (_, Some(value)) if inside => {
+                    let index = (i128::from(value) - i128::from(range.start)) / i128::from(range.step);
+                    Ok(Value::Int(index as i64))
+                }
                 _ => Err(value_error(format!("{} is not in range", super::repr::short(&rt, &wanted)))),
             }
         }

@@ -155,6 +155,9 @@ fn recursion_is_bounded_on_small_stacks() {
 fn what_is_deep_but_allowed_fits_small_stacks() {
     let nest = "{% set ns = namespace(x=[], y=[]) %}{% for i in range(140) %}{% set ns.x = [ns.x] %}\
                 {% set ns.y = [ns.y] %}{% endfor %}";
+    let ends = "range(-9223372036854775808, 9223372036854775807, 9223372036854775807)";
+    let index = render(&format!("{{{{ {ends}.index(9223372036854775806) }}}}"), &Json::Null);
+    assert_eq!(index.unwrap().text, "2");
     for (source, wanted) in [
         (format!("{nest}{{{{ ns.x | string | length }}}}"), "282"),
         (format!("{nest}{{{{ ns.x | tojson | length }}}}"), "282"),
