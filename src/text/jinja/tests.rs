@@ -306,3 +306,7 @@ fn errors_name_the_line() {
         assert!(error.contains(wanted), "{source:?}: {error}");
     }
 }
+        (
+            "{{ 'http://a.com' | urlize(rel=m.role) }}",
+            "«<a href=\"http://a.com\" rel=\"noopener user\">http://a.com</a>»",
+        ),

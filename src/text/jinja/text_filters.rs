@@ -311,7 +311,13 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     let mut bound = args.bind("urlize", names, 0)?;
     let trim = bound.given(0).map(|limit| limit.to_index("urlize: trim_url_limit")).transpose()?.map(count);
     let rel = match bound.given(3) {
-        Some(rel) => need_str(rt, &rel, "urlize: rel")?.as_str().to_owned(),
+    let mut tainted = false;
+    let mut given = |value: &Value, what: &str| -> Result<String> {
+        let text = need_str(rt, value, what)?;
+        tainted |= text.tainted();
+        Ok(text.as_str().to_owned())
+    };
+        Some(rel) => given(&rel, "urlize: rel")?,
         None => String::new(),
     };
     let mut rels: Vec<&str> = rel.split_whitespace().collect();
@@ -322,7 +328,7 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     rels.sort_unstable();
     rels.dedup();
     let target = match bound.given(2) {
-        Some(target) => Some(need_str(rt, &target, "urlize: target")?.as_str().to_owned()),
+        Some(target) => Some(given(&target, "urlize: target")?),
         None => None,
     };
     let mut schemes = Vec::new();
@@ -346,7 +352,8 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     if text.len() > MAX_PROSE {
         return Err(runtime_error(format!("urlize: the text is longer than {MAX_PROSE} bytes")));
     }
-    markup::urlize(rt, &text, &Links { trim, rel: rels.join(" "), target, schemes }).map(Value::Str)
+    let links = Links { trim, rel: rels.join(" "), target, schemes, tainted };
+    markup::urlize(rt, &text, &links).map(Value::Str)
 }
 
 /// Chunks of a line between which Python's textwrap breaks it.
