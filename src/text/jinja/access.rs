@@ -115,7 +115,7 @@ fn attribute(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Re
         return Value::method(&rt, owner, name.clone()).map(Some);
     }
     Ok(match owner {
-        Value::Namespace(namespace) => namespace.get(text),
+        Value::Namespace(namespace) => namespace.get(text)?,
         Value::Loop(context) => context.attr(interpreter, text)?,
         Value::Tuple(list) => {
             list.names.iter().position(|name| *name == text).and_then(|at| list.items.get(at).cloned())
@@ -168,7 +168,7 @@ fn attribute(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Re
             "imag" => Some(Value::Float(0.0)),
             _ => None,
         },
-        Value::Blocks => interpreter.block_number(text).map(Value::Block),
+        Value::Blocks => interpreter.block_number(text)?.map(Value::Block),
         _ => None,
     })
 }

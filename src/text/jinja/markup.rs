@@ -198,7 +198,7 @@ pub(super) fn urlize(rt: &Rt, text: &Str, links: &Links) -> Result<Str> {
         rest = &rest[space..];
         let word = &rest[..rest.find(is_space).unwrap_or(rest.len())];
         rest = &rest[word.len()..];
-        rt.step(1 + word.len() as u64)?;
+        rt.step((1 + word.len() + links.schemes.len()) as u64)?;
         if word.len() > 16 << 10 {
             return Err(runtime_error("urlize: a word is longer than 16 KiB"));
         }

@@ -112,6 +112,7 @@ pub(super) fn call(
                     let Some(Value::Dict(dict)) = bound.take(0) else {
                         return Err(type_error("format_map() takes a mapping"));
                     };
+                    rt.step(dict.len() as u64)?;
                     let mut args = Args::default();
                     for (key, value) in dict.entries() {
                         if let Value::Str(key) = key {
@@ -559,10 +560,13 @@ fn str_method(rt: &Rt, text: &Str, name: &str, args: Args) -> Result<Value> {
             let part = range.map(|range| &source[range]);
             let wanted = bound.take(0).unwrap_or(Value::None);
             let one = |wanted: &Value| match wanted {
-                Value::Str(wanted) => Ok(part.is_some_and(|part| match name {
-                    "startswith" => part.starts_with(wanted.as_str()),
-                    _ => part.ends_with(wanted.as_str()),
-                })),
+                Value::Str(wanted) => {
+                    rt.work(wanted.len().min(source.len()))?;
+                    Ok(part.is_some_and(|part| match name {
+                        "startswith" => part.starts_with(wanted.as_str()),
+                        _ => part.ends_with(wanted.as_str()),
+                    }))
+                }
                 _ => Err(type_error(format!(
                     "{name} first arg must be str or a tuple of str, not {}",
                     wanted.type_name()
