@@ -255,6 +255,11 @@ fn long_and_many_control_tokens() {
     let control = |id: &u32| vocab.attr(*id) == Some(TokenAttr::Control);
     assert!(control(ids.last().unwrap()) && !ids[..ids.len() - 1].iter().any(control));
     assert_eq!(vocab.detokenize(&ids, true).unwrap(), said + "<|00007|>");
+    // a message's letter between those of the template
+    let mixed = ChatTemplate::new("{{ ('x' ~ messages[0].role) * 200000 }}", &vocab).unwrap();
+    let prompt = mixed.apply(&[ChatMessage::new("x", "")], None, false).unwrap();
+    let ids = vocab.tokenize_prompt(&prompt).unwrap();
+    assert!(prompt.text() == "x".repeat(400_000) && !ids.iter().any(control));
     // what nearly is one, again and again
     let nearly = "x".repeat(99_999) + "z";
     let plain = vocab.tokenize(&nearly.repeat(5), false, true).unwrap();

@@ -285,11 +285,15 @@ impl ChatTemplate {
 /// Keeps messages from spelling control tokens.
 ///
 /// A control token's spelling in the output is literal text if messages have written any of it but a word (letters,
-/// digits, `_`, `-`): templates write `<|` and `|>` around a message's role.
+/// digits, `_`, `-`): templates write `<|` and `|>` around a message's role. Of tokens longer than any for which they do,
+/// a message may write nothing, so that they are not gone through at each place of a text.
 #[derive(Debug)]
 struct Guard {
     special: Arc<SpecialTokens>,
 }
+
+/// Bytes of the longest control token that may have a message's word in it.
+const LONGEST_AROUND_WORD: usize = 128;
 
 impl Guard {
     fn prompt(&self, rendered: Rendered) -> Result<ChatPrompt> {
@@ -300,16 +304,17 @@ impl Guard {
         }
         self.special.each_control(&text, |found| {
             let first = from_messages.partition_point(|range| range.end <= found.start);
-            let inside = || {
-                let overlap = from_messages[first..].iter().take_while(|range| range.start < found.end);
-                overlap.map(|range| range.start.max(found.start)..range.end.min(found.end))
-            };
+            let behind = from_messages[first..].partition_point(|range| range.start < found.end);
+            let overlap = &from_messages[first..first + behind];
+            let inside =
+                || overlap.iter().map(|range| range.start.max(found.start)..range.end.min(found.end));
             let is_word = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
             let whole = inside().next() == Some(found.clone());
-            if !whole && inside().all(|range| text[range].bytes().all(is_word)) {
+            let may_have_word = !whole && found.len() <= LONGEST_AROUND_WORD;
+            if overlap.is_empty() || may_have_word && inside().all(|range| text[range].bytes().all(is_word)) {
                 return Ok(());
             }
-            for range in inside().take(1).chain(inside().skip(1).last()) {
+            for range in inside().take(1).chain(inside().skip(1).next_back()) {
                 match literals.last_mut() {
                     // Where a letter repeats itself, one spelling overlaps the next.
                     Some(last) if (last.start..=last.end).contains(&range.start) => {

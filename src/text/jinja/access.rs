@@ -115,7 +115,7 @@ fn attribute(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Re
         return Value::method(&rt, owner, name.clone()).map(Some);
     }
     Ok(match owner {
-        Value::Namespace(namespace) => namespace.get(text),
+        Value::Namespace(namespace) => namespace.get(text)?,
         Value::Loop(context) => context.attr(interpreter, text)?,
         Value::Tuple(list) => {
             list.names.iter().position(|name| *name == text).and_then(|at| list.items.get(at).cloned())
@@ -168,7 +168,7 @@ fn attribute(interpreter: &mut Interpreter<'_>, owner: &Value, name: &Str) -> Re
             "imag" => Some(Value::Float(0.0)),
             _ => None,
         },
-        Value::Blocks => interpreter.block_number(text).map(Value::Block),
+        Value::Blocks => interpreter.block_number(text)?.map(Value::Block),
         _ => None,
     })
 }
@@ -204,6 +204,10 @@ fn item(rt: &Rt, owner: &Value, key: &Value) -> Result<Option<Value>> {
 }
 
 fn undefined(rt: &Rt, owner: &Value, key: Value) -> Result<Value> {
+    if let Value::Undefined(_) = key {
+        // It is named, not kept: one that holds another, which holds another, would be dropped by recursion.
+        return Value::hint(rt, format!("{} has no element Undefined", owner.object_name()));
+    }
     Value::undefined(rt, Why::Member(owner.object_name(), key))
 }
 

@@ -39,7 +39,7 @@ const CHECKS: &[(&str, Check, usize)] = &[
     ("iterable", |_, a, _| Ok(a.iterate().is_ok() || matches!(a, Value::Loop(_))), 0),
     ("le", |i, a, b| a.ordered(i.rt(), &b[0], "<="), 1),
     ("lessthan", |i, a, b| a.ordered(i.rt(), &b[0], "<"), 1),
-    ("lower", |i, a, _| Ok(methods::islower(repr::to_str(i.rt(), a)?.as_str())), 0),
+    ("lower", |i, a, _| cased(i, a, methods::islower), 0),
     ("lt", |i, a, b| a.ordered(i.rt(), &b[0], "<"), 1),
     ("mapping", |_, a, _| Ok(matches!(a, Value::Dict(_))), 0),
     ("ne", |i, a, b| Ok(!a.equals(i.rt(), &b[0])?), 1),
@@ -70,7 +70,7 @@ const CHECKS: &[(&str, Check, usize)] = &[
     ("test", |_, a, _| Ok(matches!(a, Value::Str(text) if number(text.as_str()).is_some())), 0),
     ("true", |_, a, _| Ok(matches!(a, Value::Bool(true))), 0),
     ("undefined", |_, a, _| Ok(a.is_undefined()), 0),
-    ("upper", |i, a, _| Ok(methods::isupper(repr::to_str(i.rt(), a)?.as_str())), 0),
+    ("upper", |i, a, _| cased(i, a, methods::isupper), 0),
 ];
 
 pub(super) fn number(name: &str) -> Option<u16> {
@@ -89,6 +89,12 @@ pub(super) fn call(interpreter: &mut Interpreter<'_>, number: u16, value: Value,
         )));
     }
     check(interpreter, &value, &given)
+}
+
+fn cased(interpreter: &Interpreter<'_>, value: &Value, is: fn(&str) -> bool) -> Result<bool> {
+    let text = repr::to_str(interpreter.rt(), value)?;
+    interpreter.rt().step(text.len() as u64)?;
+    Ok(is(text.as_str()))
 }
 
 fn remainder_is(interpreter: &Interpreter<'_>, value: &Value, by: &Value, wanted: i64) -> Result<bool> {

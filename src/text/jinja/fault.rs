@@ -45,6 +45,11 @@ impl Fault {
         Fault::new(Kind::Memory, error.to_string())
     }
 
+    /// Bytes of the message.
+    pub fn len(&self) -> usize {
+        self.0.message.len()
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }

@@ -124,6 +124,7 @@ impl Getter {
     fn get(&self, interpreter: &mut Interpreter<'_>, item: &Value) -> Result<Value> {
         let mut value = item.clone();
         for part in &self.parts {
+            interpreter.rt().step(1)?;
             value = access::getitem(interpreter, &value, part)?;
             if let (true, Some(default)) = (value.is_undefined(), &self.default) {
                 value = default.clone();
@@ -350,7 +351,7 @@ fn float(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<
     let rt = interpreter.rt();
     let mut bound = args.bind("float", ["default"], 0)?;
     let float = match value.defined(rt)? {
-        Value::Str(text) => number::parse_float(text.as_str()),
+        Value::Str(text) => number::parse_float(rt, text.as_str())?,
         _ => number::to_f64(&value)?,
     };
     Ok(float.map_or_else(|| bound.take(0).unwrap_or(Value::Float(0.0)), Value::Float))
@@ -375,7 +376,7 @@ fn int(interpreter: &mut Interpreter<'_>, value: Value, args: Args) -> Result<Va
         return Ok(int);
     }
     let float = match &value {
-        Value::Str(text) => number::parse_float(text.as_str()),
+        Value::Str(text) => number::parse_float(rt, text.as_str())?,
         _ => None,
     };
     match float.map(|float| number::truncate(rt, float)) {

@@ -61,6 +61,7 @@ fn leading_number(text: &mut &str, what: &str) -> Result<Option<usize>> {
 
 /// `text % args`
 pub(super) fn percent(rt: &Rt, text: &Str, args: &Value) -> Result<Str> {
+    rt.work(text.len())?;
     let mut out = Builder::with_capacity(rt, text.len())?;
     let source = text.as_str();
     let mut next = 0;
@@ -182,6 +183,7 @@ pub(super) fn percent(rt: &Rt, text: &Str, args: &Value) -> Result<Str> {
                 let Some(float) = number::to_f64(value.defined(rt)?)? else {
                     return Err(type_error(format!("must be real number, not {}", value.type_name())));
                 };
+                count_digits(rt, float, spec.precision)?;
                 let digits = float_digits(float.abs(), kind, spec.precision.unwrap_or(6), spec.alternate)?;
                 if !float.is_finite() && spec.fill == '0' {
                     (spec.fill, spec.align) = (' ', Some('>'));
@@ -266,6 +268,11 @@ fn prefix(spec: &Spec, kind: char) -> &'static str {
         'b' if spec.alternate => "0b",
         _ => "",
     }
+}
+
+/// Counts the work of writing a float's digits.
+fn count_digits(rt: &Rt, value: f64, precision: Option<usize>) -> Result<()> {
+    rt.step(precision.unwrap_or(6).min(MAX_PRECISION) as u64 + number::whole_digits(value))
 }
 
 /// A float, not negative, in one of the formats e, f, g.
@@ -515,12 +522,16 @@ fn format_value(rt: &Rt, out: &mut Builder, value: &Value, spec_text: &Str) -> R
             }
             Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | '%') => {
                 let float = number::to_f64(value)?.unwrap_or_default();
+                count_digits(rt, float, spec.precision)?;
                 format_float(out, float, &spec)
             }
             Some(kind) => Err(unknown(kind)),
         },
         Value::Float(float) => match spec.kind {
-            None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%') => format_float(out, *float, &spec),
+            None | Some('e' | 'E' | 'f' | 'F' | 'g' | 'G' | 'n' | '%') => {
+                count_digits(rt, *float, spec.precision)?;
+                format_float(out, *float, &spec)
+            }
             Some(kind) => Err(unknown(kind)),
         },
         _ => Err(type_error(format!("unsupported format string passed to {}.__format__", value.type_name()))),
@@ -575,6 +586,7 @@ fn format_into(
     let rt = interpreter.rt().clone();
     let Some(depth) = depth.checked_sub(1) else { return Err(value_error("Max string recursion exceeded")) };
     let source = text.as_str();
+    rt.work(source.len())?;
     let mut at = 0;
     while let Some(found) = source[at..].find(['{', '}']).map(|found| at + found) {
         rt.step(1)?;
@@ -652,6 +664,7 @@ fn field_value(
     auto: &mut Option<usize>,
 ) -> Result<Value> {
     let rt = interpreter.rt().clone();
+    rt.work(4 * args.kwargs.len())?;
     let first_len = name.find(['.', '[']).unwrap_or(name.len());
     let (first, mut rest) = name.split_at(first_len);
     let index = if first.is_empty() {

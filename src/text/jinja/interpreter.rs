@@ -83,9 +83,10 @@ impl<'t> Interpreter<'t> {
         &self.program.names[number as usize]
     }
 
-    pub fn block_number(&self, name: &str) -> Option<u32> {
+    pub fn block_number(&self, name: &str) -> Result<Option<u32>> {
         let blocks = &self.program.blocks;
-        blocks.iter().position(|block| self.name(block.name) == name).map(|at| at as u32)
+        self.rt.work(4 * blocks.len())?;
+        Ok(blocks.iter().position(|block| self.name(block.name) == name).map(|at| at as u32))
     }
 
     /// Gives the template a variable.
@@ -105,7 +106,7 @@ impl<'t> Interpreter<'t> {
     fn lookup(&self, name: u32) -> Result<Value> {
         let mut scope = self.scope.as_ref();
         while let Some(inner) = scope {
-            if let Some(value) = inner.get(name) {
+            if let Some(value) = inner.get(name)? {
                 return Ok(value);
             }
             scope = inner.parent.as_ref();
@@ -330,6 +331,7 @@ impl<'t> Interpreter<'t> {
                 .at(*line))
             }
             Stmt::Hide(names) => {
+                self.rt.work(8 * names.len())?;
                 for &name in names {
                     if self.context[name as usize].is_some() {
                         let text = Str::new(&self.rt, self.name(name))?;
@@ -390,6 +392,10 @@ impl<'t> Interpreter<'t> {
         let context = Loop::new(&self.rt, def, outer, iterable.iterate()?, depth0)?;
         let result = self.scoped(outer.clone(), |me| me.each_turn(&context));
         context.end();
+        // A loop that is still held holds the scope around it, which may hold another: the meter ends such chains.
+        if let (true, Some(scope)) = (Rc::strong_count(&context) > 1, outer) {
+            scope.keep(&self.rt);
+        }
         if !result? {
             return Ok(());
         }
@@ -669,6 +675,8 @@ impl<'t> Interpreter<'t> {
                 return Err(type_error("argument after ** must be a mapping"));
             };
             for (key, value) in dict.entries() {
+                // Each is compared with those before it.
+                self.rt.work(16 + 4 * args.kwargs.len())?;
                 let Value::Str(key) = key else { return Err(type_error("keywords must be strings")) };
                 if args.kwargs.iter().any(|(other, _)| other.as_str() == key.as_str()) {
                     return Err(type_error(format!(
@@ -725,6 +733,12 @@ impl<'t> Interpreter<'t> {
         let def: &MacroDef = &called.def;
         let number = |wanted: &str| program.names.iter().position(|name| name == wanted).map(|at| at as u32);
         let Args { mut args, mut kwargs } = args;
+        // Arguments and names are searched one by one.
+        self.rt.step(def.args.len() as u64)?;
+        self.rt.work(4 * def.args.len().saturating_sub(args.len()).saturating_mul(kwargs.len()))?;
+        if def.uses_caller || def.uses_kwargs || def.uses_varargs {
+            self.rt.work(3 * program.names.len())?;
+        }
         let mut take = |name: &str| {
             let at = kwargs.iter().position(|(other, _)| other.as_str() == name)?;
             Some(kwargs.remove(at).1)

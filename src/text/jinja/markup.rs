@@ -162,6 +162,8 @@ pub(super) struct Links {
     pub rel: String,
     pub target: Option<String>,
     pub schemes: Vec<String>,
+    /// Whether any of these is a message's.
+    pub tainted: bool,
 }
 
 pub(super) fn urlize(rt: &Rt, text: &Str, links: &Links) -> Result<Str> {
@@ -174,7 +176,7 @@ pub(super) fn urlize(rt: &Rt, text: &Str, links: &Links) -> Result<Str> {
     static MAIL: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^\S+@\w[\w.-]*\.\w+$").expect("the expression is constant"));
     let matches = |regex: &Regex, text: &str| regex.is_match(text).unwrap_or(false);
-    let tainted = text.tainted();
+    let tainted = text.tainted() || links.tainted;
     let escaped = escape_str(rt, text)?;
     let attr = |name: &str, value: &str| -> Result<String> {
         let value = force_escape(rt, &Str::new(rt, value)?)?;
@@ -196,7 +198,7 @@ pub(super) fn urlize(rt: &Rt, text: &Str, links: &Links) -> Result<Str> {
         rest = &rest[space..];
         let word = &rest[..rest.find(is_space).unwrap_or(rest.len())];
         rest = &rest[word.len()..];
-        rt.step(1 + word.len() as u64)?;
+        rt.step((1 + word.len() + links.schemes.len()) as u64)?;
         if word.len() > 16 << 10 {
             return Err(runtime_error("urlize: a word is longer than 16 KiB"));
         }

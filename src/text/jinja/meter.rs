@@ -63,6 +63,8 @@ pub(super) struct Meter {
     limits: Limits,
     used: Cell<usize>,
     steps: Cell<u64>,
+    /// Bytes of work that make no whole instruction yet.
+    rest: Cell<usize>,
     stack: Stack,
     cyclic: RefCell<Cycles>,
 }
@@ -83,6 +85,7 @@ impl Meter {
             limits,
             used: Cell::new(0),
             steps: Cell::new(0),
+            rest: Cell::new(0),
             stack: Stack::new(),
             cyclic: RefCell::default(),
         })
@@ -105,6 +108,8 @@ impl Meter {
 
     /// Counts work on `bytes` bytes of text.
     pub fn work(&self, bytes: usize) -> Result<()> {
+        let bytes = self.rest.get().saturating_add(bytes);
+        self.rest.set(bytes % BYTES_PER_STEP);
         self.step((bytes / BYTES_PER_STEP) as u64)
     }
 
@@ -185,6 +190,11 @@ pub(super) struct Charge {
 }
 
 impl Charge {
+    /// Counts work as [`Meter::work`] does.
+    pub fn work(&self, bytes: usize) -> Result<()> {
+        self.meter.work(bytes)
+    }
+
     pub fn grow(&mut self, bytes: usize) -> Result<()> {
         self.meter.take(bytes)?;
         self.bytes += bytes;

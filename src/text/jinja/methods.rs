@@ -112,6 +112,7 @@ pub(super) fn call(
                     let Some(Value::Dict(dict)) = bound.take(0) else {
                         return Err(type_error("format_map() takes a mapping"));
                     };
+                    rt.step(dict.len() as u64)?;
                     let mut args = Args::default();
                     for (key, value) in dict.entries() {
                         if let Value::Str(key) = key {
@@ -163,7 +164,10 @@ pub(super) fn call(
             let inside = owner.contains(&rt, &wanted)?;
             match (name, number::to_i64_exactly(&wanted)) {
                 ("count", _) => Ok(Value::Int(i64::from(inside))),
-                (_, Some(value)) if inside => Ok(Value::Int((value - range.start) / range.step)),
+                (_, Some(value)) if inside => {
+                    let index = (i128::from(value) - i128::from(range.start)) / i128::from(range.step);
+                    Ok(Value::Int(index as i64))
+                }
                 _ => Err(value_error(format!("{} is not in range", super::repr::short(&rt, &wanted)))),
             }
         }
@@ -556,10 +560,13 @@ fn str_method(rt: &Rt, text: &Str, name: &str, args: Args) -> Result<Value> {
             let part = range.map(|range| &source[range]);
             let wanted = bound.take(0).unwrap_or(Value::None);
             let one = |wanted: &Value| match wanted {
-                Value::Str(wanted) => Ok(part.is_some_and(|part| match name {
-                    "startswith" => part.starts_with(wanted.as_str()),
-                    _ => part.ends_with(wanted.as_str()),
-                })),
+                Value::Str(wanted) => {
+                    rt.work(wanted.len().min(source.len()))?;
+                    Ok(part.is_some_and(|part| match name {
+                        "startswith" => part.starts_with(wanted.as_str()),
+                        _ => part.ends_with(wanted.as_str()),
+                    }))
+                }
                 _ => Err(type_error(format!(
                     "{name} first arg must be str or a tuple of str, not {}",
                     wanted.type_name()

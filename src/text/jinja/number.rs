@@ -298,6 +298,11 @@ fn floats(op: Op, x: f64, y: f64) -> Result<f64> {
     })
 }
 
+/// About how many digits the float has before its point.
+pub(super) fn whole_digits(value: f64) -> u64 {
+    value.abs().clamp(1.0, f64::MAX).log10() as u64
+}
+
 /// A number with an exponent, written without one and with a point.
 fn plain(scientific: &str) -> Option<String> {
     let (mantissa, exponent) = scientific.split_once('e')?;
@@ -365,6 +370,7 @@ pub(super) fn parse_int(rt: &Rt, text: &str, base: i64) -> Result<Option<Value>>
     if base != 0 && !(2..=36).contains(&base) {
         return Err(value_error("int() base must be >= 2 and <= 36, or 0"));
     }
+    rt.work(text.len())?;
     let text = text.trim_matches(super::text::is_space);
     let (negative, digits) = match text.as_bytes().first() {
         Some(b'-') => (true, &text[1..]),
@@ -397,6 +403,8 @@ pub(super) fn parse_int(rt: &Rt, text: &str, base: i64) -> Result<Option<Value>>
             "Exceeds the limit ({MAX_DIGITS} digits) for integer string conversion"
         )));
     }
+    // A digit of another script is looked for among all.
+    rt.step(if digits.is_ascii() { digits.len() / 4 } else { 8 * digits.len() } as u64)?;
     let Some(digits) = without_underscores(digits) else { return Ok(None) };
     let ascii: Option<String> = digits.chars().map(decimal_digit).collect();
     let Some(digits) = ascii else { return Ok(None) };
@@ -421,7 +429,12 @@ fn decimal_digit(c: char) -> Option<char> {
 }
 
 /// Python's float(text).
-pub(super) fn parse_float(text: &str) -> Option<f64> {
+pub(super) fn parse_float(rt: &Rt, text: &str) -> Result<Option<f64>> {
+    rt.work(text.len().saturating_mul(4))?;
+    Ok(float_of(text))
+}
+
+fn float_of(text: &str) -> Option<f64> {
     let text = without_underscores(text.trim_matches(super::text::is_space))?;
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(&text);
     let named = ["inf", "infinity", "nan"].iter().any(|name| unsigned.eq_ignore_ascii_case(name));
@@ -444,7 +457,9 @@ pub(super) fn truncate(rt: &Rt, value: f64) -> Result<Value> {
 
 /// Python's round(value, digits): to even where both are as near.
 pub(super) fn round(rt: &Rt, value: &Value, digits: i64) -> Result<Option<Value>> {
+    rt.step(digits.unsigned_abs().min(MAX_DIGITS as u64) / 4)?;
     if let Value::Float(float) = value {
+        rt.step(whole_digits(*float) / 4)?;
         let rounded = if !float.is_finite() || digits > 323 {
             *float
         } else if digits >= 0 {

@@ -34,13 +34,15 @@ impl Scope {
     }
 
     /// The variable in this scope, not around it.
-    pub fn get(&self, name: u32) -> Option<Value> {
+    pub fn get(&self, name: u32) -> Result<Option<Value>> {
         let vars = self.vars.borrow();
-        vars.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone())
+        self.charge.borrow().work(2 * vars.len())?;
+        Ok(vars.iter().find(|(other, _)| *other == name).map(|(_, value)| value.clone()))
     }
 
     pub fn set(&self, name: u32, value: Value) -> Result<()> {
         let mut vars = self.vars.borrow_mut();
+        self.charge.borrow().work(2 * vars.len())?;
         let old = match vars.iter_mut().find(|(other, _)| *other == name) {
             Some((_, slot)) => Some(std::mem::replace(slot, value)),
             None => {

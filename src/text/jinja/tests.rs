@@ -89,6 +89,61 @@ fn instructions_are_bounded() {
     }
 }
 
+/// What a few instructions ask for, over and over, must count as the work that it is.
+#[test]
+fn work_on_long_values_is_counted() {
+    let pairs = "{% set d = dict(range(2000) | map('string') | batch(2) | list) %}";
+    let names = |n: usize, form: fn(usize) -> String| (0..n).map(form).collect::<String>();
+    let repeated = |set_up: &str, work: &str| {
+        format!("{set_up}{{% for i in range(99999) %}}{{% set x = {work} %}}{{% endfor %}}")
+    };
+    for source in [
+        repeated("{% set s = 'aé' * 99999 %}", "s | lower"),
+        repeated("{% set s = 'aé' * 99999 %}", "s | urlencode"),
+        repeated("{% set s = '<\\n' * 99999 %}", "s | escape"),
+        repeated("{% set s = '\\n\"' * 99999 %}", "s | tojson"),
+        repeated("{% set s = '\\n' * 99999 %}", "s | indent"),
+        repeated("{% set s = '< ' * 99999 %}", "s | striptags"),
+        repeated("{% set s = 'aé' * 99999 %}", "s is upper"),
+        repeated("{% set s = 'aé' * 99999 %}", "s | truncate(199000) == s"),
+        repeated("{% set s = ' ' * 999999 %}", "s | int"),
+        repeated("{% set s = ' ' * 999999 %}", "s | float"),
+        repeated("{% set s = '\\u0969' * 2000 %}", "s | int"),
+        repeated("", "'%.4000g' % 5e-324"),
+        repeated("", "'{:f}'.format(1e300)"),
+        repeated("", "1 | round(-4000)"),
+        repeated("{% set s = '%Y' * 2000 %}", "strftime_now(s)"),
+        repeated("{% set k = 'a' * 999999 %}{% set s = '%(' ~ k ~ ')s' %}{% set d = {k: ''} %}", "s % d"),
+        repeated("{% set s = 'a' * 99999 %}{% set t = ((s ~ 'b')[1:],) * 99 %}", "s.startswith(t)"),
+        repeated(pairs, "''.format(**d)"),
+        repeated(pairs, "''.format_map(d)"),
+        repeated("{% set s = 'a.' * 999 ~ 'a' %}", "[1] | map(attribute=s, default=1) | list"),
+        repeated("{% set l = ['ab:', 'cd:'] * 999 %}", "'x y z' | urlize(extra_schemes=l)"),
+        repeated(&format!("{{% macro m({}z) %}}{{% endmacro %}}", names(2000, |n| format!("a{n},"))), "m()"),
+        format!(
+            "{{% for i in range(99999) %}}{{% continue %}}{}{{% endfor %}}",
+            names(2000, |n| format!("{{% set a{n} = 1 %}}"))
+        ),
+        format!(
+            "{{% for i in range(9) %}}{}{{% for j in range(99999) %}}{{% set x = a1999 %}}{{% endfor %}}{{% endfor %}}",
+            names(2000, |n| format!("{{% set a{n} = 1 %}}"))
+        ),
+    ] {
+        let limits = Limits { steps: 1_000_000, ..Limits::new(1, 0) };
+        let start = std::time::Instant::now();
+        let error = Template::parse(&source).unwrap().render(&[], limits, None).unwrap_err().to_string();
+        let short: String = source.chars().take(160).collect();
+        println!("{:.2} s: {short}", start.elapsed().as_secs_f64());
+        assert!(error.contains("instructions"), "{short}: {error}");
+    }
+    // A word longer than its lines is not gone through for each of them.
+    assert_eq!(render("{{ ('a' * 100000) | wordwrap(1) | length }}", &Json::Null).unwrap().text, "199999");
+    // Faults that iterators keep count as memory.
+    let source = "{% set d = {'a' * 999999: 1} %}{% set ns = namespace(l=[]) %}{% for i in range(99) %}\
+                  {% set ns.l = ns.l + [[1] | map('abs', **d)] %}{% endfor %}";
+    assert!(fails(source).contains("too large"), "{}", fails(source));
+}
+
 #[test]
 fn numbers_are_bounded() {
     for source in
@@ -100,6 +155,9 @@ fn numbers_are_bounded() {
     assert!(fails("{{ '%.1000000000f' % 1 }}").contains("too large"));
     assert!(fails("{{ '{:.1000000000f}'.format(1.5) }}").contains("too large"));
     assert!(fails(&"a".repeat((1 << 20) + 1)).contains("too large"));
+    let ends = "range(-9223372036854775808, 9223372036854775807, 9223372036854775807)";
+    let index = render(&format!("{{{{ {ends}.index(9223372036854775806) }}}}"), &Json::Null);
+    assert_eq!(index.unwrap().text, "2");
     assert!(fails("{{ range(10**12) }}").contains("Range too big"));
     assert!(fails("{% for a in range(0, 10**19) %}{% endfor %}").contains("Range too big"));
 }
@@ -203,6 +261,9 @@ fn values_that_hold_themselves_are_freed() {
         "{% for i in [1] %}{% call(x) range(3) %}{% endcall %}{% endfor %}",
         "{% macro f() %}{% set me = caller %}{{ me() }}{% endmacro %}{% for i in range(3) %}{% call f() %}{{ i }}{% endcall %}{% endfor %}",
         "{{ [1, 2] | map('foo') }}",
+        // Each holds the one before it.
+        "{% set ns = namespace(x=0) %}{% for i in range(9999) %}{% set o = ns.x %}{% for j in [1] %}{% set ns.x = loop %}{% endfor %}{% endfor %}",
+        "{% set ns = namespace(x={}[0]) %}{% for i in range(9999) %}{% set ns.x = {}[ns.x] %}{% endfor %}",
     ] {
         on_small_stacks(|| {
             let Ok(template) = Template::parse(source) else { return };
@@ -274,6 +335,10 @@ fn bytes_from_messages_stay_known() {
         ("{{ ('<b>' ~ m.role ~ '</b>') | striptags }}", "«user»"),
         ("{{ ('x ' ~ m.role) | wordwrap(3) }}", "«x u»\n«ser»"),
         ("{{ '%c' % 60 }}", "«<»"),
+        (
+            "{{ 'http://a.com' | urlize(rel=m.role) }}",
+            "«<a href=\"http://a.com\" rel=\"noopener user\">http://a.com</a>»",
+        ),
     ] {
         assert_eq!(marked(source, &message), wanted, "{source}");
     }

@@ -15,6 +15,10 @@ pub(super) enum Origin {
     Mixed(Rc<Vec<Range<usize>>>),
 }
 
+/// What a piece of text that is copied costs beside its bytes, and a string that is made: in bytes of work.
+const PIECE: usize = 16;
+const STRING: usize = 32;
+
 /// A string; clones share it.
 #[derive(Clone)]
 pub(super) struct Str(Rc<Inner>);
@@ -145,6 +149,7 @@ pub(super) struct Builder {
 
 impl Builder {
     pub fn new(rt: &Rt) -> Result<Self> {
+        rt.work(STRING)?;
         Ok(Self {
             rt: rt.clone(),
             text: String::new(),
@@ -184,7 +189,7 @@ impl Builder {
 
     pub fn push(&mut self, text: &str, from_message: bool) -> Result<()> {
         self.reserve(text.len())?;
-        self.rt.work(text.len())?;
+        self.rt.work(text.len().saturating_add(PIECE))?;
         let start = self.text.len();
         self.text.push_str(text);
         if from_message { self.mark(start) } else { Ok(()) }

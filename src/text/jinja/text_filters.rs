@@ -201,6 +201,7 @@ pub(super) fn truncate(interpreter: &mut Interpreter<'_>, value: Value, args: Ar
         return Ok(value);
     }
     let text = need_str(rt, &value, "truncate: the value")?;
+    rt.work(text.len())?;
     let cut = text.offset((length - end_chars) as usize);
     let kept = if bound.truth(1, false) { cut } else { text.as_str()[..cut].rfind(' ').unwrap_or(cut) };
     let mut out = Builder::with_capacity(rt, kept + end.len())?;
@@ -228,7 +229,7 @@ pub(super) fn filesizeformat(interpreter: &mut Interpreter<'_>, value: Value, ar
     let bound = args.bind("filesizeformat", ["binary"], 0)?;
     let binary = bound.truth(0, false);
     let bytes = match value.defined(rt)? {
-        Value::Str(text) => number::parse_float(text.as_str()).ok_or_else(|| {
+        Value::Str(text) => number::parse_float(rt, text.as_str())?.ok_or_else(|| {
             value_error(format!("could not convert string to float: {}", repr::short(rt, &value)))
         })?,
         _ => need_f64(rt, &value)?,
@@ -310,8 +311,14 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     let names = ["trim_url_limit", "nofollow", "target", "rel", "extra_schemes"];
     let mut bound = args.bind("urlize", names, 0)?;
     let trim = bound.given(0).map(|limit| limit.to_index("urlize: trim_url_limit")).transpose()?.map(count);
+    let mut tainted = false;
+    let mut given = |value: &Value, what: &str| -> Result<String> {
+        let text = need_str(rt, value, what)?;
+        tainted |= text.tainted();
+        Ok(text.as_str().to_owned())
+    };
     let rel = match bound.given(3) {
-        Some(rel) => need_str(rt, &rel, "urlize: rel")?.as_str().to_owned(),
+        Some(rel) => given(&rel, "urlize: rel")?,
         None => String::new(),
     };
     let mut rels: Vec<&str> = rel.split_whitespace().collect();
@@ -322,7 +329,7 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     rels.sort_unstable();
     rels.dedup();
     let target = match bound.given(2) {
-        Some(target) => Some(need_str(rt, &target, "urlize: target")?.as_str().to_owned()),
+        Some(target) => Some(given(&target, "urlize: target")?),
         None => None,
     };
     let mut schemes = Vec::new();
@@ -346,7 +353,8 @@ pub(super) fn urlize(interpreter: &mut Interpreter<'_>, value: Value, args: Args
     if text.len() > MAX_PROSE {
         return Err(runtime_error(format!("urlize: the text is longer than {MAX_PROSE} bytes")));
     }
-    markup::urlize(rt, &text, &Links { trim, rel: rels.join(" "), target, schemes }).map(Value::Str)
+    let links = Links { trim, rel: rels.join(" "), target, schemes, tainted };
+    markup::urlize(rt, &text, &links).map(Value::Str)
 }
 
 /// Chunks of a line between which Python's textwrap breaks it.
@@ -371,7 +379,8 @@ fn chunks(line: &str, on_hyphens: bool) -> Result<Vec<&str>> {
 
 /// One line in lines of `width` characters at most.
 fn wrap(line: &str, width: usize, break_words: bool, on_hyphens: bool) -> Result<Vec<String>> {
-    let chars = |text: &str| text.chars().count();
+    // Of what is left of a long word only as much is looked at as a line holds.
+    let longer = |text: &str, than: usize| text.chars().nth(than).is_some();
     let mut pending: Vec<&str> = chunks(line, on_hyphens)?;
     pending.reverse();
     let mut lines: Vec<String> = Vec::new();
@@ -382,17 +391,17 @@ fn wrap(line: &str, width: usize, break_words: bool, on_hyphens: bool) -> Result
         let mut current: Vec<&str> = Vec::new();
         let mut len = 0;
         while let Some(chunk) = pending.last() {
-            if len + chars(chunk) > width {
+            if longer(chunk, width - len) {
                 break;
             }
-            len += chars(chunk);
+            len += chunk.chars().count();
             current.extend(pending.pop());
         }
-        if let Some(chunk) = pending.last().copied().filter(|chunk| chars(chunk) > width) {
+        if let Some(chunk) = pending.last().copied().filter(|chunk| longer(chunk, width)) {
             let space = if width < 1 { 1 } else { width - len };
             if break_words {
                 let mut end = space;
-                if on_hyphens && chars(chunk) > space {
+                if on_hyphens && longer(chunk, space) {
                     let head: Vec<char> = chunk.chars().take(space).collect();
                     if let Some(hyphen) = head.iter().rposition(|&c| c == '-')
                         && hyphen > 0

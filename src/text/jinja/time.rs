@@ -29,13 +29,14 @@ pub(super) fn strftime(rt: &Rt, format: &Str, now: Option<NaiveDateTime>) -> Res
     }
     let now = now.unwrap_or_else(|| chrono::Local::now().naive_local());
     let mut out = Builder::new(rt)?;
-    write(&mut out, format.as_str(), format.tainted(), now)?;
+    write(rt, &mut out, format.as_str(), format.tainted(), now)?;
     Ok(out.finish())
 }
 
-fn write(out: &mut Builder, format: &str, tainted: bool, now: NaiveDateTime) -> Result<()> {
+fn write(rt: &Rt, out: &mut Builder, format: &str, tainted: bool, now: NaiveDateTime) -> Result<()> {
     let mut rest = format;
     while let Some(at) = rest.find('%') {
+        rt.step(16)?;
         out.push(&rest[..at], tainted)?;
         let directive = &rest[at..];
         let mut chars = directive[1..].chars();

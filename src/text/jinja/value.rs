@@ -236,7 +236,11 @@ impl Value {
     }
 
     /// A generator that fails when the item behind the last is asked for.
-    pub fn generator(name: &'static str, items: ListBuilder, fault: Option<Fault>) -> Result<Value> {
+    pub fn generator(name: &'static str, mut items: ListBuilder, fault: Option<Fault>) -> Result<Value> {
+        if let Some(fault) = &fault {
+            items.charge.work(fault.len())?;
+            items.charge.grow(fault.len())?;
+        }
         let (next, fault) = (Cell::new(0), Cell::new(fault));
         Ok(Value::Iterator(Rc::new(Iterator { list: items.finish()?, next, name, fault })))
     }
@@ -670,9 +674,10 @@ impl Namespace {
         Ok(())
     }
 
-    pub fn get(&self, name: &str) -> Option<Value> {
+    pub fn get(&self, name: &str) -> Result<Option<Value>> {
         let vars = self.vars.borrow();
-        vars.iter().find(|(other, _)| other.as_str() == name).map(|(_, value)| value.clone())
+        self.charge.borrow().work(4 * vars.len())?;
+        Ok(vars.iter().find(|(other, _)| other.as_str() == name).map(|(_, value)| value.clone()))
     }
 }
 
