@@ -30,7 +30,7 @@ const GRANULE: usize = 64;
 const GRANULES: usize = RESERVE_BYTES / GRANULE;
 const PAGE: usize = 4096;
 /// Most calls at once that [`with_room`] has lent memory to.
-const LOANS: usize = 8;
+const LOANS: usize = 256;
 
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; RESERVE_BYTES]>);
@@ -229,6 +229,8 @@ struct Regions {
     locked: AtomicBool,
     regions: UnsafeCell<[Region; 1 + LOANS]>,
     n_loans: AtomicUsize,
+    /// Of `bounds` those that a loan has ever had are the first; never less than before.
+    n_bounds: AtomicUsize,
     /// Where each loan starts and ends. Whoever holds a block of a loan sees that loan's: it came before the block, and
     /// stays until the block is given back. For all others it may be any mixture of old and new.
     bounds: [(AtomicUsize, AtomicUsize); LOANS],
@@ -243,6 +245,7 @@ impl Regions {
             locked: AtomicBool::new(false),
             regions: UnsafeCell::new([Region::NONE; 1 + LOANS]),
             n_loans: AtomicUsize::new(0),
+            n_bounds: AtomicUsize::new(0),
             bounds: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LOANS],
         }
     }
@@ -301,7 +304,7 @@ impl Regions {
     }
 
     fn is_in_loan(&self, address: usize) -> bool {
-        self.bounds.iter().any(|(start, end)| {
+        self.bounds[..self.n_bounds.load(Ordering::Relaxed)].iter().any(|(start, end)| {
             (start.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&address)
         })
     }
@@ -332,9 +335,12 @@ impl Regions {
         let map_bytes = granules.div_ceil(64).checked_mul(8)?.checked_next_multiple_of(PAGE)?;
         let layout =
             Layout::from_size_align(granules.checked_mul(GRANULE)?.checked_add(map_bytes)?, PAGE).ok()?;
+        // not zeroed, so that it is address space until it is used
         // SAFETY: the size is above zero.
-        let whole = unsafe { System.alloc_zeroed(layout) };
-        let start = NonNull::new(whole)?.as_ptr().wrapping_add(map_bytes);
+        let whole = NonNull::new(unsafe { System.alloc(layout) })?.as_ptr();
+        // SAFETY: the map comes first.
+        unsafe { whole.write_bytes(0, map_bytes) };
+        let start = whole.wrapping_add(map_bytes);
         let loan = self.locked(|regions| {
             let index = (1..regions.len()).find(|index| regions[*index].granules == 0)?;
             regions[index] =
@@ -342,6 +348,7 @@ impl Regions {
             let (first, end) = &self.bounds[index - 1];
             first.store(start as usize, Ordering::Relaxed);
             end.store(start as usize + granules * GRANULE, Ordering::Relaxed);
+            self.n_bounds.fetch_max(index, Ordering::Relaxed);
             self.n_loans.fetch_add(1, Ordering::Relaxed);
             Some(index)
         });
@@ -745,6 +752,29 @@ mod tests {
         }
         assert!(!REGIONS.is_in_loan(b as usize));
         assert!(with_room(1 << 60, "too much", || ()).is_err());
+    }
+
+    /// As many conversations at once as a server may have.
+    #[test]
+    fn loans_go_to_many_calls_at_once() {
+        fn nested(n: usize) -> Result<()> {
+            if n == 0 { Ok(()) } else { with_room(RESERVE_BYTES, "a test", || nested(n - 1))? }
+        }
+        nested(100).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loan_is_address_space_until_it_is_used() {
+        let index = REGIONS.lend(1 << 28).unwrap();
+        let (start, end) = &REGIONS.bounds[index - 1];
+        let (start, end) = (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed));
+        let mut there = vec![0; (end - start) / PAGE];
+        // SAFETY: whole pages of the loan's, and a byte for each.
+        let code = unsafe { libc::mincore(start as *mut _, there.len() * PAGE, there.as_mut_ptr()) };
+        assert_eq!(code, 0);
+        REGIONS.end_loan(index);
+        assert!(there.iter().filter(|page| **page & 1 != 0).count() < there.len() / 2);
     }
 
     #[test]
