@@ -224,6 +224,7 @@ mod tests {
             }
             unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
         }
+        let _alone = memory::tests::alone();
         let layout = Layout::new::<[u64; 8]>();
         // SAFETY: a size above zero, and a block that is given back once.
         let work = || unsafe {
