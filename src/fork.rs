@@ -5,11 +5,13 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use crate::{Error, Result};
+use crate::{Error, Result, memory};
 
 /// Forks between this process and the one that first called [`watch`].
 static COUNT: AtomicU32 = AtomicU32::new(0);
 static WATCHING: AtomicBool = AtomicBool::new(false);
+/// Somebody sees to it that forks wait for the reserve's lock, which no other thread gives back in a child.
+static HOLDING: AtomicBool = AtomicBool::new(false);
 
 /// Counts forks from now on.
 pub fn watch() -> Result<()> {
@@ -23,7 +25,15 @@ pub fn watch() -> Result<()> {
         }
         // Of two threads that come here at once both register: a fork then counts twice, which is as good as once.
         // SAFETY: the handler only touches an atomic.
-        let refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        let mut refused = unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        // once: a second handler would wait for the first
+        if refused == 0 && !HOLDING.swap(true, Ordering::Relaxed) {
+            // SAFETY: each fork calls the first, then in either process the second.
+            refused = unsafe {
+                libc::pthread_atfork(Some(memory::hold), Some(memory::let_go), Some(memory::let_go))
+            };
+            HOLDING.store(refused == 0, Ordering::Relaxed);
+        }
         if refused != 0 {
             return Err(Error::OutOfMemory { what: "a fork handler".into(), wanted: 0, free: 0, total: 0 });
         }

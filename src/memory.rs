@@ -30,7 +30,7 @@ const GRANULE: usize = 64;
 const GRANULES: usize = RESERVE_BYTES / GRANULE;
 const PAGE: usize = 4096;
 /// Most calls at once that [`with_room`] has lent memory to.
-const LOANS: usize = 8;
+const LOANS: usize = 256;
 
 #[repr(align(4096))]
 struct Arena(UnsafeCell<[u8; RESERVE_BYTES]>);
@@ -229,6 +229,8 @@ struct Regions {
     locked: AtomicBool,
     regions: UnsafeCell<[Region; 1 + LOANS]>,
     n_loans: AtomicUsize,
+    /// Of `bounds` those that a loan has ever had are the first; never less than before.
+    n_bounds: AtomicUsize,
     /// Where each loan starts and ends. Whoever holds a block of a loan sees that loan's: it came before the block, and
     /// stays until the block is given back. For all others it may be any mixture of old and new.
     bounds: [(AtomicUsize, AtomicUsize); LOANS],
@@ -243,15 +245,20 @@ impl Regions {
             locked: AtomicBool::new(false),
             regions: UnsafeCell::new([Region::NONE; 1 + LOANS]),
             n_loans: AtomicUsize::new(0),
+            n_bounds: AtomicUsize::new(0),
             bounds: [const { (AtomicUsize::new(0), AtomicUsize::new(0)) }; LOANS],
+        }
+    }
+
+    fn lock(&self) {
+        while self.locked.swap(true, Ordering::Acquire) {
+            std::thread::yield_now();
         }
     }
 
     /// `f` must neither allocate nor panic.
     fn locked<T>(&self, f: impl FnOnce(&mut [Region; 1 + LOANS]) -> T) -> T {
-        while self.locked.swap(true, Ordering::Acquire) {
-            std::thread::yield_now();
-        }
+        self.lock();
         // SAFETY: the lock is held.
         let regions = unsafe { &mut *self.regions.get() };
         if regions[0].granules == 0 {
@@ -301,7 +308,7 @@ impl Regions {
     }
 
     fn is_in_loan(&self, address: usize) -> bool {
-        self.bounds.iter().any(|(start, end)| {
+        self.bounds[..self.n_bounds.load(Ordering::Relaxed)].iter().any(|(start, end)| {
             (start.load(Ordering::Relaxed)..end.load(Ordering::Relaxed)).contains(&address)
         })
     }
@@ -332,9 +339,12 @@ impl Regions {
         let map_bytes = granules.div_ceil(64).checked_mul(8)?.checked_next_multiple_of(PAGE)?;
         let layout =
             Layout::from_size_align(granules.checked_mul(GRANULE)?.checked_add(map_bytes)?, PAGE).ok()?;
+        // not zeroed, so that it is address space until it is used
         // SAFETY: the size is above zero.
-        let whole = unsafe { System.alloc_zeroed(layout) };
-        let start = NonNull::new(whole)?.as_ptr().wrapping_add(map_bytes);
+        let whole = NonNull::new(unsafe { System.alloc(layout) })?.as_ptr();
+        // SAFETY: the map comes first.
+        unsafe { whole.write_bytes(0, map_bytes) };
+        let start = whole.wrapping_add(map_bytes);
         let loan = self.locked(|regions| {
             let index = (1..regions.len()).find(|index| regions[*index].granules == 0)?;
             regions[index] =
@@ -342,6 +352,7 @@ impl Regions {
             let (first, end) = &self.bounds[index - 1];
             first.store(start as usize, Ordering::Relaxed);
             end.store(start as usize + granules * GRANULE, Ordering::Relaxed);
+            self.n_bounds.fetch_max(index, Ordering::Relaxed);
             self.n_loans.fetch_add(1, Ordering::Relaxed);
             Some(index)
         });
@@ -358,6 +369,15 @@ impl Regions {
         });
         Self::return_loan(closed);
     }
+}
+
+/// Keeps the reserve as it is until [`let_go`], for a fork.
+pub(crate) extern "C" fn hold() {
+    REGIONS.lock();
+}
+
+pub(crate) extern "C" fn let_go() {
+    REGIONS.locked.store(false, Ordering::Release);
 }
 
 /// A thread's call of the library, until dropped: [`check`] looks back to its beginning.
@@ -618,10 +638,18 @@ impl std::io::Write for Writer<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::sync::{Mutex, MutexGuard, PoisonError};
+
+    /// For tests that lend, or take what is set aside: what one is refused another's loan must not serve, nor lie where it
+    /// was.
+    pub(crate) fn alone() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 
     fn layout(size: usize, align: usize) -> Layout {
         Layout::from_size_align(size, align).unwrap()
@@ -645,6 +673,7 @@ mod tests {
         fn blocks_keep_to_themselves(
             steps in prop::collection::vec((0..4u8, 1..10_000usize, 0..13u32, 0..200usize), 1..200)
         ) {
+            let _alone = alone();
             let memory = Reserve(Nothing);
             let mut blocks: BTreeMap<usize, (Layout, u8)> = BTreeMap::new();
             for (i, (op, size, align, which)) in steps.into_iter().enumerate() {
@@ -699,6 +728,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_refused_and_the_rest_served() {
+        let _alone = alone();
         let memory = Reserve(Nothing);
         let small = layout(100, 8);
         // SAFETY: the sizes are above zero; the block is given back with its layout.
@@ -723,6 +753,7 @@ mod tests {
 
     #[test]
     fn a_loan_serves_what_the_reserve_does_not_hold_and_goes_back() {
+        let _alone = alone();
         let memory = Reserve(Nothing);
         let large = layout(3 * RESERVE_BYTES, PAGE);
         let _call = Call::begin().unwrap();
@@ -745,6 +776,63 @@ mod tests {
         }
         assert!(!REGIONS.is_in_loan(b as usize));
         assert!(with_room(1 << 60, "too much", || ()).is_err());
+    }
+
+    /// As many conversations at once as a server may have.
+    #[test]
+    fn loans_go_to_many_calls_at_once() {
+        let _alone = alone();
+        fn nested(n: usize) -> Result<()> {
+            if n == 0 { Ok(()) } else { with_room(RESERVE_BYTES, "a test", || nested(n - 1))? }
+        }
+        nested(100).unwrap();
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_loan_is_address_space_until_it_is_used() {
+        let _alone = alone();
+        let index = REGIONS.lend(1 << 28).unwrap();
+        let (start, end) = &REGIONS.bounds[index - 1];
+        let (start, end) = (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed));
+        let mut there = vec![0; (end - start) / PAGE];
+        // SAFETY: whole pages of the loan's, and a byte for each.
+        let code = unsafe { libc::mincore(start as *mut _, there.len() * PAGE, there.as_mut_ptr()) };
+        assert_eq!(code, 0);
+        REGIONS.end_loan(index);
+        assert!(there.iter().filter(|page| **page & 1 != 0).count() < there.len() / 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_fork_leaves_the_reserve_whole() {
+        let _alone = alone();
+        crate::fork::watch().unwrap();
+        let held = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                REGIONS.locked(|_| {
+                    held.store(true, Ordering::SeqCst);
+                    std::thread::sleep(std::time::Duration::from_millis(200));
+                });
+            });
+            while !held.load(Ordering::SeqCst) {
+                std::thread::yield_now();
+            }
+            // SAFETY: the child borrows memory and ends, by a signal if that hangs.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                // SAFETY: as above.
+                unsafe {
+                    libc::alarm(20);
+                    libc::_exit(i32::from(with_room(RESERVE_BYTES, "a test", || ()).is_err()));
+                }
+            }
+            let mut status = 0;
+            // SAFETY: a child of this process; a pointer to this frame.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0, "the child hung");
+        });
     }
 
     #[test]

@@ -114,7 +114,7 @@ unsafe fn start<F: FnOnce() + Send>(name: &str, stack: usize, work: F) -> Result
 /// Runs each of `works` on a thread of its own; what they give, in order, when all have ended. `stack`: bytes.
 ///
 /// # Errors
-/// As [`spawn`]; Error::Internal where one panicked.
+/// As [`spawn`]; Error::Internal where one panicked; Error::OutOfMemory where one needed of the memory set aside.
 pub fn each<T: Send, F: FnOnce() -> T + Send>(
     name: &str,
     stack: usize,
@@ -124,13 +124,18 @@ pub fn each<T: Send, F: FnOnce() -> T + Send>(
     let mut results = memory::collect(works.iter().map(|_| None), "threads")?;
     let mut threads = memory::vec(works.len(), "threads")?;
     for (work, result) in works.into_iter().zip(&mut results) {
-        let work = move || *result = Some(catch_unwind(AssertUnwindSafe(work)).map_err(panics::text_of));
+        let work = move || {
+            // a part of the starter's call, which cannot see what other threads were served
+            let _call = memory::Call::begin_anyway();
+            let work = || (work(), memory::check());
+            *result = Some(catch_unwind(AssertUnwindSafe(work)).map_err(panics::text_of));
+        };
         // SAFETY: `threads`, declared last, is dropped first, here or where an error returns.
         threads.push(unsafe { start(name, stack, work) }?);
     }
     drop(threads);
     let all = results.into_iter().map(|result| match result {
-        Some(Ok(value)) => Ok(value),
+        Some(Ok((value, checked))) => checked.map(|()| value),
         Some(Err(panic)) => Err(Error::Internal(panic)),
         None => Err(Error::Internal(format!("the thread {name} left no result"))),
     });
@@ -186,6 +191,7 @@ mod signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::alloc::{GlobalAlloc, Layout};
 
     #[test]
     fn threads_give_their_results_in_order() {
@@ -206,6 +212,27 @@ mod tests {
     fn a_panic_is_an_error_and_others_finish() {
         let works: [fn(); 2] = [|| std::panic::resume_unwind(Box::new("thrown")), || ()];
         assert!(matches!(each("test", STACK, works), Err(Error::Internal(_))));
+    }
+
+    #[test]
+    fn memory_that_was_set_aside_is_not_for_results() {
+        struct Nothing;
+        // SAFETY: it gives nothing out, and takes nothing back.
+        unsafe impl GlobalAlloc for Nothing {
+            unsafe fn alloc(&self, _: Layout) -> *mut u8 {
+                std::ptr::null_mut()
+            }
+            unsafe fn dealloc(&self, _: *mut u8, _: Layout) {}
+        }
+        let _alone = memory::tests::alone();
+        let layout = Layout::new::<[u64; 8]>();
+        // SAFETY: a size above zero, and a block that is given back once.
+        let work = || unsafe {
+            let memory = memory::Reserve(Nothing);
+            memory.dealloc(memory.alloc(layout), layout);
+        };
+        let none = each("test", STACK, [work]);
+        assert!(matches!(none, Err(Error::OutOfMemory { .. })), "{none:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 #[path = "common/emulated.rs"]
 mod emulated;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::mem::zeroed;
 use std::ptr;
 
@@ -260,6 +260,68 @@ fn a_fork_leaves_the_gpu_to_the_parent() {
         assert_eq!(transpose(backend, &[1., 2.], 1, 2).unwrap(), [1., 2.]);
         // SAFETY: released once.
         unsafe { rf_backend_release(backend) };
+    });
+}
+
+/// A callback forks: the call that it is in ends in the child too, and touches the GPU no more.
+#[test]
+fn a_fork_in_a_callback_leaves_the_gpu_to_the_parent() {
+    unsafe extern "C-unwind" fn fork_once(
+        child: *mut c_void,
+        _: rf_token,
+        _: *const c_char,
+        _: usize,
+    ) -> i32 {
+        // SAFETY: the test's own number.
+        unsafe {
+            let child = child.cast::<i32>();
+            if *child < 0 {
+                *child = libc::fork();
+            }
+        }
+        0
+    }
+    on_gpu("a_fork_in_a_callback_leaves_the_gpu_to_the_parent", || {
+        let backend = create(RF_DEVICE_HIP, -1).unwrap();
+        let (mut model, mut ctx, mut sampler) = (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+        let mut child = -1;
+        // SAFETY: live handles; plain data; pointers to this frame; released once; the child ends without the
+        // harness's clean-up.
+        unsafe {
+            let mut params: rf_model_params = zeroed();
+            assert_eq!(rf_model_params_init(&mut params, size_of::<rf_model_params>()), RF_OK);
+            params.gpu_layers = RF_GPU_LAYERS_ALL;
+            assert_eq!(
+                rf_model_load(backend, c"tests/data/tiny/tiny.gguf".as_ptr(), &params, &mut model),
+                RF_OK
+            );
+            let mut params: rf_context_params = zeroed();
+            assert_eq!(rf_context_params_init(&mut params, size_of::<rf_context_params>()), RF_OK);
+            params.n_ctx = 64;
+            assert_eq!(rf_context_create(model, &params, &mut ctx), RF_OK);
+            let mut params: rf_sampler_params = zeroed();
+            assert_eq!(rf_sampler_params_init(&mut params, size_of::<rf_sampler_params>()), RF_OK);
+            assert_eq!(rf_sampler_create(&params, &mut sampler), RF_OK);
+            let mut params: rf_generate_params = zeroed();
+            assert_eq!(rf_generate_params_init(&mut params, size_of::<rf_generate_params>()), RF_OK);
+            (params.max_tokens, params.ignore_eog) = (3, 1);
+            let mut result = rf_generation { size: size_of::<rf_generation>(), ..zeroed() };
+            let user = (&raw mut child).cast();
+            let prompt = [259, 264];
+            let status =
+                rf_generate(ctx, sampler, prompt.as_ptr(), 2, &params, Some(fork_once), user, &mut result);
+            if child == 0 {
+                libc::_exit(i32::from(status != RF_ERROR_FORKED));
+            }
+            assert_eq!((status, result.n_tokens), (RF_OK, 3), "{}", last_error());
+            let mut ended = 0;
+            assert_eq!(libc::waitpid(child, &mut ended, 0), child);
+            assert_eq!(ended, 0, "the child's call came to another status");
+            rf_sampler_release(sampler);
+            rf_context_release(ctx);
+            rf_model_release(model);
+            rf_backend_release(backend);
+        }
     });
 }
 

@@ -13,7 +13,7 @@ use super::context::*;
 use super::device::*;
 use super::error::{describe, rf_error_info};
 use super::failure::{Last, with_last};
-use super::guard::guard;
+use super::guard::always;
 use super::meta::*;
 use super::model::*;
 use super::sampler::*;
@@ -90,7 +90,8 @@ unsafe fn with_error(error: *mut rf_error, call: impl FnOnce() -> rf_status) -> 
         return call();
     }
     let mut out = None;
-    let checked = guard(|| {
+    // always: where the call cannot begin, *error is to say so
+    let checked = always(|| {
         // SAFETY: the caller's promise.
         out = Some(unsafe { sized::Out::new(error) }?);
         Ok(())

@@ -13,6 +13,7 @@ use super::launch_log::{Launches, StreamId};
 use super::limits::Limits;
 use crate::device::DeviceChoice;
 use crate::error::{GpuFailure, LaunchShape};
+use crate::fork::Epoch;
 use crate::{Error, Result};
 
 /// A GPU in use. Callable from any thread: whoever calls the runtime calls [`enter`](Card::enter) first.
@@ -31,6 +32,7 @@ pub struct Card {
     /// By kernel id.
     kernels: Vec<LoadedKernel>,
     lost: OnceLock<GpuFailure>,
+    made: Epoch,
     pub(super) launches: Launches,
     blocking: bool,
 }
@@ -172,6 +174,7 @@ impl Card {
             module: std::ptr::null_mut(),
             kernels: Vec::new(),
             lost: OnceLock::new(),
+            made: Epoch::now(),
             launches: Launches::default(),
             blocking: is_set("HIP_LAUNCH_BLOCKING"),
         };
@@ -215,12 +218,14 @@ impl Card {
     }
 
     /// Makes the GPU the calling thread's; to be called before calls into the runtime, by every function that may be
-    /// a thread's first. Error::DeviceLost: it is lost, nothing was called.
+    /// a thread's first. Error::DeviceLost: it is lost, nothing was called. Error::Forked: it stayed in the parent process,
+    /// nothing was called (a call may go on in a child, from a callback that forked).
     #[inline]
     pub fn enter(&self) -> Result<()> {
         if let Some(failure) = self.lost.get() {
             return Err(Error::DeviceLost { device: self.index, failure: Box::new(failure.clone()) });
         }
+        self.made.check("backend")?;
         // SAFETY: the context was retained for this device and is released when the card goes.
         self.check(unsafe { self.driver.api().set_current(self.handle, self.context) })
     }
