@@ -1272,7 +1272,7 @@ rf_status rf_model_meta_f64(const struct rf_model *model, size_t index, size_t e
  * Turns `text_len` bytes of UTF-8 into tokens. `flags`: RF_TOKENIZE_*.
  *
  * `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
- * written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
+ * written (ask with NULL and 0 for the count). RF_ERROR_TOKENIZER: the model
  * has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
  */
 rf_status rf_tokenize(const struct rf_model *model,

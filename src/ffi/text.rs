@@ -46,7 +46,7 @@ fn fill_tokens(buffer: Buffer<rf_token>, ids: &[u32]) -> Outcome {
 /// Turns `text_len` bytes of UTF-8 into tokens. `flags`: RF_TOKENIZE_*.
 ///
 /// `tokens` takes `capacity` ids; *n is how many there are. RF_ERROR_BUFFER: more than `capacity`; nothing else is
-/// written (ask with NULL and 0 for the count; one per byte and two more always suffice). RF_ERROR_TOKENIZER: the model
+/// written (ask with NULL and 0 for the count). RF_ERROR_TOKENIZER: the model
 /// has no vocabulary, or no token for a character. RF_ERROR_PARAM: not UTF-8, unknown flags, a NULL. Any thread.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_tokenize(
