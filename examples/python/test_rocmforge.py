@@ -5,6 +5,7 @@ import ctypes
 import gc
 import inspect
 import os
+import signal
 import subprocess
 import tempfile
 import threading
@@ -127,6 +128,9 @@ class Generation(unittest.TestCase):
         self.assertLess(len(self.context._cached), 900)
 
     def test_ctrl_c_stops_an_answer(self):
+        # A shell's background jobs ignore the signal, and Python then leaves it so.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.addCleanup(signal.signal, signal.SIGINT, before)
         with self.assertRaises(KeyboardInterrupt):
             with self.ask(STORY) as answer:
                 for _ in answer:
