@@ -27,6 +27,8 @@ trap '[ -z "$zig_job" ] || kill "$zig_job" 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT TERM
 export PKG_CONFIG_PATH="$libdir/pkgconfig" LD_LIBRARY_PATH="$libdir"
 export GOPROXY=off GOFLAGS=-mod=readonly GOTOOLCHAIN=local PYTHONDONTWRITEBYTECODE=1
+# Go's cache does not see that pkg-config answers otherwise than for the last prefix; it sees these flags.
+export CGO_CFLAGS="-g -O2 -DRUN_${work##*.}"
 
 # The command of a chat.
 chat() {
