@@ -47,7 +47,7 @@ attempt() {
 }
 
 # Zig builds its build system and its reader of C headers once a machine (into ~/.cache/zig): beside all else.
-(cd "$root/examples/zig" && "$zig" build --cache-dir "$work/zig_cache" --prefix "$work/zig") >"$work/zig_log" 2>&1 </dev/null &
+(cd "$root/examples/zig" && exec "$zig" build --cache-dir "$work/zig_cache" --prefix "$work/zig") >"$work/zig_log" 2>&1 </dev/null &
 zig_job=$!
 
 echo "== examples/go"
