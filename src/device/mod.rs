@@ -5,22 +5,18 @@
 
 mod cancel;
 pub mod cpu;
-pub mod fuse;
 #[cfg(feature = "hip")]
 pub mod hip;
 pub mod pipeline;
-pub mod plan;
 pub mod reference;
 pub mod sampling;
-pub mod split;
-pub mod weights;
 
 use std::sync::Arc;
 
 use crate::gguf::Gguf;
 use crate::{Error, Result};
 pub use cancel::{Call, Cancel};
-use plan::Plan;
+use crate::plan::{Plan, Rows};
 use sampling::Draw;
 
 /// Positions per cache block, on every device.
@@ -163,6 +159,16 @@ pub struct SessionLimits {
     pub n_blocks: usize,
 }
 
+impl SessionLimits {
+    /// Most rows of such a value.
+    pub fn rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.max_tokens,
+            Rows::Outputs => self.max_outputs,
+        }
+    }
+}
+
 /// A plan with its weights on a device.
 pub trait Program: Send + Sync {
     fn plan(&self) -> &Arc<Plan>;
@@ -190,8 +196,8 @@ pub struct Step<'a> {
     pub tables: &'a [&'a [u32]],
     /// Indices of the tokens whose logits are wanted, ascending.
     pub outputs: &'a [u32],
-    /// Rows of the plan's `input` buffer, one per token; empty where the plan begins with tokens.
-    pub input: &'a [f32],
+    /// Of each of the plan's inputs a row per token; empty where the plan begins with tokens.
+    pub inputs: &'a [&'a [f32]],
 }
 
 impl Step<'_> {
@@ -210,8 +216,9 @@ impl Step<'_> {
         if self.positions.len() != n || self.sequences.len() != n {
             return bad("positions or sequences are not one per token");
         }
-        if self.input.len() != plan.input.map_or(0, |input| n * plan.buffer(input).width) {
-            return bad("input is not a row per token");
+        let widths = plan.inputs.iter().map(|id| n * plan.width(*id));
+        if !widths.eq(self.inputs.iter().map(|input| input.len())) {
+            return bad("inputs are not a row per token");
         }
         if self.outputs.iter().any(|&t| t as usize >= n) {
             return bad("outputs name a token it does not have");
@@ -230,6 +237,14 @@ impl Step<'_> {
             return bad("block tables name a block the cache does not have");
         }
         Ok(())
+    }
+
+    /// Rows of such a value that the step computes.
+    pub fn rows(&self, rows: Rows) -> usize {
+        match rows {
+            Rows::Tokens => self.tokens.len(),
+            Rows::Outputs => self.outputs.len(),
+        }
     }
 
     /// Slot of the cell of position `pos` of token `t`'s sequence.
@@ -274,9 +289,9 @@ pub trait Session: Send {
         Ok(())
     }
 
-    /// What the last step left in the plan's `output` buffer: logits, `outputs.len() x n_vocab`, or the rows
-    /// that the next part of the model takes as its input. Waits for the step.
-    fn output(&self) -> Result<&[f32]>;
+    /// What the last step left of the plan's output `index`: logits, `outputs.len() x n_vocab`, or the rows that the next
+    /// part of the model takes as its input of that index. Waits for the step.
+    fn output(&self, index: usize) -> Result<&[f32]>;
 
     /// Draws a token from row `row` of the logits that the last step left, once it is done, and waits for it. They stay
     /// as they are. None: this device makes no draws, [`output`](Self::output) has the logits.

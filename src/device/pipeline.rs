@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::plan::Plan;
 use super::sampling::Draw;
 use super::{Cancel, Device, Observer, Program, Progress, Session, SessionLimits, Step};
 use crate::gguf::Gguf;
-use crate::{Error, Result};
+use crate::plan::Plan;
+use crate::{Error, Result, memory};
 
 /// A part's plan and the device that computes it.
 #[derive(Clone)]
@@ -71,12 +71,14 @@ impl Program for Pipeline {
 
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         let sessions = self.programs.iter().map(|program| program.clone().session(limits));
-        Ok(Box::new(PipelineSession { sessions: sessions.collect::<Result<_>>()? }))
+        let sessions = sessions.collect::<Result<_>>()?;
+        Ok(Box::new(PipelineSession { programs: self.programs.clone(), sessions }))
     }
 }
 
 struct PipelineSession {
-    /// At least one.
+    programs: Vec<Arc<dyn Program>>,
+    /// One per program, at least one.
     sessions: Vec<Box<dyn Session>>,
 }
 
@@ -94,11 +96,15 @@ impl Session for PipelineSession {
                 return Err(Error::Cancelled);
             }
             let (before, here) = self.sessions.split_at_mut(i);
-            let input = match before.last() {
-                None => step.input,
-                Some(session) => session.output()?,
+            let left = match (before.last(), self.programs.get(i)) {
+                (Some(session), Some(program)) => {
+                    let n = program.plan().inputs.len();
+                    memory::try_collect((0..n).map(|index| session.output(index)), "a step's inputs")?
+                }
+                _ => Vec::new(),
             };
-            here[0].run(&Step { input, ..*step }, cancel)?;
+            let inputs = if i == 0 { step.inputs } else { &left };
+            here[0].run(&Step { inputs, ..*step }, cancel)?;
         }
         Ok(())
     }
@@ -107,8 +113,8 @@ impl Session for PipelineSession {
         self.sessions.iter_mut().try_for_each(|session| session.wait())
     }
 
-    fn output(&self) -> Result<&[f32]> {
-        self.last()?.output()
+    fn output(&self, index: usize) -> Result<&[f32]> {
+        self.last()?.output(index)
     }
 
     fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {

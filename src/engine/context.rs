@@ -438,7 +438,7 @@ impl Context {
             // the next step overwrites the session's logits
             let more = end < n && !self.batch.outputs.is_empty();
             if more || !self.kept.is_empty() {
-                let logits = self.session.output()?;
+                let logits = self.session.output(0)?;
                 memory::extend(&mut self.kept, logits, "logits")?;
             }
             first = end;
@@ -489,7 +489,7 @@ impl Context {
             sequences: &batch.tables,
             tables,
             outputs: &batch.outputs,
-            input: &[],
+            inputs: &[],
         };
         work(&mut *self.session, &step, &self.cancel)
     }
@@ -508,7 +508,7 @@ impl Context {
             )));
         };
         let n_vocab = self.model.config().n_vocab;
-        let all = if self.kept.is_empty() { self.session.output()? } else { &self.kept };
+        let all = if self.kept.is_empty() { self.session.output(0)? } else { &self.kept };
         Ok(&all[*at as usize * n_vocab..][..n_vocab])
     }
 

@@ -9,7 +9,7 @@ mod placement;
 mod sampler;
 mod text_only;
 
-pub use crate::device::split::Part;
+pub use crate::plan::split::Slice;
 pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};
 pub use backend::{Backend, BackendParams, DeviceKind};
 pub use context::{

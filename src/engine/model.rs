@@ -9,11 +9,11 @@ use super::context::session_limits;
 use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
 use super::text_only::{self, NoProgram};
 use crate::device::pipeline::{self, Stage};
-use crate::device::plan::Plan;
-use crate::device::split::{self, Part};
 use crate::device::{BLOCK_LEN, Device, Program};
 use crate::gguf::Gguf;
 use crate::model::{Config, arch};
+use crate::plan::Plan;
+use crate::plan::split::{self, Slice};
 use crate::text::{ChatTemplate, Vocab};
 use crate::{Error, Result, memory};
 
@@ -123,7 +123,7 @@ impl Model {
 
         let Some((config, plan)) = planned else {
             let config = Config::of_vocabulary(file.metadata(), vocab.len())?;
-            let (placement, program) = (text_only::placement(), Arc::new(NoProgram::new(vocab.len())));
+            let (placement, program) = (text_only::placement(), Arc::new(NoProgram::new(vocab.len())?));
             let shared =
                 Shared { backend: backend.clone(), file, config, vocab, template, placement, program, times };
             return Ok(Model { shared: Arc::new(shared) });
@@ -244,12 +244,12 @@ fn device(backend: &Backend, target: Target) -> Result<&Arc<dyn Device>> {
     }
 }
 
-fn part_of(plan: &Arc<Plan>, part: &Part) -> Result<Arc<Plan>> {
-    if *part == Part::whole(plan) {
+fn part_of(plan: &Arc<Plan>, slice: &Slice) -> Result<Arc<Plan>> {
+    if *slice == Slice::whole(plan) {
         return Ok(plan.clone());
     }
-    let part = memory::with_room(split::room(plan), "a part of the plan", || split::part(plan, part))??;
-    Ok(Arc::new(part))
+    let part = memory::with_room(split::room(plan), "a part of the plan", || split::part(plan, slice))??;
+    Ok(Arc::new(Plan::new(part)?))
 }
 
 /// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).

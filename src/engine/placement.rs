@@ -6,7 +6,7 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::device::split::Part;
+use crate::plan::split::Slice;
 use crate::device::{BLOCK_LEN, Memory, Needs, SessionLimits};
 use crate::{Error, Result};
 
@@ -35,7 +35,7 @@ pub enum Target {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlacedPart {
     pub target: Target,
-    pub part: Part,
+    pub part: Slice,
     pub needs: Needs,
 }
 
@@ -135,7 +135,7 @@ pub struct Question<'a> {
     /// A session's limits for so many positions.
     pub limits: &'a dyn Fn(usize) -> Result<SessionLimits>,
     /// What a part needs on a device; more layers need no less.
-    pub needs: &'a dyn Fn(Target, &Part, SessionLimits) -> Result<Needs>,
+    pub needs: &'a dyn Fn(Target, &Slice, SessionLimits) -> Result<Needs>,
 }
 
 /// Smallest context that is looked at.
@@ -201,7 +201,7 @@ impl<'a> Search<'a> {
         let mut layer_bytes = Vec::new();
         if question.gpus.len() > 1 {
             for layer in 0..question.n_layers {
-                let part = Part { embed: false, layers: layer..layer + 1, head: false };
+                let part = Slice { embed: false, layers: layer..layer + 1, head: false };
                 let needs = (question.needs)(Target::Gpu(0), &part, limits)?;
                 layer_bytes.push(needs.weights.saturating_add(needs.cache));
             }
@@ -218,16 +218,16 @@ impl<'a> Search<'a> {
         from..self.question.n_layers
     }
 
-    fn needs(&self, target: Target, part: &Part) -> Result<Needs> {
+    fn needs(&self, target: Target, part: &Slice) -> Result<Needs> {
         (self.question.needs)(target, part, self.limits)
     }
 
     /// The whole on GPUs, in the worst case without the embedding; None: it does not fit.
     fn whole(&self, room: &[u64]) -> Result<Option<Vec<PlacedPart>>> {
-        let whole = Part { embed: true, layers: self.layers(0), head: true };
+        let whole = Slice { embed: true, layers: self.layers(0), head: true };
         match self.spread(&whole, room)? {
             Some(parts) => Ok(Some(parts)),
-            None => self.spread(&Part { embed: false, ..whole }, room),
+            None => self.spread(&Slice { embed: false, ..whole }, room),
         }
     }
 
@@ -245,7 +245,7 @@ impl<'a> Search<'a> {
             // starts from `all` on fit (or are beyond the end), starts below `none` do not
             while none < all {
                 let from = none.midpoint(all);
-                let part = Part { embed: false, layers: self.layers(from), head };
+                let part = Slice { embed: false, layers: self.layers(from), head };
                 match self.spread(&part, &room)? {
                     Some(parts) => (all, found) = (from, Some(parts)),
                     None => none = from + 1,
@@ -266,7 +266,7 @@ impl<'a> Search<'a> {
         match self.whole(&self.room(false))? {
             Some(parts) => self.around(parts),
             None => {
-                let part = Part { embed: false, layers: self.layers(0), head: true };
+                let part = Slice { embed: false, layers: self.layers(0), head: true };
                 Err(self.exhausted(&part))
             }
         }
@@ -278,7 +278,7 @@ impl<'a> Search<'a> {
             return self.around(Vec::new());
         }
         let layers = self.layers(self.question.n_layers.saturating_sub(n));
-        let part = Part { embed: false, layers, head: false };
+        let part = Slice { embed: false, layers, head: false };
         match self.spread(&part, &self.room(false))? {
             Some(parts) => self.around(parts),
             None => Err(self.exhausted(&part)),
@@ -292,31 +292,31 @@ impl<'a> Search<'a> {
         match (gpu.first(), gpu.last()) {
             (Some(first), Some(last)) => {
                 if !first.part.embed {
-                    let part = Part { embed: true, layers: 0..first.part.layers.start, head: false };
+                    let part = Slice { embed: true, layers: 0..first.part.layers.start, head: false };
                     parts.push(self.on_host(part)?);
                 }
                 let head = !last.part.head;
                 parts.extend(gpu);
                 if head {
-                    parts.push(self.on_host(Part { embed: false, layers: n..n, head: true })?);
+                    parts.push(self.on_host(Slice { embed: false, layers: n..n, head: true })?);
                 }
             }
-            _ => parts.push(self.on_host(Part { embed: true, layers: 0..n, head: true })?),
+            _ => parts.push(self.on_host(Slice { embed: true, layers: 0..n, head: true })?),
         }
         Ok(parts)
     }
 
-    fn on_host(&self, part: Part) -> Result<PlacedPart> {
+    fn on_host(&self, part: Slice) -> Result<PlacedPart> {
         Ok(PlacedPart { target: Target::Host, needs: self.needs(Target::Host, &part)?, part })
     }
 
     /// Divides `part` among the GPUs, in their order and in proportion to what each has left for layers; None: it
     /// does not fit.
-    fn spread(&self, part: &Part, room: &[u64]) -> Result<Option<Vec<PlacedPart>>> {
+    fn spread(&self, part: &Slice, room: &[u64]) -> Result<Option<Vec<PlacedPart>>> {
         let mut gpus: Vec<usize> = Vec::new();
         for (gpu, usable) in room.iter().enumerate() {
             // one that has no room for a single layer is of no use where there are others
-            let first = Part { embed: false, layers: part.layers.start..part.layers.start + 1, head: false };
+            let first = Slice { embed: false, layers: part.layers.start..part.layers.start + 1, head: false };
             if room.len() == 1
                 || part.layers.is_empty()
                 || fits(self.needs(Target::Gpu(gpu), &first)?, *usable)
@@ -345,7 +345,7 @@ impl<'a> Search<'a> {
     }
 
     #[cold]
-    fn exhausted(&self, part: &Part) -> Error {
+    fn exhausted(&self, part: &Slice) -> Error {
         let needs = self.needs(Target::Gpu(0), part).unwrap_or_default();
         let sum = |f: fn(&Memory) -> u64| self.question.gpus.iter().map(f).fold(0, u64::saturating_add);
         let n_gpus = self.question.gpus.len();
@@ -363,7 +363,7 @@ impl<'a> Search<'a> {
     }
 
     /// The context, halved as often as it takes.
-    fn context_that_fits(&self, part: &Part) -> Option<usize> {
+    fn context_that_fits(&self, part: &Slice) -> Option<usize> {
         let mut n_ctx = self.n_ctx / 2;
         while n_ctx >= LEAST_CONTEXT {
             let search = Search::new(self.question, n_ctx).ok()?;
@@ -384,7 +384,7 @@ fn fits(needs: Needs, usable: u64) -> bool {
 /// A division of a part among some GPUs.
 struct Share<'a> {
     search: &'a Search<'a>,
-    part: &'a Part,
+    part: &'a Slice,
     room: &'a [u64],
     gpus: &'a [usize],
 }
@@ -399,9 +399,9 @@ enum Divided {
 
 impl Share<'_> {
     /// What GPU number `at` of the list has with these layers.
-    fn of(&self, at: usize, layers: Range<usize>) -> Part {
+    fn of(&self, at: usize, layers: Range<usize>) -> Slice {
         let embed = self.part.embed && at == 0;
-        Part { embed, layers, head: self.part.head && at + 1 == self.gpus.len() }
+        Slice { embed, layers, head: self.part.head && at + 1 == self.gpus.len() }
     }
 
     fn fits(&self, at: usize, layers: Range<usize>) -> Result<bool> {
@@ -551,7 +551,7 @@ mod tests {
             Sizes { layers: vec![100; n_layers], cache: 1, embed: 50, head: 60, scratch: 10 }
         }
 
-        fn needs(&self, target: Target, part: &Part, limits: SessionLimits) -> Needs {
+        fn needs(&self, target: Target, part: &Slice, limits: SessionLimits) -> Needs {
             let mb = |n: u64| n.saturating_mul(MB);
             let flag = |is: bool, n: u64| if is { mb(n) } else { 0 };
             let layers = self.layers[part.layers.clone()].iter().map(|n| mb(*n));
@@ -618,7 +618,7 @@ mod tests {
     /// "host:in+0-3 gpu0:3-9+out": who has what.
     fn text(placement: &Placement) -> String {
         let parts = placement.parts.iter().map(|placed| {
-            let Part { embed, layers, head } = &placed.part;
+            let Slice { embed, layers, head } = &placed.part;
             let who = match placed.target {
                 Target::Host => "host".to_owned(),
                 Target::Gpu(i) => format!("gpu{i}"),

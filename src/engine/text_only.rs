@@ -3,26 +3,19 @@
 use std::sync::Arc;
 
 use super::Placement;
-use crate::device::plan::{Buffer, BufferId, CacheShape, Plan, Rows};
 use crate::device::{Memory, Program, Session, SessionLimits};
 use crate::model::arch;
+use crate::plan::{Graph, Plan, Rows, Value, ValueId};
 use crate::{Error, Result};
 
 /// In place of weights.
 pub struct NoProgram(Arc<Plan>);
 
 impl NoProgram {
-    pub fn new(n_vocab: usize) -> Self {
-        Self(Arc::new(Plan {
-            weights: Vec::new(),
-            buffers: vec![Buffer { name: "logits", width: n_vocab, rows: Rows::Outputs }],
-            ropes: Vec::new(),
-            ops: Vec::new(),
-            layers: Vec::new(),
-            cache: CacheShape { n_layers: 0, n_head: 0, n_head_kv: 0, head_dim: 0 },
-            input: None,
-            output: BufferId(0),
-        }))
+    pub fn new(n_vocab: usize) -> Result<Self> {
+        let logits = Value { name: "logits", width: n_vocab, rows: Rows::Outputs };
+        let graph = Graph { values: vec![logits], outputs: vec![ValueId(0)], ..Graph::default() };
+        Ok(Self(Arc::new(Plan::new(graph)?)))
     }
 }
 

@@ -7,7 +7,7 @@ use super::program::CpuProgram;
 use super::session::CpuSession;
 use super::system;
 use super::team::Team;
-use crate::device::plan::Plan;
+use crate::plan::Plan;
 use crate::device::{Device, DeviceInfo, Needs, Program, Progress, SessionLimits};
 use crate::gguf::Gguf;
 use crate::{Error, Result};

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
-use crate::device::plan::{Activation, RopePairs};
+use crate::plan::{Activation, RopePairs};
 
 /// Runs a kernel whose fields are references and slices of the right lengths.
 macro_rules! run {

@@ -10,7 +10,7 @@ use super::elementwise::to_f16;
 use super::isa::Isa;
 use super::memory::Zeroed;
 use crate::device::BLOCK_LEN;
-use crate::device::plan::CacheShape;
+use crate::plan::CacheShape;
 use crate::{Error, Result};
 
 pub struct KvCache {

@@ -11,8 +11,8 @@ use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
 use super::system;
-use crate::device::fuse::Placed;
-use crate::device::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
+use crate::plan::fuse::Placed;
+use crate::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
 use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
 use crate::{Error, Result, memory};
 

@@ -9,8 +9,8 @@ use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matm
 use super::memory::Matrix;
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
-use crate::device::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
-use crate::device::plan::{BufferId, Plan, Rows};
+use crate::plan::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
+use crate::plan::{BufferId, Plan, Rows};
 use crate::device::{Observer, Step};
 
 /// Steps of at most so many tokens compute the spans of a sequence side by side.

@@ -12,7 +12,7 @@ use super::ops;
 use super::program::{self, HipProgram};
 use super::scratch::Layout;
 use super::stream::Stream;
-use crate::device::plan::Plan;
+use crate::plan::Plan;
 use crate::device::{
     Device, DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, Program, Progress, SessionLimits,
 };

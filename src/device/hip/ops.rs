@@ -14,7 +14,7 @@ use super::kernels::*;
 use super::memory::Span;
 use super::stream::Stream;
 use super::weight::Weight;
-use crate::device::plan::{Activation, RopePairs};
+use crate::plan::{Activation, RopePairs};
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 

@@ -2,8 +2,8 @@
 
 use super::ops::Q8_BLOCK;
 use super::ops::project::wants_rounded;
-use crate::device::fuse::{self, FusedOp, HeadPrep, Norm, Placed, Project, Then};
-use crate::device::plan::*;
+use crate::plan::fuse::{self, FusedOp, HeadPrep, Norm, Placed, Project, Then};
+use crate::plan::*;
 
 /// How an op leaves its result for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

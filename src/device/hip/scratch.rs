@@ -9,7 +9,7 @@ use super::ops::attend::AttendShape;
 use super::ops::matmul::half_stride;
 use super::ops::project::{MATVEC_MAX_N, head_pad, wants_rounded};
 use super::sampler::DeviceSampler;
-use crate::device::plan::{Op, Plan, Rows};
+use crate::plan::{Op, Plan, Rows};
 use crate::device::{BLOCK_LEN, SessionLimits};
 use crate::{Error, Result};
 

@@ -11,8 +11,8 @@ use super::schedule::{Forms, Rounded, Source, StepOp};
 use super::session::{Description, HipSession};
 use super::weight::Weight;
 use crate::Result;
-use crate::device::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
-use crate::device::plan::*;
+use crate::plan::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
+use crate::plan::*;
 
 /// A step under way: its description is on the device.
 pub struct Running<'a> {

@@ -9,11 +9,13 @@ pub mod ops;
 use std::sync::Arc;
 
 use super::cpu::system::check_session;
-use super::plan::{Buffer, BufferId, CacheShape, Op, Plan, Rows, WeightId};
 use super::{
     BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
 };
 use crate::gguf::{Gguf, dequant};
+use crate::plan::storage::Slot;
+use crate::plan::weights::Source;
+use crate::plan::{CacheId, Op, Plan, Rows, ValueId, Vector, WeightId};
 use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
@@ -53,21 +55,13 @@ impl Device for ReferenceDevice {
         file: Arc<Gguf>,
         progress: &mut Progress<'_>,
     ) -> Result<Arc<dyn Program>> {
-        let mut tensors = memory::vec(plan.weights.len(), "the weights' records")?;
-        for weight in &plan.weights {
-            let at = file.tensors().iter().position(|t| t.name == weight.name);
-            let at = at.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
-            let tensor = &file.tensors()[at];
-            if (tensor.ty, tensor.row_len(), tensor.rows()) != (weight.ty, weight.cols, weight.rows) {
-                return Err(Error::model(format!("the tensor {} is not what the plan states", weight.name)));
-            }
-            tensors.push(at);
-        }
-        let total = tensors.iter().map(|&at| file.tensors()[at].bytes).sum();
+        let weights = plan.weights.iter().map(|weight| Source::find(&file, weight));
+        let weights = memory::try_collect(weights, "the weights' records")?;
+        let total = weights.iter().map(Source::bytes).sum();
         if !progress(total, total) {
             return Err(Error::Cancelled);
         }
-        Ok(Arc::new(ReferenceProgram { plan, file, tensors, threads: self.threads }))
+        Ok(Arc::new(ReferenceProgram { plan, file, weights, threads: self.threads }))
     }
 
     fn transpose(&self, src: &[f32], dst: &mut [f32], rows: usize, cols: usize) -> Result<()> {
@@ -91,25 +85,22 @@ impl Device for ReferenceDevice {
 struct ReferenceProgram {
     plan: Arc<Plan>,
     file: Arc<Gguf>,
-    /// Index into the file's tensors, per weight of the plan.
-    tensors: Vec<usize>,
+    /// One per weight of the plan.
+    weights: Vec<Source>,
     threads: usize,
 }
 
 impl ReferenceProgram {
     /// Dequantizes row `r` of a weight into `out` (`cols` long).
-    fn weight_row(&self, id: WeightId, r: usize, out: &mut [f32]) -> Result<()> {
-        let weight = self.plan.weight(id);
-        let bytes = self.file.data(&self.file.tensors()[self.tensors[id.0 as usize]]);
-        let row_bytes = bytes.len() / weight.rows;
-        dequant::row(weight.ty, &bytes[r * row_bytes..(r + 1) * row_bytes], out)
+    fn weight_row(&self, id: impl Into<WeightId>, r: usize, out: &mut [f32]) -> Result<()> {
+        let id = id.into();
+        let bytes = self.weights[id.0 as usize].row(&self.file, r);
+        let bytes = bytes.ok_or_else(|| Error::Internal(format!("row {r} of weight {}", id.0)))?;
+        dequant::row(self.plan.weight(id).ty, bytes, out)
     }
 
-    /// A weight of one row.
-    fn vector(&self, id: WeightId) -> Result<Vec<f32>> {
-        let mut out = memory::filled(0.0, self.plan.weight(id).cols, "a weight")?;
-        self.weight_row(id, 0, &mut out)?;
-        Ok(out)
+    fn vector(&self, id: Option<Vector>) -> Result<Option<Vec<f32>>> {
+        id.map(|Vector(id)| self.weights[id.0 as usize].vector(&self.file)).transpose()
     }
 }
 
@@ -124,42 +115,35 @@ impl Program for ReferenceProgram {
 
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         check_session(needs(&self.plan, limits))?;
-        let mut buffers = memory::vec(self.plan.buffers.len(), "activations")?;
-        for buffer in &self.plan.buffers {
-            buffers.push(zeros(buffer.name, &[max_rows(buffer, limits), buffer.width])?);
+        let mut slots = memory::vec(self.plan.slots().len(), "activations")?;
+        for slot in self.plan.slots() {
+            slots.push(zeros("activations", &[max_rows(slot, limits), slot.width])?);
         }
-        let CacheShape { n_head_kv, head_dim, .. } = self.plan.cache;
-        let cells = cache_dims(self.plan.cache, limits);
-        let cache = Cache {
-            k: zeros("the cache", &cells)?,
-            v: zeros("the cache", &cells)?,
-            n_slots: limits.n_blocks * BLOCK_LEN,
-            width: n_head_kv * head_dim,
-        };
-        Ok(Box::new(ReferenceSession { program: self, limits, buffers, cache, n_rows: 0, observer: None }))
+        let mut caches = memory::vec(self.plan.caches.len(), "the cache")?;
+        for cache in &self.plan.caches {
+            let [k, v] = [cache.n_head_kv * cache.k, cache.n_head_kv * cache.v];
+            let cells = |width| zeros("the cache", &[limits.n_blocks, BLOCK_LEN, width]);
+            caches.push([Cells { values: cells(k)?, width: k }, Cells { values: cells(v)?, width: v }]);
+        }
+        let rows = Vec::new();
+        Ok(Box::new(ReferenceSession { program: self, limits, slots, caches, rows, observer: None }))
     }
 }
 
 fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
     let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
-    let buffers = plan.buffers.iter().map(|buffer| bytes(&[max_rows(buffer, limits), buffer.width]));
+    let slots = plan.slots().iter().map(|slot| bytes(&[max_rows(slot, limits), slot.width]));
+    let cells = |width| bytes(&[limits.n_blocks, BLOCK_LEN, width]);
+    let caches = plan.caches.iter().map(|cache| cells(cache.n_head_kv.saturating_mul(cache.k + cache.v)));
     Needs {
         weights: 0,
-        cache: bytes(&cache_dims(plan.cache, limits)).saturating_mul(2),
-        scratch: buffers.fold(0, u64::saturating_add),
+        cache: caches.fold(0, u64::saturating_add),
+        scratch: slots.fold(0, u64::saturating_add),
     }
 }
 
-fn max_rows(buffer: &Buffer, limits: SessionLimits) -> usize {
-    match buffer.rows {
-        Rows::Tokens => limits.max_tokens,
-        Rows::Outputs => limits.max_outputs,
-    }
-}
-
-/// Of keys, and of values.
-fn cache_dims(shape: CacheShape, limits: SessionLimits) -> [usize; 5] {
-    [shape.n_layers, limits.n_blocks, BLOCK_LEN, shape.n_head_kv, shape.head_dim]
+fn max_rows(slot: &Slot, limits: SessionLimits) -> usize {
+    limits.rows(slot.rows)
 }
 
 fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
@@ -167,52 +151,54 @@ fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
     memory::filled(0.0, dims.iter().fold(1, |n: usize, d| n.saturating_mul(*d)), what)
 }
 
-/// Keys and values, `n_layers x n_slots x width` each.
-struct Cache {
-    k: Vec<f32>,
-    v: Vec<f32>,
-    n_slots: usize,
-    /// `n_head_kv * head_dim`
+/// Keys or values, `n_slots x width`.
+struct Cells {
+    values: Vec<f32>,
+    /// `n_head_kv` heads.
     width: usize,
-}
-
-impl Cache {
-    /// Where the cell of `slot` in `layer` starts, in both `k` and `v`.
-    fn at(&self, layer: usize, slot: usize) -> usize {
-        (layer * self.n_slots + slot) * self.width
-    }
 }
 
 struct ReferenceSession {
     program: Arc<ReferenceProgram>,
     limits: SessionLimits,
-    /// One per buffer of the plan, at its most rows.
-    buffers: Vec<Vec<f32>>,
-    cache: Cache,
-    /// Rows of the plan's output that the last step left.
-    n_rows: usize,
+    /// One per slot of the plan, at its most rows.
+    slots: Vec<Vec<f32>>,
+    /// Per cache of the plan: keys and values.
+    caches: Vec<[Cells; 2]>,
+    /// Rows of each of the plan's outputs that the last step left.
+    rows: Vec<usize>,
     observer: Option<Observer>,
 }
 
 impl ReferenceSession {
-    /// Rows of a buffer that `step` fills.
-    fn rows(&self, id: BufferId, step: &Step<'_>) -> usize {
-        match self.program.plan.buffer(id).rows {
-            Rows::Tokens => step.tokens.len(),
-            Rows::Outputs => step.outputs.len(),
-        }
+    fn n_rows(&self, id: ValueId, step: &Step<'_>) -> usize {
+        step.rows(self.program.plan.value(id).rows)
     }
 
-    /// A copy of the filled rows of a buffer: an op may then write to the buffer it reads.
-    fn input(&self, id: BufferId, step: &Step<'_>) -> Result<Vec<f32>> {
-        let len = self.rows(id, step) * self.program.plan.buffer(id).width;
-        memory::collect(self.buffers[id.0 as usize][..len].iter().copied(), "a step's activations")
+    /// A copy of the step's rows of a value: an op may then write where it reads.
+    fn input(&self, id: impl Into<ValueId>, step: &Step<'_>) -> Result<Vec<f32>> {
+        let id = id.into();
+        let rows = self.value(id, self.n_rows(id, step));
+        memory::collect(rows.iter().copied(), "a step's activations")
     }
 
-    /// The filled rows of a buffer.
-    fn output_rows(&mut self, id: BufferId, step: &Step<'_>) -> &mut [f32] {
-        let len = self.rows(id, step) * self.program.plan.buffer(id).width;
-        &mut self.buffers[id.0 as usize][..len]
+    /// The first rows of a value.
+    fn value(&self, id: ValueId, rows: usize) -> &[f32] {
+        let plan = &self.program.plan;
+        &self.slots[plan.slot(id).0 as usize][..rows * plan.width(id)]
+    }
+
+    /// The step's rows of a value.
+    fn output_rows(&mut self, id: impl Into<ValueId>, step: &Step<'_>) -> &mut [f32] {
+        let id = id.into();
+        let plan = &self.program.plan;
+        let len = self.n_rows(id, step) * plan.width(id);
+        let slot = plan.slot(id);
+        &mut self.slots[slot.0 as usize][..len]
+    }
+
+    fn cache(&self, id: CacheId) -> &[Cells; 2] {
+        &self.caches[id.0 as usize]
     }
 
     fn run_op(&mut self, op: &Op, step: &Step<'_>) -> Result<()> {
@@ -220,67 +206,88 @@ impl ReferenceSession {
         let plan = &program.plan;
         match *op {
             Op::Embed { weight, out } => {
-                let width = plan.weight(weight).cols;
+                let width = plan.width(out);
                 let out = self.output_rows(out, step);
                 for (token, out) in step.tokens.iter().zip(out.chunks_exact_mut(width)) {
                     program.weight_row(weight, *token as usize, out)?;
                 }
             }
-            Op::RmsNorm { x, weight, eps, out } => {
-                let (x, weight) = (self.input(x, step)?, program.vector(weight)?);
-                ops::rms_norm(&x, &weight, eps, self.output_rows(out, step));
+            Op::Norm { x, norm, group, out } => {
+                let x = self.input(x, step)?;
+                let (weight, bias) = (program.vector(norm.weight)?, program.vector(norm.bias)?);
+                let out = self.output_rows(out, step);
+                ops::norm(&x, norm.kind, norm.eps, group, [weight.as_deref(), bias.as_deref()], out);
             }
             Op::MatMul { x, weight, bias, out } => {
                 let x = self.input(x, step)?;
-                let bias = bias.map(|bias| program.vector(bias)).transpose()?;
+                let bias = program.vector(bias)?;
                 let shape = plan.weight(weight);
                 let row = |r: usize, out: &mut [f32]| program.weight_row(weight, r, out);
                 let out = self.output_rows(out, step);
                 ops::mat_mul(&x, shape.cols, shape.rows, row, bias.as_deref(), out, program.threads)?;
             }
-            Op::Rope { x, head_dim, rope } => {
-                let width = plan.buffer(x).width;
-                let rows = self.output_rows(x, step).chunks_exact_mut(width);
-                for (position, row) in step.positions.iter().zip(rows) {
+            Op::Affine { x, scale, bias, out } => {
+                let width = plan.width(out);
+                let x = self.input(x, step)?;
+                let (scale, bias) = (program.vector(scale)?, program.vector(bias)?);
+                let [scale, bias] = [(scale, 1.0), (bias, 0.0)].map(|(vector, plain)| vector.unwrap_or(vec![plain]));
+                let rows = self.output_rows(out, step).chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for (out, x) in rows {
+                    let (scale, bias) = (scale.iter().cycle(), bias.iter().cycle());
+                    for (((out, x), scale), bias) in out.iter_mut().zip(x).zip(scale).zip(bias) {
+                        *out = x * scale + bias;
+                    }
+                }
+            }
+            Op::Rope { x, head_dim, rope, out } => {
+                let width = plan.width(x);
+                let x = self.input(x, step)?;
+                let out = self.output_rows(out, step);
+                out.copy_from_slice(&x);
+                for (position, row) in step.positions.iter().zip(out.chunks_exact_mut(width)) {
                     ops::rope(row, head_dim, plan.rope(rope), *position)?;
                 }
             }
-            Op::KvAppend { layer, k, v } => {
-                let (k, v) = (self.input(k, step)?, self.input(v, step)?);
-                let width = self.cache.width;
-                for (t, position) in step.positions.iter().enumerate() {
-                    let at = self.cache.at(layer, step.slot(t, *position as usize));
-                    self.cache.k[at..at + width].copy_from_slice(&k[t * width..][..width]);
-                    self.cache.v[at..at + width].copy_from_slice(&v[t * width..][..width]);
+            Op::Append { cache, k, v } => {
+                let written = [self.input(k, step)?, self.input(v, step)?];
+                for (Cells { values, width }, rows) in self.caches[cache.0 as usize].iter_mut().zip(&written) {
+                    for (t, position) in step.positions.iter().enumerate() {
+                        let slot = step.slot(t, *position as usize);
+                        values[slot * *width..][..*width].copy_from_slice(&rows[t * *width..][..*width]);
+                    }
                 }
             }
-            Op::Attention { layer, q, scale, out } => {
+            Op::Attention { cache, q, scale, cap, out } => {
+                let n_head = plan.n_head(q, cache);
                 let q = self.input(q, step)?;
-                let len = q.len();
-                let cache = &self.cache;
+                let (q_width, window) = (q.len() / step.tokens.len(), plan.cache(cache).window);
+                let [k, v] = self.cache(cache);
+                let shape = ops::Heads { n_head, n_head_kv: plan.cache(cache).n_head_kv, scale, cap };
                 let attend = |t: usize, out: &mut [f32]| {
-                    let width = out.len();
-                    let cells = (0..=step.positions[t] as usize)
-                        .map(|position| cache.at(layer, step.slot(t, position)));
-                    let cells = memory::collect(cells, "a token's cells")?;
-                    let q = &q[t * width..][..width];
-                    ops::attention(q, &cells, &cache.k, &cache.v, plan.cache, scale, out)
+                    let last = step.positions[t] as usize;
+                    let first = window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
+                    let slots = memory::collect((first..=last).map(|p| step.slot(t, p)), "a token's cells")?;
+                    let q = &q[t * q_width..][..q_width];
+                    ops::attention(q, &slots, (&k.values, k.width), (&v.values, v.width), shape, out)
                 };
-                let out = &mut self.buffers[out.0 as usize][..len];
-                ops::each_row(out, step.tokens.len(), program.threads, attend)?;
+                let mut result = zeros("a step's activations", &[step.tokens.len(), plan.width(out)])?;
+                ops::each_row(&mut result, step.tokens.len(), program.threads, attend)?;
+                self.output_rows(out, step).copy_from_slice(&result);
             }
-            Op::Glu { gate, up, activation, out } => {
-                let (gate, up) = (self.input(gate, step)?, self.input(up, step)?);
-                ops::glu(&gate, &up, activation, self.output_rows(out, step));
+            Op::Unary { x, f, out } => {
+                let x = self.input(x, step)?;
+                for (out, x) in self.output_rows(out, step).iter_mut().zip(x) {
+                    *out = ops::unary(f, x);
+                }
             }
-            Op::Add { a, b, out } => {
+            Op::Binary { a, b, f, out } => {
                 let (a, b) = (self.input(a, step)?, self.input(b, step)?);
                 for ((out, a), b) in self.output_rows(out, step).iter_mut().zip(a).zip(b) {
-                    *out = a + b;
+                    *out = ops::binary(f, a, b);
                 }
             }
             Op::SelectRows { x, out } => {
-                let width = plan.buffer(x).width;
+                let width = plan.width(x);
                 let x = self.input(x, step)?;
                 let rows = self.output_rows(out, step).chunks_exact_mut(width);
                 for (row, out) in step.outputs.iter().zip(rows) {
@@ -294,60 +301,47 @@ impl ReferenceSession {
 
 impl Session for ReferenceSession {
     fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        let SessionLimits { max_tokens, max_outputs, .. } = self.limits;
-        if step.tokens.len() > max_tokens || step.outputs.len() > max_outputs {
-            return Err(Error::param(format!(
-                "a step of {} tokens and {} outputs; the session was made for {max_tokens} and {max_outputs}",
-                step.tokens.len(),
-                step.outputs.len()
-            )));
-        }
-        self.n_rows = 0;
         let plan = self.program.plan.clone();
-        if let Some(input) = plan.input {
-            let rows = self.output_rows(input, step);
-            if rows.len() != step.input.len() {
-                return Err(Error::param("a step's input is not a row per token"));
-            }
-            rows.copy_from_slice(step.input);
+        step.check(&plan, self.limits)?;
+        self.rows.clear();
+        for (id, input) in plan.inputs.iter().zip(step.inputs) {
+            self.output_rows(*id, step).copy_from_slice(input);
         }
         for op in &plan.ops {
             if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
             self.run_op(&op.op, step)?;
-            if let Some(out) = op.op.output()
-                && let Some(mut observer) = self.observer.take()
-            {
-                let rows = self.rows(out, step);
-                observer(&op.name, rows, self.output_rows(out, step));
+            if let Some(mut observer) = self.observer.take() {
+                for id in op.op.outputs() {
+                    let rows = self.n_rows(id, step);
+                    observer(&op.name, rows, self.value(id, rows));
+                }
                 self.observer = Some(observer);
             }
         }
-        self.n_rows = self.rows(plan.output, step);
+        self.rows = plan.outputs.iter().map(|id| self.n_rows(*id, step)).collect();
         Ok(())
     }
 
-    fn output(&self) -> Result<&[f32]> {
-        let output = self.program.plan.output;
-        Ok(&self.buffers[output.0 as usize][..self.n_rows * self.program.plan.buffer(output).width])
+    fn output(&self, index: usize) -> Result<&[f32]> {
+        let rows = self.rows.get(index).copied().unwrap_or(0);
+        Ok(self.value(self.program.plan.outputs[index], rows))
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
-        for layer in 0..self.program.plan.cache.n_layers {
-            let from = self.cache.at(layer, from as usize * BLOCK_LEN);
-            let to = self.cache.at(layer, to as usize * BLOCK_LEN);
-            let len = BLOCK_LEN * self.cache.width;
-            self.cache.k.copy_within(from..from + len, to);
-            self.cache.v.copy_within(from..from + len, to);
+        for Cells { values, width } in self.caches.iter_mut().flatten() {
+            let len = BLOCK_LEN * *width;
+            let from = from as usize * len;
+            values.copy_within(from..from + len, to as usize * len);
         }
         Ok(())
     }
 
     fn memory(&self) -> (u64, u64) {
         let bytes = |len: usize| (len * size_of::<f32>()) as u64;
-        let scratch = self.buffers.iter().map(|b| bytes(b.len())).sum();
-        (bytes(self.cache.k.len() + self.cache.v.len()), scratch)
+        let cache = self.caches.iter().flatten().map(|cells| bytes(cells.values.len())).sum();
+        (cache, self.slots.iter().map(|slot| bytes(slot.len())).sum())
     }
 
     fn observe(&mut self, observer: Option<Observer>) {

@@ -1,6 +1,6 @@
 //! The arithmetic of the ops, over plain slices.
 
-use crate::device::plan::{Activation, CacheShape, Rope, RopePairs};
+use crate::plan::{Binary, NormKind, Rope, RopePairs, Unary};
 use crate::{Result, memory, worker};
 
 /// Of the threads.
@@ -23,14 +23,25 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Every group of `weight.len()` elements: x / sqrt(mean(x^2) + eps) * weight.
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let n = weight.len();
-    for (x, out) in x.chunks_exact(n).zip(out.chunks_exact_mut(n)) {
-        let mean = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>() / n as f64;
-        let scale = (1.0 / (mean + f64::from(eps)).sqrt()) as f32;
-        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * weight;
+/// Every `group` of elements: what the kind says, times the weight, plus the bias (each `group` long).
+pub fn norm(
+    x: &[f32],
+    kind: NormKind,
+    eps: f32,
+    group: usize,
+    [weight, bias]: [Option<&[f32]>; 2],
+    out: &mut [f32],
+) {
+    let n = group as f64;
+    for (x, out) in x.chunks_exact(group).zip(out.chunks_exact_mut(group)) {
+        let mean = match kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => x.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
+        };
+        let square = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
+        let (mean, scale) = (mean as f32, (1.0 / (square + f64::from(eps)).sqrt()) as f32);
+        for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+            *out = (x - mean) * scale * weight.map_or(1.0, |w| w[i]) + bias.map_or(0.0, |b| b[i]);
         }
     }
 }
@@ -130,30 +141,40 @@ pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) -> Res
     Ok(())
 }
 
-/// One token's attention. `cells`: where the key and the value of each position it sees start in `k` and `v`.
+/// What attention knows of its heads.
+#[derive(Clone, Copy, Debug)]
+pub struct Heads {
+    pub n_head: usize,
+    pub n_head_kv: usize,
+    /// Factor on a score.
+    pub scale: f32,
+    /// Soft cap on a score; 0: none.
+    pub cap: f32,
+}
+
+/// One token's attention to the cells at `slots`. Keys and values: rows of cells, and a row's width.
 pub fn attention(
     q: &[f32],
-    cells: &[usize],
-    k: &[f32],
-    v: &[f32],
-    shape: CacheShape,
-    scale: f32,
+    slots: &[usize],
+    (keys, k_width): (&[f32], usize),
+    (values, v_width): (&[f32], usize),
+    Heads { n_head, n_head_kv, scale, cap }: Heads,
     out: &mut [f32],
 ) -> Result<()> {
-    let dim = shape.head_dim;
-    let group = shape.n_head / shape.n_head_kv;
-    let mut weights = memory::filled(0.0f32, cells.len(), SCRATCH)?;
-    for (head, (q, out)) in q.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate() {
-        let head_at = head / group * dim;
-        for (weight, cell) in weights.iter_mut().zip(cells) {
-            *weight = dot(q, &k[cell + head_at..][..dim]) * scale;
+    let (k, v, group) = (k_width / n_head_kv, v_width / n_head_kv, n_head / n_head_kv);
+    let mut weights = memory::filled(0.0f32, slots.len(), SCRATCH)?;
+    for (head, (q, out)) in q.chunks_exact(k).zip(out.chunks_exact_mut(v)).enumerate() {
+        let head = head / group;
+        for (weight, slot) in weights.iter_mut().zip(slots) {
+            let score = dot(q, &keys[slot * k_width + head * k..][..k]) * scale;
+            *weight = if cap == 0.0 { score } else { cap * (score / cap).tanh() };
         }
         let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         weights.iter_mut().for_each(|w| *w = (*w - max).exp());
         let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
         out.fill(0.0);
-        for (weight, cell) in weights.iter().zip(cells) {
-            for (out, v) in out.iter_mut().zip(&v[cell + head_at..][..dim]) {
+        for (weight, slot) in weights.iter().zip(slots) {
+            for (out, v) in out.iter_mut().zip(&values[slot * v_width + head * v..][..v]) {
                 *out += weight * v;
             }
         }
@@ -163,18 +184,26 @@ pub fn attention(
     Ok(())
 }
 
-/// out = activation(gate) * up
-pub fn glu(gate: &[f32], up: &[f32], activation: Activation, out: &mut [f32]) {
-    for ((out, gate), up) in out.iter_mut().zip(gate).zip(up) {
-        let gate = match activation {
-            Activation::Silu => gate / (1.0 + (-gate).exp()),
-            Activation::Gelu => {
-                // Hendrycks & Gimpel 2016, section 2
-                let inner = (2.0 / std::f32::consts::PI).sqrt() * (gate + 0.044715 * gate * gate * gate);
-                0.5 * gate * (1.0 + inner.tanh())
-            }
-        };
-        *out = gate * up;
+pub fn unary(f: Unary, x: f32) -> f32 {
+    match f {
+        Unary::Silu => x / (1.0 + (-x).exp()),
+        Unary::Gelu => {
+            let inner = (2.0 / std::f32::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
+            0.5 * x * (1.0 + inner.tanh())
+        }
+        Unary::Relu => x.max(0.0),
+        Unary::Relu2 => x.max(0.0) * x.max(0.0),
+        Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+        Unary::Scale(factor) => x * factor,
+        Unary::SoftCap(cap) => cap * (x / cap).tanh(),
+    }
+}
+
+pub fn binary(f: Binary, a: f32, b: f32) -> f32 {
+    match f {
+        Binary::Add => a + b,
+        Binary::Mul => a * b,
+        Binary::Glu(f) => unary(f, a) * b,
     }
 }
 
@@ -207,19 +236,22 @@ mod tests {
 
     #[test]
     fn attention_to_equal_keys_is_the_mean_of_the_values() {
-        let shape = CacheShape { n_layers: 1, n_head: 2, n_head_kv: 1, head_dim: 2 };
+        let heads = Heads { n_head: 2, n_head_kv: 1, scale: 0.7, cap: 0.0 };
         let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 2, 4], &k, &v, shape, 0.7, &mut out).unwrap();
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], (&k, 2), (&v, 2), heads, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }
     }
 
     #[test]
-    fn rms_norm_works_by_groups() {
+    fn norms_work_by_groups() {
         let mut out = [0.0; 4];
-        rms_norm(&[3.0, 4.0, 0.0, 2.0], &[1.0, 2.0], 0.0, &mut out);
+        let x = [3.0, 4.0, 0.0, 2.0];
+        norm(&x, NormKind::Layer, 0.0, 2, [None, Some(&[0.5, 0.0])], &mut out);
+        assert_eq!(out, [-0.5, 1.0, -0.5, 1.0]);
+        norm(&x, NormKind::Rms, 0.0, 2, [Some(&[1.0, 2.0]), None], &mut out);
         let (first, second) = (12.5f32.sqrt(), 2.0f32.sqrt());
         let want = [3.0 / first, 8.0 / first, 0.0, 4.0 / second];
         for (got, want) in out.iter().zip(want) {

@@ -1,15 +1,16 @@
-//! Architectures: each turns a [`Config`] and a file's tensors into a [`Plan`].
+//! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
-mod builder;
+mod blocks;
 mod llama;
 mod rope;
 
-use super::Config;
-use crate::device::plan::Plan;
+use super::{Config, Hyper};
 use crate::gguf::{Gguf, Short};
+use crate::plan::Plan;
 use crate::{Error, Result};
 
-type Build = fn(&Config, &Gguf) -> Result<Plan>;
+type Model = (Config, Plan);
+type Build = fn(&Hyper<'_>, &Gguf) -> Result<Model>;
 
 /// Every architecture by the name files give it.
 const ARCHITECTURES: &[(&str, Build)] =
@@ -37,7 +38,5 @@ pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
     let Some((_, build)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
         return Err(Error::UnknownArchitecture { name: Short(name).to_string(), supported: supported() });
     };
-    let config = Config::from_gguf(file)?;
-    let plan = build(&config, file)?;
-    Ok((config, plan))
+    build(&Hyper::read(file, name)?, file)
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::device::plan::{Rope, RopePairs};
-use crate::gguf::{Gguf, dequant};
-use crate::model::{Config, RopeScaling};
+use crate::gguf::{Gguf, Short, dequant};
+use crate::model::Keys;
+use crate::plan::{Rope, RopePairs};
 use crate::{Error, Result, memory};
 
 /// A tensor of factors that divide each pair's frequency (llama3).
@@ -13,51 +13,122 @@ pub const FACTORS: &str = "rope_freqs.weight";
 /// What memory is for, in errors.
 const TABLE: &str = "rope frequencies";
 
-/// The table for `config`, with the file's [`FACTORS`] if `with_factors` and it has them.
-pub fn table(config: &Config, file: &Gguf, pairs: RopePairs, with_factors: bool) -> Result<Rope> {
-    let n = config.n_rot / 2;
-    let base = f64::from(config.rope_base);
-    let freq = (0..n).map(|i| base.powf(-2.0 * i as f64 / config.n_rot as f64));
-    let mut freq: Vec<f64> = memory::collect(freq, TABLE)?;
-    if with_factors && let Some(factors) = factors(file, n)? {
-        for (f, factor) in freq.iter_mut().zip(factors) {
-            *f /= f64::from(factor);
-        }
-    }
-    let mut magnitude = f64::from(config.rope_attn_factor);
-    match config.rope_scaling {
-        RopeScaling::None => {}
-        RopeScaling::Linear { factor } => freq.iter_mut().for_each(|f| *f /= f64::from(factor)),
-        RopeScaling::Yarn { factor, original_context, beta_fast, beta_slow } => {
-            // Peng et al. 2023 (YaRN), section 3.2: pairs that turn often keep their frequency, slow ones are
-            // interpolated, with a linear ramp between the two dimensions found from the betas.
-            let dim = |turns: f32| {
-                let period = f64::from(original_context) / (f64::from(turns) * std::f64::consts::TAU);
-                config.n_rot as f64 * period.ln() / (2.0 * base.ln())
-            };
-            let low = dim(beta_fast).floor().max(0.0);
-            let high = dim(beta_slow).ceil().min(config.n_rot as f64 - 1.0);
-            for (i, f) in freq.iter_mut().enumerate() {
-                let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
-                *f = *f / f64::from(factor) * ramp + *f * (1.0 - ramp);
-            }
-            // section 3.4; positions that are not stretched need no sharper attention
-            magnitude *= 1.0 + 0.1 * f64::from(factor.max(1.0)).ln();
-        }
-    }
-    let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
-    let inv_freq: Arc<[f32]> = memory::with_room(4 * n + 64, TABLE, || inv_freq.into())?;
-    let magnitude = magnitude as f32;
-    if !(magnitude.is_finite() && inv_freq.iter().all(|f| f.is_finite())) {
-        return Err(Error::model(format!(
-            "no rotation can be computed from rope base {}, factor {} and {:?}",
-            config.rope_base, config.rope_attn_factor, config.rope_scaling
-        )));
-    }
-    Ok(Rope { pairs, inv_freq, magnitude })
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Scaling {
+    None,
+    /// Positions divided by `factor`.
+    Linear { factor: f32 },
+    Yarn {
+        factor: f32,
+        /// Context the model was trained on before scaling.
+        original_context: u32,
+        beta_fast: f32,
+        beta_slow: f32,
+    },
 }
 
-fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
+/// What a table is made of.
+#[derive(Clone, Debug)]
+pub struct Turns {
+    pub pairs: RopePairs,
+    pub n_rot: usize,
+    pub base: f32,
+    pub scaling: Scaling,
+    /// Factor on what RoPE rotates, on top of yarn's own.
+    pub attn_factor: f32,
+    /// Divide the pairs' frequencies.
+    pub factors: Option<Vec<f32>>,
+}
+
+impl Turns {
+    /// As the file's keys say.
+    pub fn read(keys: &Keys<'_>, pairs: RopePairs, n_rot: usize) -> Result<Turns> {
+        let base = keys.float_or("rope.freq_base", 10_000.0)?;
+        if !(base.is_finite() && base > 0.0) {
+            return Err(Error::model(format!("{} is {base}", keys.key("rope.freq_base"))));
+        }
+        let attn_factor = keys.float_or("rope.scaling.attn_factor", 1.0)?;
+        Ok(Turns { pairs, n_rot, base, scaling: scaling(keys)?, attn_factor, factors: None })
+    }
+
+    pub fn table(&self) -> Result<Rope> {
+        let n = self.n_rot / 2;
+        let base = f64::from(self.base);
+        let freq = (0..n).map(|i| base.powf(-2.0 * i as f64 / self.n_rot as f64));
+        let mut freq: Vec<f64> = memory::collect(freq, TABLE)?;
+        for (f, factor) in freq.iter_mut().zip(self.factors.iter().flatten()) {
+            *f /= f64::from(*factor);
+        }
+        let mut magnitude = f64::from(self.attn_factor);
+        match self.scaling {
+            Scaling::None => {}
+            Scaling::Linear { factor } => freq.iter_mut().for_each(|f| *f /= f64::from(factor)),
+            Scaling::Yarn { factor, original_context, beta_fast, beta_slow } => {
+                // Peng et al. 2023 (YaRN), section 3.2: pairs that turn often keep their frequency, slow ones are
+                // interpolated, with a linear ramp between the two dimensions found from the betas.
+                let dim = |turns: f32| {
+                    let period = f64::from(original_context) / (f64::from(turns) * std::f64::consts::TAU);
+                    self.n_rot as f64 * period.ln() / (2.0 * base.ln())
+                };
+                let low = dim(beta_fast).floor().max(0.0);
+                let high = dim(beta_slow).ceil().min(self.n_rot as f64 - 1.0);
+                for (i, f) in freq.iter_mut().enumerate() {
+                    let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
+                    *f = *f / f64::from(factor) * ramp + *f * (1.0 - ramp);
+                }
+                // section 3.4; positions that are not stretched need no sharper attention
+                magnitude *= 1.0 + 0.1 * f64::from(factor.max(1.0)).ln();
+            }
+        }
+        let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
+        let inv_freq: Arc<[f32]> = memory::with_room(4 * n + 64, TABLE, || inv_freq.into())?;
+        let magnitude = magnitude as f32;
+        if !(magnitude.is_finite() && inv_freq.iter().all(|f| f.is_finite())) {
+            return Err(Error::model(format!(
+                "no rotation can be computed from rope base {}, factor {} and {:?}",
+                self.base, self.attn_factor, self.scaling
+            )));
+        }
+        Ok(Rope { pairs: self.pairs, inv_freq, magnitude })
+    }
+}
+
+fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
+    // before `rope.scaling.type` existed a linear factor was written as `rope.scale_linear`
+    let factor = match keys.find_float("rope.scaling.factor")? {
+        Some(f) => Some(f),
+        None => keys.find_float("rope.scale_linear")?,
+    };
+    let factor = factor.filter(|f| *f != 0.0).unwrap_or(1.0);
+    if !(factor.is_finite() && factor > 0.0) {
+        return Err(Error::model(format!("{} is {factor}", keys.key("rope.scaling.factor"))));
+    }
+    match keys.str("rope.scaling.type")? {
+        Some("none") => Ok(Scaling::None),
+        None | Some("linear") if factor == 1.0 => Ok(Scaling::None),
+        None | Some("linear") => Ok(Scaling::Linear { factor }),
+        Some("yarn") => Ok(Scaling::Yarn {
+            factor,
+            original_context: match keys.find_positions("rope.scaling.original_context_length")? {
+                Some(n) => n as u32,
+                None => keys.context_length()? as u32,
+            },
+            beta_fast: keys.float_or("rope.scaling.yarn_beta_fast", 32.0)?,
+            beta_slow: keys.float_or("rope.scaling.yarn_beta_slow", 1.0)?,
+        }),
+        Some(other) => Err(Error::Unsupported {
+            what: "rope scaling",
+            name: Short(other).to_string(),
+            supported: "none, linear, yarn, and rope_freqs.weight (llama3)".into(),
+        }),
+    }
+}
+
+/// The file's [`FACTORS`] for `n` pairs, if it has them.
+///
+/// # Errors
+/// Error::Model for a factor that nothing can be divided by, or of another length than `n`.
+pub fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = file.tensor(FACTORS) else {
         return Ok(None);
     };
@@ -70,7 +141,7 @@ fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     }
     let mut values = memory::filled(0.0, n, TABLE)?;
     dequant::row(tensor.ty, file.data(tensor), &mut values)?;
-    match values.iter().find(|v| !(v.is_finite() && **v > 0.0)) {
+    match values.iter().find(|v| !v.is_finite() || **v == 0.0) {
         Some(bad) => Err(Error::model(format!("{FACTORS} holds the factor {bad}"))),
         None => Ok(Some(values)),
     }

@@ -5,7 +5,7 @@ use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
 use super::{Quantized, dim, holds, is_aligned, launch};
-use crate::device::plan::Activation;
+use crate::plan::Activation;
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 

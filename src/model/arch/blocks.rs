@@ -1,0 +1,173 @@
+//! What architectures are composed of: embedding, attention, feed-forward and head, as functions over the builder. An
+//! option is a fact about an architecture, never about a file: what a file may leave out, the functions look up.
+
+use crate::Result;
+use crate::model::{Config, Hyper};
+use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
+use crate::plan::{Binary, Cache, Norm, NormKind, Plan, RopeId, Unary, ValueId};
+
+/// A norm of an architecture, over whole rows or heads.
+#[derive(Clone, Copy, Debug)]
+pub struct NormOf {
+    pub kind: NormKind,
+    pub bias: Presence,
+    pub eps: f32,
+}
+
+impl NormOf {
+    /// An RMS norm with a weight, as `attention.layer_norm_rms_epsilon` says.
+    pub fn rms(hyper: &Hyper<'_>) -> Result<NormOf> {
+        let eps = hyper.keys.epsilon("attention.layer_norm_rms_epsilon")?;
+        Ok(NormOf { kind: NormKind::Rms, bias: Presence::Never, eps })
+    }
+
+    /// A LayerNorm with weight and bias, as `attention.layer_norm_epsilon` says.
+    pub fn layer(hyper: &Hyper<'_>) -> Result<NormOf> {
+        let eps = hyper.keys.epsilon("attention.layer_norm_epsilon")?;
+        Ok(NormOf { kind: NormKind::Layer, bias: Presence::Required, eps })
+    }
+
+    /// `{name}.weight` over each `group` of elements of x.
+    pub fn over(&self, b: &mut Builder<'_>, name: &'static str, x: ValueId, group: usize) -> Result<ValueId> {
+        let weight = b.vector(&format!("{name}.weight"), Part::all(group))?;
+        let bias = b.vector_if(&format!("{name}.bias"), Part::all(group), self.bias)?;
+        Ok(b.norm(name, x, Norm { kind: self.kind, weight: Some(weight), bias, eps: self.eps }, group))
+    }
+
+    /// Over the whole row.
+    pub fn row(&self, b: &mut Builder<'_>, name: &'static str, x: ValueId) -> Result<ValueId> {
+        let width = b.width(x);
+        self.over(b, name, x, width)
+    }
+}
+
+/// Self-attention with a cache of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Of q, k and v (or of `attn_qkv`), and of the output.
+    pub bias: Presence,
+    pub output_bias: Presence,
+    /// Whether the products' `.scale` apply.
+    pub scales: bool,
+    /// Over each head of q and k, before the rotation: `attn_q_norm`, `attn_k_norm`.
+    pub head_norm: Option<NormOf>,
+    pub rope: Option<RopeId>,
+    /// Positions that a token sees.
+    pub window: Option<u32>,
+    /// Factor on q.k.
+    pub scale: f32,
+    /// Soft cap on the scores; 0: none.
+    pub cap: f32,
+}
+
+impl Attention {
+    /// Optional biases, scores divided by the root of a head's length, and all else left out.
+    pub fn of(hyper: &Hyper<'_>) -> Attention {
+        Attention {
+            bias: Presence::Optional,
+            output_bias: Presence::Never,
+            scales: true,
+            head_norm: None,
+            rope: None,
+            window: None,
+            scale: 1.0 / (hyper.k as f32).sqrt(),
+            cap: 0.0,
+        }
+    }
+}
+
+/// Attention of layer `layer` over x, its output product included.
+pub fn attention(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    layer: usize,
+    x: ValueId,
+    of: Attention,
+) -> Result<ValueId> {
+    let (n_head, n_head_kv) = (hyper.n_head[layer], hyper.n_head_kv[layer]);
+    let widths = [n_head * hyper.k, n_head_kv * hyper.k, n_head_kv * hyper.v];
+    let order = if of.scales { ScaleOrder::BeforeBias } else { ScaleOrder::Ignored };
+    let linear = Linear { bias: of.bias, scale: order };
+    let names = ["attn_q", "attn_k", "attn_v"];
+    let mut qkv = [x; 3];
+    let (fused, total) = (b.has("attn_qkv.weight"), widths.iter().sum());
+    let mut first = 0;
+    for ((out, name), width) in qkv.iter_mut().zip(names).zip(widths) {
+        *out = match fused {
+            true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
+            false => b.linear(name, x, width, linear)?,
+        };
+        first += width;
+    }
+    let [mut q, mut k, v] = qkv;
+    if let Some(norm) = of.head_norm {
+        q = norm.over(b, "attn_q_norm", q, hyper.k)?;
+        k = norm.over(b, "attn_k_norm", k, hyper.k)?;
+    }
+    if let Some(rope) = of.rope {
+        q = b.rotate("rope_q", q, hyper.k, rope);
+        k = b.rotate("rope_k", k, hyper.k, rope);
+    }
+    let cache = b.cache(Cache { n_head_kv, k: hyper.k, v: hyper.v, window: of.window })?;
+    b.append(cache, k, v);
+    let heads = b.attention(cache, q, of.scale, of.cap);
+    b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
+}
+
+/// A feed-forward of two or three matrices.
+#[derive(Clone, Copy, Debug)]
+pub struct FeedForward {
+    /// On the gate; without a gate, on what goes up.
+    pub f: Unary,
+    pub gated: bool,
+    pub bias: Presence,
+    /// Whether the products' `.scale` apply.
+    pub scales: bool,
+}
+
+/// The feed-forward of layer `layer` over x.
+pub fn feed_forward(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    layer: usize,
+    x: ValueId,
+    of: FeedForward,
+) -> Result<ValueId> {
+    let n_ff = hyper.n_ff[layer];
+    let linear =
+        Linear { bias: of.bias, scale: if of.scales { ScaleOrder::AfterBias } else { ScaleOrder::Ignored } };
+    let unit = if of.gated {
+        let gate = b.linear("ffn_gate", x, n_ff, linear)?;
+        let up = b.linear("ffn_up", x, n_ff, linear)?;
+        b.binary("ffn_glu", Binary::Glu(of.f), gate, up)
+    } else {
+        let up = b.linear("ffn_up", x, n_ff, linear)?;
+        b.unary("ffn_act", of.f, up)
+    };
+    b.linear("ffn_down", unit, hyper.n_embd, linear)
+}
+
+/// What follows the layers.
+#[derive(Clone, Copy, Debug)]
+pub struct Head {
+    pub norm: NormOf,
+    /// Whether a file without `output.weight` uses the embedding in its place.
+    pub tied: bool,
+    pub bias: Presence,
+    /// On the logits.
+    pub f: Option<Unary>,
+}
+
+/// Norm and logits of the wanted rows of x, and the end of the plan.
+pub fn head(mut b: Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Head) -> Result<(Config, Plan)> {
+    let wanted = b.select(x);
+    let normed = of.norm.row(&mut b, "output_norm", wanted)?;
+    let tensor = if of.tied && !b.has("output.weight") { "token_embd" } else { "output" };
+    let all = Part::all(hyper.n_vocab);
+    let bias = b.vector_if("output.bias", all, of.bias)?;
+    let mut logits = b.product("output", &format!("{tensor}.weight"), normed, all, bias)?;
+    if let Some(f) = of.f {
+        logits = b.unary("logits", f, logits);
+    }
+    Ok((hyper.config()?, b.finish(logits)?))
+}

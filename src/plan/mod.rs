@@ -1,0 +1,249 @@
+//! The Plan: a model's forward pass as data. A flat list of ops over values that are written once, built once per model
+//! by an architecture ([`crate::model::arch`]) and run by any device. Token count, positions and cache length belong to
+//! a step, never to the plan.
+//!
+//! A [`Graph`] is what an architecture says; a [`Plan`] adds what derives from it for all devices: which ops run as one
+//! ([`fuse`]), and where each value is stored ([`storage`]).
+
+pub mod builder;
+pub mod fuse;
+pub mod op;
+pub mod split;
+pub mod storage;
+pub mod weights;
+
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+use crate::gguf::TensorType;
+use crate::{Result, memory};
+use fuse::Placed;
+pub use op::{Binary, In, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Unary, Vector};
+use storage::{Slot, SlotId, Storage};
+
+macro_rules! ids {
+    ($($(#[$doc:meta])* $id:ident)*) => { $(
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub struct $id(pub u32);
+    )* };
+}
+
+ids! {
+    /// Index into [`Graph::weights`].
+    WeightId
+    /// Index into [`Graph::values`].
+    ValueId
+    /// Index into [`Graph::ropes`].
+    RopeId
+    /// Index into [`Graph::caches`].
+    CacheId
+}
+
+/// Rows of a tensor of the file that the plan reads, or elements of a vector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Weight {
+    /// The tensor's.
+    pub name: String,
+    pub ty: TensorType,
+    /// Elements of a row.
+    pub cols: usize,
+    /// The tensor's element that a row begins with: other than 0 in vectors only.
+    pub first_col: usize,
+    /// A vector has one row.
+    pub rows: usize,
+    /// The tensor's row that is row 0.
+    pub first_row: usize,
+}
+
+impl Weight {
+    /// A whole tensor.
+    pub fn whole(name: impl Into<String>, ty: TensorType, cols: usize, rows: usize) -> Weight {
+        Weight { name: name.into(), ty, cols, first_col: 0, rows, first_row: 0 }
+    }
+}
+
+/// How many rows of a value a step computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// One per token of the step.
+    Tokens,
+    /// One per token whose logits are wanted.
+    Outputs,
+}
+
+/// f32 activations, `rows x width`, row-major, written by one op.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Value {
+    /// Of the op that writes it, or what it is: "logits".
+    pub name: &'static str,
+    pub width: usize,
+    pub rows: Rows,
+}
+
+/// Which elements of a head RoPE rotates together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RopePairs {
+    /// (0,1), (2,3), ...: llama.
+    Consecutive,
+    /// (0, n_rot/2), (1, n_rot/2 + 1), ...: qwen and most others.
+    Halves,
+}
+
+/// One table of rotations; angle of pair `i` at position `p` is `p * inv_freq[i]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rope {
+    pub pairs: RopePairs,
+    /// Radians per position, one per pair (n_rot / 2), all scaling already applied.
+    pub inv_freq: Arc<[f32]>,
+    /// Factor on cos and sin (yarn's magnitude scaling; 1 elsewhere).
+    pub magnitude: f32,
+}
+
+/// What a sequence remembers for one or more layers: a cell a position, in f16, each `n_head_kv` heads of a key and a
+/// value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cache {
+    pub n_head_kv: usize,
+    /// Elements of a head's key, and of its value.
+    pub k: usize,
+    pub v: usize,
+    /// Positions that a token sees, its own included; None: all.
+    pub window: Option<u32>,
+}
+
+/// An op and its name, unique in the plan: "blk.3.attn_q", "output".
+#[derive(Clone, Debug)]
+pub struct NamedOp {
+    pub name: String,
+    pub op: Op,
+}
+
+/// A model as its architecture describes it.
+#[derive(Clone, Debug, Default)]
+pub struct Graph {
+    pub weights: Vec<Weight>,
+    pub values: Vec<Value>,
+    pub ropes: Vec<Rope>,
+    pub caches: Vec<Cache>,
+    /// An op stands behind those that compute what it reads.
+    pub ops: Vec<NamedOp>,
+    /// The ops of each layer, in order; what stands before and behind them belongs to none.
+    pub layers: Vec<Range<usize>>,
+    /// In a part of a model that begins inside it: the values (Rows::Tokens) that a step brings along.
+    pub inputs: Vec<ValueId>,
+    /// What a step leaves: logits (Rows::Outputs, n_vocab wide) or, in a part of a model, the next part's inputs.
+    pub outputs: Vec<ValueId>,
+}
+
+impl Graph {
+    pub fn weight(&self, id: impl Into<WeightId>) -> &Weight {
+        &self.weights[id.into().0 as usize]
+    }
+
+    pub fn value(&self, id: impl Into<ValueId>) -> &Value {
+        &self.values[id.into().0 as usize]
+    }
+
+    pub fn width(&self, id: impl Into<ValueId>) -> usize {
+        self.value(id).width
+    }
+
+    pub fn rope(&self, id: RopeId) -> &Rope {
+        &self.ropes[id.0 as usize]
+    }
+
+    pub fn cache(&self, id: CacheId) -> Cache {
+        self.caches[id.0 as usize]
+    }
+
+    /// Query heads of an attention over the cache.
+    pub fn n_head(&self, q: impl Into<ValueId>, cache: CacheId) -> usize {
+        self.width(q) / self.cache(cache).k
+    }
+
+    /// The weights that products read, once for each product.
+    pub fn matrices(&self) -> impl Iterator<Item = &Weight> {
+        self.ops.iter().flat_map(|named| {
+            let mut found = [None; 4];
+            let mut n = 0;
+            named.op.each(&mut |role| {
+                if let Role::Matrix(id) = role {
+                    found[n] = Some(id);
+                    n += 1;
+                }
+            });
+            found.into_iter().flatten().map(|id| self.weight(id))
+        })
+    }
+
+    /// Attention ops of the plan: query heads and cache.
+    pub fn attentions(&self) -> impl Iterator<Item = (usize, Cache)> {
+        self.ops.iter().filter_map(|named| match named.op {
+            Op::Attention { cache, q, .. } => Some((self.n_head(q, cache), self.cache(cache))),
+            _ => None,
+        })
+    }
+}
+
+impl From<Lookup> for WeightId {
+    fn from(Lookup(id): Lookup) -> WeightId {
+        id
+    }
+}
+
+impl From<Matrix> for WeightId {
+    fn from(Matrix(id): Matrix) -> WeightId {
+        id
+    }
+}
+
+impl From<Vector> for WeightId {
+    fn from(Vector(id): Vector) -> WeightId {
+        id
+    }
+}
+
+/// A graph, its fused ops and its storage.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    graph: Graph,
+    fused: Vec<Placed>,
+    storage: Storage,
+}
+
+impl Plan {
+    /// # Errors
+    /// Error::OutOfMemory.
+    pub fn new(graph: Graph) -> Result<Plan> {
+        let (fused, storage) = memory::with_room(fuse::room(&graph) + storage::room(&graph), "the plan", || {
+            let fused = fuse::fused(&graph);
+            let storage = Storage::assign(&graph, &fused);
+            (fused, storage)
+        })?;
+        Ok(Plan { graph, fused, storage })
+    }
+
+    /// The ops, with neighbours that run as one. The list without fusion computes the same.
+    pub fn fused(&self) -> &[Placed] {
+        &self.fused
+    }
+
+    /// What a session stores values in.
+    pub fn slots(&self) -> &[Slot] {
+        &self.storage.slots
+    }
+
+    /// Where the value is stored while it is needed.
+    pub fn slot(&self, id: impl Into<ValueId>) -> SlotId {
+        self.storage.of[id.into().0 as usize]
+    }
+}
+
+impl Deref for Plan {
+    type Target = Graph;
+
+    fn deref(&self) -> &Graph {
+        &self.graph
+    }
+}

@@ -1,0 +1,311 @@
+//! The list of ops. The type of a field is its role; whatever concerns an op's values, weights and caches (what it reads
+//! and writes, how its weights are used, numbers in a part of a plan, which storage can be shared) derives from that.
+
+use super::{CacheId, RopeId, ValueId, WeightId};
+
+/// Values that an op reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct In(pub ValueId);
+
+/// A value that an op reads, and whose storage the op's result may take over: the op reads an element before it writes
+/// the same element of the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over(pub ValueId);
+
+/// The value that an op computes. It shares storage with no value that the op reads, but for [`Over`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Out(pub ValueId);
+
+/// A weight whose rows are looked up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lookup(pub WeightId);
+
+/// A weight that is multiplied with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Matrix(pub WeightId);
+
+/// A weight of one row that is read in f32: a norm's, a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vector(pub WeightId);
+
+/// What an op wants with one of the ids it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    In(ValueId),
+    Over(ValueId),
+    Out(ValueId),
+    Lookup(WeightId),
+    Matrix(WeightId),
+    Vector(WeightId),
+    Cache(CacheId),
+    Rope(RopeId),
+}
+
+/// Numbers that a part of a plan gives to what it takes from the whole.
+pub trait Renumber {
+    fn value(&mut self, id: ValueId) -> ValueId;
+    fn weight(&mut self, id: WeightId) -> WeightId;
+    fn cache(&mut self, id: CacheId) -> CacheId;
+    fn rope(&mut self, id: RopeId) -> RopeId;
+}
+
+/// A field of an op.
+trait Field {
+    fn role(&self, see: &mut dyn FnMut(Role));
+    fn renumber(&mut self, ids: &mut dyn Renumber);
+}
+
+macro_rules! roles {
+    ($($role:ident $method:ident,)*) => { $(
+        impl Field for $role {
+            fn role(&self, see: &mut dyn FnMut(Role)) {
+                see(Role::$role(self.0));
+            }
+
+            fn renumber(&mut self, ids: &mut dyn Renumber) {
+                self.0 = ids.$method(self.0);
+            }
+        }
+    )* };
+}
+
+roles! {
+    In value,
+    Over value,
+    Out value,
+    Lookup weight,
+    Matrix weight,
+    Vector weight,
+}
+
+macro_rules! id_fields {
+    ($($id:ident $role:ident $method:ident,)*) => { $(
+        impl Field for $id {
+            fn role(&self, see: &mut dyn FnMut(Role)) {
+                see(Role::$role(*self));
+            }
+
+            fn renumber(&mut self, ids: &mut dyn Renumber) {
+                *self = ids.$method(*self);
+            }
+        }
+    )* };
+}
+
+id_fields! {
+    CacheId Cache cache,
+    RopeId Rope rope,
+}
+
+macro_rules! plain_fields {
+    ($($ty:ty)*) => { $(
+        impl Field for $ty {
+            fn role(&self, _: &mut dyn FnMut(Role)) {}
+
+            fn renumber(&mut self, _: &mut dyn Renumber) {}
+        }
+    )* };
+}
+
+plain_fields! { usize f32 Unary Binary NormKind }
+
+impl<T: Field> Field for Option<T> {
+    fn role(&self, see: &mut dyn FnMut(Role)) {
+        self.iter().for_each(|field| field.role(see));
+    }
+
+    fn renumber(&mut self, ids: &mut dyn Renumber) {
+        self.iter_mut().for_each(|field| field.renumber(ids));
+    }
+}
+
+impl From<In> for ValueId {
+    fn from(In(id): In) -> ValueId {
+        id
+    }
+}
+
+impl From<Over> for ValueId {
+    fn from(Over(id): Over) -> ValueId {
+        id
+    }
+}
+
+impl From<Out> for ValueId {
+    fn from(Out(id): Out) -> ValueId {
+        id
+    }
+}
+
+impl From<ValueId> for In {
+    fn from(id: ValueId) -> In {
+        In(id)
+    }
+}
+
+/// A function of one number.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Unary {
+    /// x * sigmoid(x)
+    Silu,
+    /// The tanh approximation of x * normal distribution's cdf (Hendrycks & Gimpel 2016, section 2).
+    Gelu,
+    /// max(x, 0)
+    Relu,
+    /// max(x, 0)^2
+    Relu2,
+    /// 1 / (1 + e^-x)
+    Sigmoid,
+    /// x * factor
+    Scale(f32),
+    /// cap * tanh(x / cap)
+    SoftCap(f32),
+}
+
+/// A function of two numbers.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Binary {
+    /// a + b
+    Add,
+    /// a * b
+    Mul,
+    /// f(a) * b: a gated unit, with the gate first.
+    Glu(Unary),
+}
+
+/// What a norm divides by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    /// x / sqrt(mean(x^2) + eps)
+    Rms,
+    /// (x - mean(x)) / sqrt(variance(x) + eps)
+    Layer,
+}
+
+/// A normalization: by `kind`, times the weight, plus the bias.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    pub kind: NormKind,
+    pub weight: Option<Vector>,
+    pub bias: Option<Vector>,
+    pub eps: f32,
+}
+
+impl Field for Norm {
+    fn role(&self, see: &mut dyn FnMut(Role)) {
+        self.weight.role(see);
+        self.bias.role(see);
+    }
+
+    fn renumber(&mut self, ids: &mut dyn Renumber) {
+        self.weight.renumber(ids);
+        self.bias.renumber(ids);
+    }
+}
+
+macro_rules! ops {
+    ($( $(#[$doc:meta])* $op:ident { $( $(#[$field_doc:meta])* $field:ident: $ty:ty, )* } )*) => {
+        /// One operation, on rows of values.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $( $(#[$doc])* $op { $( $(#[$field_doc])* $field: $ty, )* }, )*
+        }
+
+        impl Op {
+            /// "MatMul".
+            pub fn kind(&self) -> &'static str {
+                match self {
+                    $( Op::$op { .. } => stringify!($op), )*
+                }
+            }
+
+            /// Calls `see` for each id that the op holds, in the order of its fields.
+            pub fn each(&self, see: &mut dyn FnMut(Role)) {
+                match self {
+                    $( Op::$op { $($field,)* } => { $( Field::role($field, see); )* } )*
+                }
+            }
+
+            /// Replaces each id that the op holds.
+            pub fn renumber(&mut self, ids: &mut dyn Renumber) {
+                match self {
+                    $( Op::$op { $($field,)* } => { $( Field::renumber($field, ids); )* } )*
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// `out[t] = weight.row(token[t])`
+    Embed { weight: Lookup, out: Out, }
+
+    /// out = norm(x), over each `group` of neighbouring elements of a row: the whole row, or each head. The weight and
+    /// the bias have `group` elements.
+    Norm { x: Over, norm: Norm, group: usize, out: Out, }
+
+    /// `out[t][r] = dot(weight.row(r), x[t]) + bias[r]`
+    MatMul { x: In, weight: Matrix, bias: Option<Vector>, out: Out, }
+
+    /// out = x * scale + bias. Either vector has one element or as many as a row.
+    Affine { x: Over, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
+
+    /// Rotates the first n_rot elements of each of the `width / head_dim` heads.
+    Rope { x: Over, head_dim: usize, rope: RopeId, out: Out, }
+
+    /// Writes k and v to each token's cell of the cache.
+    Append { cache: CacheId, k: In, v: In, }
+
+    /// Causal attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is
+    /// q's width / the cache's k. The result is n_head * v wide. A score is q.k * scale, then capped to
+    /// `cap * tanh(score / cap)` where `cap` is not 0. A cache with a window shows a token the last `window` positions,
+    /// its own included.
+    Attention { cache: CacheId, q: In, scale: f32, cap: f32, out: Out, }
+
+    /// out = f(x)
+    Unary { x: Over, f: Unary, out: Out, }
+
+    /// out = f(a, b)
+    Binary { a: Over, b: Over, f: Binary, out: Out, }
+
+    /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
+    SelectRows { x: In, out: Out, }
+}
+
+impl Op {
+    /// The values the op reads.
+    pub fn inputs(&self) -> impl Iterator<Item = ValueId> {
+        self.values(|role| match role {
+            Role::In(id) | Role::Over(id) => Some(id),
+            Role::Out(_) | Role::Lookup(_) | Role::Matrix(_) | Role::Vector(_) | Role::Cache(_) | Role::Rope(_) => {
+                None
+            }
+        })
+    }
+
+    /// Of the values the op reads those whose storage its result may take.
+    pub fn overwritable(&self) -> impl Iterator<Item = ValueId> {
+        self.values(|role| if let Role::Over(id) = role { Some(id) } else { None })
+    }
+
+    /// The values the op computes.
+    pub fn outputs(&self) -> impl Iterator<Item = ValueId> {
+        self.values(|role| if let Role::Out(id) = role { Some(id) } else { None })
+    }
+
+    /// Ids of at most [`MOST_VALUES`] fields, without allocating.
+    fn values(&self, pick: impl Fn(Role) -> Option<ValueId>) -> impl Iterator<Item = ValueId> {
+        let mut found = [None; MOST_VALUES];
+        let mut n = 0;
+        self.each(&mut |role| {
+            if let Some(id) = pick(role) {
+                found[n] = Some(id);
+                n += 1;
+            }
+        });
+        found.into_iter().flatten()
+    }
+}
+
+/// Values in any one role that an op has at most.
+const MOST_VALUES: usize = 8;

@@ -1,0 +1,100 @@
+//! What a plan's weights are used as, and where the file has them.
+
+use super::{Graph, Role, Weight};
+use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::{Error, Result, memory};
+
+/// How the plan's ops use a weight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// Rows of it are looked up.
+    pub rows: bool,
+    /// It is multiplied with.
+    pub matrix: bool,
+    /// It is read in f32: a norm's weight, a bias.
+    pub vector: bool,
+}
+
+/// One entry per weight of the plan.
+///
+/// # Errors
+/// Error::OutOfMemory.
+pub fn roles(graph: &Graph) -> Result<Vec<Roles>> {
+    let mut roles = memory::filled(Roles::default(), graph.weights.len(), "the weights' roles")?;
+    for named in &graph.ops {
+        named.op.each(&mut |role| match role {
+            Role::Lookup(id) => roles[id.0 as usize].rows = true,
+            Role::Matrix(id) => roles[id.0 as usize].matrix = true,
+            Role::Vector(id) => roles[id.0 as usize].vector = true,
+            Role::In(_) | Role::Over(_) | Role::Out(_) | Role::Cache(_) | Role::Rope(_) => {}
+        });
+    }
+    Ok(roles)
+}
+
+/// Where the file has a weight.
+#[derive(Clone, Debug)]
+pub struct Source {
+    info: TensorInfo,
+    first_col: usize,
+    cols: usize,
+    first_row: usize,
+    rows: usize,
+}
+
+impl Source {
+    /// The weight's tensor, of the type and shape that the plan states.
+    pub fn find(file: &Gguf, weight: &Weight) -> Result<Source> {
+        let info = file.tensor(&weight.name);
+        let info = info.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
+        let Weight { ty, cols, first_col, rows, first_row, .. } = *weight;
+        let holds = |first: usize, len: usize, all: usize| first.checked_add(len).is_some_and(|end| end <= all);
+        let whole_rows = first_col == 0 && cols == info.row_len();
+        let fits = holds(first_row, rows, info.rows()) && holds(first_col, cols, info.row_len());
+        if info.ty != ty || rows == 0 || !fits || !(whole_rows || rows == 1) {
+            return Err(Error::model(format!(
+                "the tensor {} is {} {} x {}; the plan wants rows {first_row} to {} of {ty} x {cols}",
+                weight.name,
+                info.ty,
+                info.rows(),
+                info.row_len(),
+                first_row.saturating_add(rows),
+            )));
+        }
+        let info = TensorInfo { name: memory::text(&info.name, "a tensor's name")?, ..*info };
+        Ok(Source { info, first_col, cols, first_row, rows })
+    }
+
+    /// The whole tensor: for advice to the file's map.
+    pub fn tensor(&self) -> &TensorInfo {
+        &self.info
+    }
+
+    /// Bytes of the rows.
+    pub fn bytes(&self) -> u64 {
+        self.info.bytes / self.info.rows() as u64 * self.rows as u64
+    }
+
+    /// The rows as the file has them.
+    pub fn data<'f>(&self, file: &'f Gguf) -> &'f [u8] {
+        let all = file.data(&self.info);
+        let row = all.len() / self.info.rows();
+        &all[self.first_row * row..(self.first_row + self.rows) * row]
+    }
+
+    /// A row as the file has it; whole, also where the weight is a part of a vector. None: there is no such row.
+    pub fn row<'f>(&self, file: &'f Gguf, row: usize) -> Option<&'f [u8]> {
+        let data = self.data(file);
+        let len = data.len() / self.rows;
+        data.get(row.checked_mul(len)?..(row + 1).checked_mul(len)?)
+    }
+
+    /// The elements of a weight of one row.
+    pub fn vector(&self, file: &Gguf) -> Result<Vec<f32>> {
+        let mut values = memory::filled(0.0, self.info.row_len(), "a vector of the model")?;
+        dequant::row(self.info.ty, self.data(file), &mut values)?;
+        values.truncate(self.first_col + self.cols);
+        values.drain(..self.first_col);
+        Ok(values)
+    }
+}
