@@ -52,7 +52,10 @@ impl Storage {
         let mut place = |id: ValueId, over: Option<SlotId>, since: usize, until: usize| {
             let value = graph.value(id);
             let at = over.map(|slot| slot.0 as usize).unwrap_or_else(|| {
-                let free = slots.iter().enumerate().filter(|(_, (slot, busy))| slot.rows == value.rows && *busy < since);
+                let free = slots
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, (slot, busy))| slot.rows == value.rows && *busy < since);
                 // the narrowest that is wide enough, else the widest
                 let best = free.min_by_key(|(_, (slot, _))| match slot.width >= value.width {
                     true => (0, slot.width),

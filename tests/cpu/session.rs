@@ -24,7 +24,7 @@ fn program(device: &CpuDevice) -> Arc<dyn Program> {
 }
 
 fn step<'a>(tokens: &'a [u32], positions: &'a [u32], tables: &'a [&'a [u32]]) -> Step<'a> {
-    Step { tokens, positions, sequences: &[0; 8][..tokens.len()], tables, outputs: &[0], input: &[] }
+    Step { tokens, positions, sequences: &[0; 8][..tokens.len()], tables, outputs: &[0], inputs: &[] }
 }
 
 const TABLE: &[&[u32]] = &[&[2, 0]];
@@ -35,7 +35,7 @@ fn decode(session: &mut dyn Session, seed: u32) -> Vec<f32> {
     let mut out = Vec::new();
     for pos in 0..100 {
         session.run(&step(&[(pos * 7 + seed) % 131], &[pos], TABLE), &LIVE).unwrap();
-        out.extend_from_slice(session.output().unwrap());
+        out.extend_from_slice(session.output(0).unwrap());
     }
     out
 }
@@ -89,7 +89,7 @@ fn a_step_is_cancelled_and_the_session_goes_on() {
     let cancelled = session.run(&step(&[1], &[100], TABLE), &cancel);
     drop(call);
     assert!(matches!(cancelled, Err(Error::Cancelled)), "{cancelled:?}");
-    assert!(session.output().unwrap().is_empty());
+    assert!(session.output(0).unwrap().is_empty());
     // from inside a step, by another's flag
     let _call = Call::begin(&cancel);
     let ops = Arc::new(AtomicUsize::new(0));
@@ -216,9 +216,9 @@ fn a_copied_block_holds_the_same_cells() {
     session.run(&step(&[5, 6, 7], &[0, 1, 2], &[&[1]]), &LIVE).unwrap();
     session.copy_block(1, 3).unwrap();
     session.run(&step(&[8], &[3], &[&[1]]), &LIVE).unwrap();
-    let want = session.output().unwrap().to_vec();
+    let want = session.output(0).unwrap().to_vec();
     session.run(&step(&[8], &[3], &[&[3]]), &LIVE).unwrap();
-    assert!(session.output().unwrap() == want);
+    assert!(session.output(0).unwrap() == want);
 }
 
 /// A cache is reserved, not filled: pages come with their first use.
@@ -240,7 +240,7 @@ fn a_cache_takes_memory_as_it_fills() {
     assert!(grown < reserved / 8, "{grown} of {reserved} bytes are there before anything is evaluated");
     for session in &mut sessions {
         session.run(&step(&[1], &[0], &[&[9999]]), &LIVE).unwrap();
-        assert!(session.output().unwrap().iter().all(|x| x.is_finite()));
+        assert!(session.output(0).unwrap().iter().all(|x| x.is_finite()));
     }
 }
 

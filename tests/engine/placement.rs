@@ -11,15 +11,14 @@ use common::tiny_model::{Rng, TinyModel};
 use rocmforge::Error;
 use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::pipeline::{self, Stage};
-use rocmforge::device::plan::Plan;
 use rocmforge::device::reference::ReferenceDevice;
-use rocmforge::device::split;
 use rocmforge::device::{BLOCK_LEN, Device, DeviceInfo, Needs, Program, Progress, SessionLimits};
 use rocmforge::engine::{
-    Backend, Batch, Context, ContextParams, DeviceKind, GpuLayers, Model, ModelParams, Part, Target,
+    Backend, Batch, Context, ContextParams, DeviceKind, GpuLayers, Model, ModelParams, Slice, Target,
 };
 use rocmforge::gguf::{Gguf, TensorType};
 use rocmforge::model::arch;
+use rocmforge::plan::{Plan, split};
 
 /// A device that computes as another does and has as much memory as a test says.
 struct Card {
@@ -121,8 +120,8 @@ fn cut(file: &Arc<Gguf>, cuts: &[usize], devices: &[Arc<dyn Device>]) -> Arc<dyn
     for i in 0..=cuts.len() {
         let from = if i == 0 { 0 } else { cuts[i - 1] };
         let to = cuts.get(i).copied().unwrap_or(plan.layers.len());
-        let part = Part { embed: i == 0, layers: from..to, head: i == cuts.len() };
-        let plan = Arc::new(split::part(&plan, &part).unwrap());
+        let part = Slice { embed: i == 0, layers: from..to, head: i == cuts.len() };
+        let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
         stages.push(Stage { device: devices[i % devices.len()].clone(), plan });
     }
     pipeline::load(plan, &stages, file, &mut |_, _| true).unwrap()
@@ -145,11 +144,11 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
             sequences: &vec![0; tokens.len()],
             tables: &[&table],
             outputs: &(0..n).collect::<Vec<_>>(),
-            input: &[],
+            inputs: &[],
         };
         session.run(&step, &Cancel::default()).unwrap();
         session.wait().unwrap();
-        logits.extend_from_slice(session.output().unwrap());
+        logits.extend_from_slice(session.output(0).unwrap());
     }
     logits
 }
@@ -209,12 +208,12 @@ fn needs_are_what_is_allocated() {
         let plan = Arc::new(arch::plan(&file).unwrap().1);
         for device in [cpu(), reference(), Arc::new(CpuDevice::new(3).unwrap())] {
             for part in [
-                Part::whole(&plan),
-                Part { embed: true, layers: 0..0, head: false },
-                Part { embed: false, layers: 1..2, head: false },
-                Part { embed: false, layers: tiny.n_layer..tiny.n_layer, head: true },
+                Slice::whole(&plan),
+                Slice { embed: true, layers: 0..0, head: false },
+                Slice { embed: false, layers: 1..2, head: false },
+                Slice { embed: false, layers: tiny.n_layer..tiny.n_layer, head: true },
             ] {
-                let plan = Arc::new(split::part(&plan, &part).unwrap());
+                let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 for (max_tokens, max_outputs, n_blocks) in limits {
                     let limits = SessionLimits { max_tokens, max_outputs, n_blocks };
@@ -460,12 +459,12 @@ mod gpus {
             let file = tiny.gguf();
             let plan = Arc::new(arch::plan(&file).unwrap().1);
             for part in [
-                Part::whole(&plan),
-                Part { embed: true, layers: 0..0, head: false },
-                Part { embed: false, layers: 1..3, head: false },
-                Part { embed: false, layers: 3..3, head: true },
+                Slice::whole(&plan),
+                Slice { embed: true, layers: 0..0, head: false },
+                Slice { embed: false, layers: 1..3, head: false },
+                Slice { embed: false, layers: 3..3, head: true },
             ] {
-                let plan = Arc::new(split::part(&plan, &part).unwrap());
+                let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 let limits = SessionLimits { max_tokens: 40, max_outputs: 9, n_blocks: 3 };
                 let needs = device.needs(&plan, limits).unwrap();

@@ -441,13 +441,13 @@ fn sessions_draw_from_their_logits() {
             sequences: &vec![0; n],
             tables: &[&[0]],
             outputs: &outputs,
-            input: &[],
+            inputs: &[],
         };
         session.run(&step, &Default::default()).unwrap();
         for row in (0..n).rev() {
             token = session.sample(row, &there.draw(n_vocab).unwrap()).unwrap().expect("the device draws");
             there.count_draw();
-            let logits = session.output().unwrap();
+            let logits = session.output(0).unwrap();
             assert_eq!(token, here.sample(&logits[row * n_vocab..][..n_vocab]).unwrap(), "row {row} of {n}");
             [&mut here, &mut there].into_iter().for_each(|sampler| sampler.accept(token).unwrap());
         }

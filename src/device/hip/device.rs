@@ -12,11 +12,11 @@ use super::ops;
 use super::program::{self, HipProgram};
 use super::scratch::Layout;
 use super::stream::Stream;
-use crate::plan::Plan;
 use crate::device::{
     Device, DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, Program, Progress, SessionLimits,
 };
 use crate::gguf::Gguf;
+use crate::plan::Plan;
 use crate::{Error, Result};
 
 /// One GPU with its kernels loaded.

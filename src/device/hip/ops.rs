@@ -14,8 +14,8 @@ use super::kernels::*;
 use super::memory::Span;
 use super::stream::Stream;
 use super::weight::Weight;
-use crate::plan::{Activation, RopePairs};
 use crate::gguf::TensorType;
+use crate::plan::{Activation, RopePairs};
 use crate::{Error, Result};
 
 /// Elements that share a scale in quantized activations.

@@ -8,10 +8,10 @@ use super::ops::project::head_pad;
 use super::planes::PlaneLayout;
 use super::schedule::{self, Scheduled, Size};
 use super::weight::Weight;
-use crate::plan::{Plan, WeightId};
-use crate::plan::weights::{self, Roles};
 use crate::device::{Progress, fuse};
 use crate::gguf::{Gguf, TensorInfo, TensorType, dequant};
+use crate::plan::weights::{self, Roles};
+use crate::plan::{Plan, WeightId};
 use crate::{Error, Result, memory};
 
 #[derive(Debug)]

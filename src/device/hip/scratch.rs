@@ -9,8 +9,8 @@ use super::ops::attend::AttendShape;
 use super::ops::matmul::half_stride;
 use super::ops::project::{MATVEC_MAX_N, head_pad, wants_rounded};
 use super::sampler::DeviceSampler;
-use crate::plan::{Op, Plan, Rows};
 use crate::device::{BLOCK_LEN, SessionLimits};
+use crate::plan::{Op, Plan, Rows};
 use crate::{Error, Result};
 
 /// Bytes of a session's cache, and the places in its scratch.

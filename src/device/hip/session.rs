@@ -16,9 +16,9 @@ use super::schedule::Scheduled;
 use super::scratch::Layout;
 use super::step::Running;
 use super::stream::Stream;
-use crate::plan::{BufferId, Plan, Rope, Rows};
 use crate::device::sampling::Draw;
 use crate::device::{BLOCK_LEN, Cancel, Observer, Program, Session, SessionLimits, Step, StepTimes};
+use crate::plan::{BufferId, Plan, Rope, Rows};
 use crate::{Error, Result, memory};
 
 impl Program for HipProgram {

@@ -7,9 +7,9 @@ use super::program::HipProgram;
 use super::schedule::{Scheduled, StepOp};
 use super::session::{Description, HipSession};
 use super::step::Running;
+use crate::device::{OpTime, Step, StepTimes};
 use crate::plan::fuse::{FusedOp, Project};
 use crate::plan::{Plan, WeightId};
-use crate::device::{OpTime, Step, StepTimes};
 use crate::{Error, Result};
 
 /// Repetitions before those that are timed.

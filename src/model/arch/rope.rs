@@ -17,7 +17,9 @@ const TABLE: &str = "rope frequencies";
 pub enum Scaling {
     None,
     /// Positions divided by `factor`.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     Yarn {
         factor: f32,
         /// Context the model was trained on before scaling.

@@ -5,8 +5,8 @@ use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
 use super::{Quantized, dim, holds, is_aligned, launch};
-use crate::plan::Activation;
 use crate::gguf::TensorType;
+use crate::plan::Activation;
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
