@@ -100,6 +100,19 @@ impl<'a> Hyper<'a> {
         Ok(Hyper { keys, n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ff, k, v, n_rot })
     }
 
+    /// # Errors
+    /// Error::Unsupported where the file has experts: for architectures whose mixtures are not computed.
+    pub fn without_experts(&self) -> Result<()> {
+        match self.keys.number("expert_count")? {
+            0 => Ok(()),
+            n => Err(Error::Unsupported {
+                what: "feed-forward",
+                name: format!("{n} experts ({})", self.keys.key("expert_count")),
+                supported: "one dense feed-forward per layer".into(),
+            }),
+        }
+    }
+
     pub fn config(&self) -> Result<Config> {
         let first = |per_layer: &[usize]| per_layer.iter().copied().find(|n| *n > 0).unwrap_or(0);
         Ok(Config {

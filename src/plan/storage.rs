@@ -176,10 +176,10 @@ mod tests {
         b.0.outputs.push(x);
         let plan = Plan::new(b.0).unwrap();
         check(&plan);
-        // x, normed, gate, up, down
-        assert_eq!(plan.slots().len(), 5, "{:?}", plan.slots());
+        // x, normed and then down, gate and then the unit, up
+        assert_eq!(plan.slots().len(), 4, "{:?}", plan.slots());
         assert_eq!(plan.slot(x), plan.slot(plan.inputs[0]));
-        assert_eq!(plan.slots().iter().map(|slot| slot.width).sum::<usize>(), 3 * 64 + 2 * 256);
+        assert_eq!(plan.slots().iter().map(|slot| slot.width).sum::<usize>(), 2 * 64 + 2 * 256);
     }
 
     #[test]
