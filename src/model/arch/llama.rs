@@ -13,7 +13,7 @@ use crate::plan::{Binary, RopePairs, Unary, ValueId};
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
-    let mut turns = turns(&b, hyper, RopePairs::Consecutive)?;
+    let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
     turns.factors = rope::factors(file, hyper.n_rot / 2)?;
     b.ignore(rope::FACTORS, "it went into the table of rotations")?;
     let rope = Some(b.rope(turns.table()?));
@@ -25,7 +25,7 @@ pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 pub fn qwen2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
-    let rope = Some(b.rope(turns(&b, hyper, RopePairs::Halves)?.table()?));
+    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: false };
     pre_norm(b, hyper, x, Attention { rope, ..Attention::of(hyper) }, unit, Presence::Optional)
 }
@@ -33,21 +33,13 @@ pub fn qwen2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 pub fn qwen3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
-    let rope = Some(b.rope(turns(&b, hyper, RopePairs::Halves)?.table()?));
+    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     for name in ["cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias"] {
         b.ignore(name, "a reranker's head")?;
     }
     let heads = Attention { rope, head_norm: Some(NormOf::rms(hyper)?), ..Attention::of(hyper) };
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: true };
     pre_norm(b, hyper, x, heads, unit, Presence::Never)
-}
-
-/// The rotations as the file states them. A table is as long as a head, which a tensor of the file must bear out first.
-fn turns(b: &Builder<'_>, hyper: &Hyper<'_>, pairs: RopePairs) -> Result<Turns> {
-    if !b.has("blk.0.attn_qkv.weight") {
-        b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
-    }
-    Turns::read(&hyper.keys, pairs, hyper.n_rot)
 }
 
 /// x += attention(norm(x)), x += ffn(norm(x)), with RMS norms.
