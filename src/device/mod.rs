@@ -9,6 +9,7 @@ pub mod cpu;
 pub mod hip;
 pub mod pipeline;
 pub mod reference;
+pub mod routing;
 pub mod sampling;
 
 use std::sync::Arc;

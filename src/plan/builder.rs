@@ -133,6 +133,10 @@ impl<'a> Builder<'a> {
         let full = self.name(name);
         let tensor = self.file.tensor(&full).ok_or_else(|| missing(&full))?;
         check_shape(tensor, cols.of, rows.of)?;
+        self.weight_of(full, tensor, cols, rows)
+    }
+
+    fn weight_of(&mut self, full: String, tensor: &TensorInfo, cols: Part, rows: Part) -> Result<WeightId> {
         let key = (full, rows.first, cols.first);
         if let Some(id) = self.ids.get(&key)
             && self.graph.weight(*id).rows == rows.len
@@ -168,6 +172,36 @@ impl<'a> Builder<'a> {
 
     pub fn vector(&mut self, name: &str, part: Part) -> Result<Vector> {
         Ok(Vector(self.weight(name, part, Part::all(1))?))
+    }
+
+    /// A matrix of `rows` rows of `cols` columns for each of `n` experts.
+    pub fn experts(&mut self, name: &str, cols: usize, rows: usize, n: usize) -> Result<Experts> {
+        let full = self.name(name);
+        let tensor = self.file.tensor(&full).ok_or_else(|| missing(&full))?;
+        if tensor.dims != [cols as u64, rows as u64, n as u64, 1] {
+            return Err(Error::model(format!(
+                "the tensor {full} has shape {:?}; [{cols}, {rows}, {n}] is wanted",
+                &tensor.dims[..tensor.n_dims]
+            )));
+        }
+        Ok(Experts(self.weight_of(full, tensor, Part::all(cols), Part::all(rows * n))?))
+    }
+
+    /// A vector of `len` elements for each of `n` experts, which the file may, must or cannot have.
+    pub fn expert_vectors(
+        &mut self,
+        name: &str,
+        len: usize,
+        n: usize,
+        presence: Presence,
+    ) -> Result<Option<Vector>> {
+        match presence {
+            Presence::Never => Ok(None),
+            Presence::Optional if !self.has(name) => Ok(None),
+            Presence::Optional | Presence::Required => {
+                Ok(Some(Vector(self.weight(name, Part::all(len), Part::all(n))?)))
+            }
+        }
     }
 
     /// A vector that the file may, must or cannot have.
@@ -301,6 +335,41 @@ impl<'a> Builder<'a> {
 
     pub fn binary(&mut self, name: &'static str, f: Binary, a: ValueId, b: ValueId) -> ValueId {
         self.like(name, a, |out| Op::Binary { a: Over(a), b: Over(b), f, out })
+    }
+
+    /// Ids and weights of each token's experts.
+    pub fn route(&mut self, logits: ValueId, bias: Option<Vector>, routing: Routing) -> (ValueId, ValueId) {
+        let rows = self.graph.value(logits).rows;
+        let [ids, weights] =
+            ["expert ids", "expert weights"].map(|name| self.value(name, routing.n_used, rows));
+        let (to, by) = (Out(ids), Out(weights));
+        self.op("ffn_route", Op::Route { logits: In(logits), bias, routing, ids: to, weights: by });
+        (ids, weights)
+    }
+
+    /// The products of each token's experts with x, each of `rows` elements.
+    pub fn mat_mul_experts(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        ids: ValueId,
+        rows: usize,
+        (weight, scale, bias): (Experts, Option<Vector>, Option<Vector>),
+    ) -> ValueId {
+        let (width, tokens) = (self.graph.width(ids) * rows, self.graph.value(x).rows);
+        self.shaped(name, width, tokens, |out| Op::MatMulExperts {
+            x: In(x),
+            ids: In(ids),
+            weight,
+            scale,
+            bias,
+            out,
+        })
+    }
+
+    pub fn combine(&mut self, x: ValueId, weights: ValueId) -> ValueId {
+        let (width, rows) = (self.graph.width(x) / self.graph.width(weights), self.graph.value(x).rows);
+        self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights: In(weights), out })
     }
 
     pub fn select(&mut self, x: ValueId) -> ValueId {

@@ -18,7 +18,9 @@ use std::sync::Arc;
 use crate::gguf::TensorType;
 use crate::{Result, memory};
 use fuse::Placed;
-pub use op::{Binary, In, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Unary, Vector};
+pub use op::{
+    Binary, Experts, Gating, In, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Routing, Unary, Vector,
+};
 use storage::{Slot, SlotId, Storage};
 
 macro_rules! ids {
@@ -112,6 +114,17 @@ pub struct Cache {
     pub window: Option<u32>,
 }
 
+/// The matrices of a product of experts, each `rows x cols`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExpertShape {
+    pub ty: TensorType,
+    pub n_experts: usize,
+    /// Experts of a token.
+    pub n_used: usize,
+    pub rows: usize,
+    pub cols: usize,
+}
+
 /// An op and its name, unique in the plan: "blk.3.attn_q", "output".
 #[derive(Clone, Debug)]
 pub struct NamedOp {
@@ -177,6 +190,26 @@ impl Graph {
         })
     }
 
+    /// Products of experts.
+    pub fn expert_products(&self) -> impl Iterator<Item = ExpertShape> {
+        self.ops.iter().filter_map(|named| match named.op {
+            Op::MatMulExperts { ids, weight, out, .. } => Some(self.expert_shape(ids, weight, out)),
+            _ => None,
+        })
+    }
+
+    /// The shape of a product of experts.
+    pub fn expert_shape(
+        &self,
+        ids: impl Into<ValueId>,
+        weight: Experts,
+        out: impl Into<ValueId>,
+    ) -> ExpertShape {
+        let (weight, n_used) = (self.weight(weight), self.width(ids));
+        let rows = self.width(out) / n_used;
+        ExpertShape { ty: weight.ty, n_experts: weight.rows / rows, n_used, rows, cols: weight.cols }
+    }
+
     /// Attention ops of the plan: query heads and cache.
     pub fn attentions(&self) -> impl Iterator<Item = (usize, Cache)> {
         self.ops.iter().filter_map(|named| match named.op {
@@ -194,6 +227,12 @@ impl From<Lookup> for WeightId {
 
 impl From<Matrix> for WeightId {
     fn from(Matrix(id): Matrix) -> WeightId {
+        id
+    }
+}
+
+impl From<Experts> for WeightId {
+    fn from(Experts(id): Experts) -> WeightId {
         id
     }
 }

@@ -24,7 +24,11 @@ pub struct Lookup(pub WeightId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix(pub WeightId);
 
-/// A weight of one row that is read in f32: a norm's, a bias.
+/// A weight of a matrix for each expert, one behind the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Experts(pub WeightId);
+
+/// A weight that is read in f32: a norm's, a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vector(pub WeightId);
 
@@ -36,6 +40,7 @@ pub enum Role {
     Out(ValueId),
     Lookup(WeightId),
     Matrix(WeightId),
+    Experts(WeightId),
     Vector(WeightId),
     Cache(CacheId),
     Rope(RopeId),
@@ -75,6 +80,7 @@ roles! {
     Out value,
     Lookup weight,
     Matrix weight,
+    Experts weight,
     Vector weight,
 }
 
@@ -107,7 +113,7 @@ macro_rules! plain_fields {
     )* };
 }
 
-plain_fields! { usize f32 Unary Binary NormKind }
+plain_fields! { usize f32 Unary Binary Routing }
 
 impl<T: Field> Field for Option<T> {
     fn role(&self, see: &mut dyn FnMut(Role)) {
@@ -171,6 +177,33 @@ pub enum Binary {
     Mul,
     /// f(a) * b: a gated unit, with the gate first.
     Glu(Unary),
+}
+
+/// What makes weights of a router's logits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gating {
+    /// Softmax over all experts.
+    Softmax,
+    /// The logistic function of each.
+    Sigmoid,
+    /// Softmax over the chosen experts' logits; the logits themselves select.
+    SoftmaxOfChosen,
+}
+
+/// How a token's experts are chosen and weighed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Routing {
+    pub gating: Gating,
+    /// Experts of a token.
+    pub n_used: usize,
+    /// The chosen weights are divided by their sum, or by this where it is larger; 0: they are not.
+    pub least_sum: f32,
+    /// Factor on the weights.
+    pub scale: f32,
+    /// Experts stand in so many groups; only those of the `n_groups_used` groups with the largest sums of their two best
+    /// are chosen from. 0 or 1: no groups.
+    pub n_groups: usize,
+    pub n_groups_used: usize,
 }
 
 /// What a norm divides by.
@@ -268,6 +301,17 @@ ops! {
     /// out = f(a, b)
     Binary { a: Over, b: Over, f: Binary, out: Out, }
 
+    /// Chooses each token's experts by its logits, plus the bias: ids and weights, the best first; of equals the first.
+    /// An id is the bits of a u32. The bias takes part in the choice alone.
+    Route { logits: In, bias: Option<Vector>, routing: Routing, ids: Out, weights: Out, }
+
+    /// The product of each of a token's experts with x: `out[t][i] = W[ids[t][i]] x * scale[ids[t][i]] + bias[ids[t][i]]`
+    /// for each chosen expert i. x has one row for all of a token's experts, or one for each side by side, as `out` has.
+    MatMulExperts { x: In, ids: In, weight: Experts, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
+
+    /// The weighted sum of what a token's experts leave side by side: out = sum of weights[t][i] * x[t][i], in order.
+    Combine { x: In, weights: In, out: Out, }
+
     /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
     SelectRows { x: In, out: Out, }
 }
@@ -280,6 +324,7 @@ impl Op {
             Role::Out(_)
             | Role::Lookup(_)
             | Role::Matrix(_)
+            | Role::Experts(_)
             | Role::Vector(_)
             | Role::Cache(_)
             | Role::Rope(_) => None,

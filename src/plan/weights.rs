@@ -1,6 +1,6 @@
 //! What a plan's weights are used as, and where the file has them.
 
-use super::{Graph, Role, Weight};
+use super::{Graph, Op, Role, Weight};
 use crate::gguf::{Gguf, TensorInfo, dequant};
 use crate::{Error, Result, memory};
 
@@ -11,6 +11,8 @@ pub struct Roles {
     pub rows: bool,
     /// It is multiplied with.
     pub matrix: bool,
+    /// It is a matrix for each of so many experts; 0: it is not.
+    pub experts: usize,
     /// It is read in f32: a norm's weight, a bias.
     pub vector: bool,
 }
@@ -26,10 +28,18 @@ pub fn roles(graph: &Graph) -> Result<Vec<Roles>> {
             Role::Lookup(id) => roles[id.0 as usize].rows = true,
             Role::Matrix(id) => roles[id.0 as usize].matrix = true,
             Role::Vector(id) => roles[id.0 as usize].vector = true,
+            Role::Experts(id) => roles[id.0 as usize].experts = experts(graph, &named.op),
             Role::In(_) | Role::Over(_) | Role::Out(_) | Role::Cache(_) | Role::Rope(_) => {}
         });
     }
     Ok(roles)
+}
+
+fn experts(graph: &Graph, op: &Op) -> usize {
+    match *op {
+        Op::MatMulExperts { ids, weight, out, .. } => graph.expert_shape(ids, weight, out).n_experts,
+        _ => 0,
+    }
 }
 
 /// Where the file has a weight.
@@ -90,12 +100,14 @@ impl Source {
         data.get(row.checked_mul(len)?..(row + 1).checked_mul(len)?)
     }
 
-    /// The elements of a weight of one row.
+    /// The elements, row by row.
     pub fn vector(&self, file: &Gguf) -> Result<Vec<f32>> {
-        let mut values = memory::filled(0.0, self.info.row_len(), "a vector of the model")?;
+        let mut values = memory::filled(0.0, self.rows * self.info.row_len(), "a vector of the model")?;
         dequant::row(self.info.ty, self.data(file), &mut values)?;
-        values.truncate(self.first_col + self.cols);
-        values.drain(..self.first_col);
+        if self.cols < self.info.row_len() {
+            values.truncate(self.first_col + self.cols);
+            values.drain(..self.first_col);
+        }
         Ok(values)
     }
 }

@@ -75,9 +75,13 @@ impl Bench {
         self.op_of(width, Rows::Tokens, op)
     }
 
-    fn op_of(&mut self, width: usize, rows: Rows, op: impl FnOnce(Out) -> Op) -> ValueId {
+    fn value(&mut self, width: usize, rows: Rows) -> ValueId {
         self.graph.values.push(Value { name: "value", width, rows });
-        let out = ValueId(self.graph.values.len() as u32 - 1);
+        ValueId(self.graph.values.len() as u32 - 1)
+    }
+
+    fn op_of(&mut self, width: usize, rows: Rows, op: impl FnOnce(Out) -> Op) -> ValueId {
+        let out = self.value(width, rows);
         let name = format!("op{}", self.graph.ops.len());
         self.graph.ops.push(NamedOp { name, op: op(Out(out)) });
         out
@@ -336,6 +340,52 @@ fn sums_products_and_factors() {
                 let kept = if in_place { &[][..] } else { &[x] };
                 check(&format!("{lengths:?} of {width}"), bench.finish_with(out, kept), 9, 0, 1e-12);
             }
+        }
+    }
+}
+
+/// A choice of experts, their products and the sum, of tokens that choose differently; each step by itself.
+#[test]
+fn mixtures_of_experts() {
+    use TensorType::*;
+    for (ty, bound) in [(F32, 1e-11), (F16, 1e-6), (Q8_0, 5e-4), (Q4_K, 5e-4)] {
+        for (n_experts, n_used, each, n) in
+            [(4, 1, false, 1), (5, 3, false, 40), (8, 2, true, 7), (3, 3, true, 1)]
+        {
+            let (cols, rows) = (256, 40);
+            let mut bench = Bench::new(11);
+            let logits = bench.input(n_experts, 2.0);
+            let bias = bench.vector(n_experts);
+            let x = bench.input(if each { n_used * cols } else { cols }, 1.0);
+            let routing = Routing {
+                gating: Gating::Sigmoid,
+                n_used,
+                least_sum: 1e-5,
+                scale: 1.5,
+                n_groups: 0,
+                n_groups_used: 0,
+            };
+            let weight = Experts(bench.weight(ty, cols, rows * n_experts, 1.0));
+            let scale = bench.vector(n_experts);
+            let by = bench.vector(n_experts * rows);
+            let weights = bench.value(n_used, Rows::Tokens);
+            let ids = bench.op(n_used, |ids| Op::Route {
+                logits: In(logits),
+                bias,
+                routing,
+                ids,
+                weights: Out(weights),
+            });
+            let out = bench.op(n_used * rows, |out| Op::MatMulExperts {
+                x: In(x),
+                ids: In(ids),
+                weight,
+                scale,
+                bias: by,
+                out,
+            });
+            let sum = bench.op(rows, |to| Op::Combine { x: In(out), weights: In(weights), out: to });
+            check(&format!("{n_used} of {n_experts} experts of {ty}"), bench.finish(sum), n, 0, bound);
         }
     }
 }

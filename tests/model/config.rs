@@ -87,12 +87,14 @@ fn senseless_values_are_named() {
         ("llama.rope.scaling.attn_factor", F32(f32::NAN), "no rotation"),
         ("llama.rope.scaling.type", Text("longrope".into()), "longrope"),
         ("llama.context_length", U32(0), "context_length is 0"),
-        ("llama.expert_count", U32(8), "8 experts"),
+        ("llama.expert_count", U32(8), "expert_used_count is 0; it must be 1 to 8"),
     ];
     for (key, value, text) in cases {
         let message = message(&with(key, value.clone()));
         assert!(message.contains(text), "{key} = {value:?}: {message}");
     }
+    let qwen2 = TinyModel::new("qwen2").meta("{}.expert_count", U32(8)).gguf();
+    assert!(message(&qwen2).contains("8 experts"), "{}", message(&qwen2));
     let message = message(&with("llama.attention.causal", Value::Bool(false)));
     assert!(message.contains("llama.attention.causal is false"), "{message}");
     assert!(arch::plan(&with("llama.attention.causal", Value::Bool(true))).is_ok());

@@ -106,6 +106,8 @@ pub struct Zeroed<T> {
 pub unsafe trait Number: Copy + Send + Sync {}
 // SAFETY: 0.0
 unsafe impl Number for f32 {}
+// SAFETY: 0
+unsafe impl Number for u32 {}
 // SAFETY: 0.0
 unsafe impl Number for half::f16 {}
 

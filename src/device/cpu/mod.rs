@@ -3,6 +3,7 @@
 mod attention;
 mod device;
 mod elementwise;
+mod experts;
 pub mod isa;
 mod kv_cache;
 pub mod matmul;

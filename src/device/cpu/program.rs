@@ -8,10 +8,10 @@ use super::matmul::PackedMatrix;
 use super::session::CpuSession;
 use super::team::Team;
 use crate::device::{Program, Progress, Session, SessionLimits};
-use crate::gguf::{Gguf, dequant};
+use crate::gguf::{Gguf, TensorType, dequant};
 use crate::plan::fuse::{self, Placed};
-use crate::plan::weights::{self, Source};
-use crate::plan::{Lookup, Matrix, Plan, Vector};
+use crate::plan::weights::{self, Roles, Source};
+use crate::plan::{Experts, Lookup, Matrix, Plan, Vector, Weight};
 use crate::{Error, Result, memory};
 
 /// What memory is for, in errors.
@@ -30,7 +30,8 @@ pub struct CpuProgram {
 /// One of the plan's weights, in the forms its ops want.
 struct Loaded {
     source: Source,
-    matrix: Option<PackedMatrix>,
+    /// One, or one for each expert.
+    matrices: Vec<PackedMatrix>,
     vector: Option<Vec<f32>>,
 }
 
@@ -46,29 +47,32 @@ impl CpuProgram {
         let sources = memory::try_collect(plan.weights.iter().map(|w| Source::find(&file, w)), WEIGHTS)?;
         let total = sources.iter().map(Source::bytes).sum();
         let (mut done, mut weight_bytes) = (0, 0);
-        let packed = plan.weights.iter().zip(&roles).filter(|(_, roles)| roles.matrix);
-        let shapes = memory::collect(packed.map(|(w, _)| (w.ty, w.rows, w.cols)), WEIGHTS)?;
+        let packed = plan.weights.iter().zip(&roles).flat_map(|(weight, roles)| shapes(weight, roles));
+        let shapes = memory::collect(packed, WEIGHTS)?;
         let mut matrices = PackedMatrix::together(&shapes)?.into_iter();
         let mut weights = Vec::new();
         for (roles, source) in roles.into_iter().zip(sources) {
             if !progress(done, total) {
                 return Err(Error::Cancelled);
             }
-            let mut loaded = Loaded { source, matrix: None, vector: None };
+            let mut loaded = Loaded { source, matrices: Vec::new(), vector: None };
             let source = &loaded.source;
             if roles.vector {
                 let values = source.vector(&file)?;
                 weight_bytes += 4 * values.len() as u64;
                 loaded.vector = Some(values);
             }
-            if roles.matrix
-                && let Some(matrix) = matrices.next()
-            {
+            let n_matrices = n_matrices(&roles);
+            if n_matrices > 0 {
+                loaded.matrices = memory::collect(matrices.by_ref().take(n_matrices), WEIGHTS)?;
                 file.prefetch(source.tensor());
-                pack(&team, &matrix, source.data(&file))?;
+                let data = source.data(&file);
+                let parts = data.chunks_exact((data.len() / n_matrices).max(1));
+                for (matrix, data) in loaded.matrices.iter().zip(parts) {
+                    pack(&team, matrix, data)?;
+                    weight_bytes += matrix.bytes() as u64;
+                }
                 file.forget_pages(source.tensor());
-                weight_bytes += matrix.bytes() as u64;
-                loaded.matrix = Some(matrix);
             }
             done += source.bytes();
             memory::push(&mut weights, loaded, WEIGHTS)?;
@@ -86,10 +90,9 @@ impl CpuProgram {
         let mut bytes = 0u64;
         for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)?) {
             if roles.vector {
-                bytes = bytes.saturating_add(4 * weight.cols as u64);
+                bytes = bytes.saturating_add(4 * (weight.rows * weight.cols) as u64);
             }
-            if roles.matrix {
-                let shape = (weight.ty, weight.rows, weight.cols);
+            for shape in shapes(weight, &roles) {
                 bytes = bytes.saturating_add(PackedMatrix::bytes_of(shape)?);
             }
         }
@@ -97,7 +100,12 @@ impl CpuProgram {
     }
 
     pub fn matrix(&self, Matrix(id): Matrix) -> &PackedMatrix {
-        self.weights[id.0 as usize].matrix.as_ref().expect("packed, as the roles say")
+        &self.weights[id.0 as usize].matrices[0]
+    }
+
+    /// A matrix for each expert.
+    pub fn experts(&self, Experts(id): Experts) -> &[PackedMatrix] {
+        &self.weights[id.0 as usize].matrices
     }
 
     pub fn vector(&self, Vector(id): Vector) -> &[f32] {
@@ -123,6 +131,16 @@ impl Program for CpuProgram {
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         Ok(Box::new(CpuSession::new(self, limits)?))
     }
+}
+
+/// Matrices that a weight is packed as.
+fn n_matrices(roles: &Roles) -> usize {
+    roles.experts.max(usize::from(roles.matrix))
+}
+
+fn shapes(weight: &Weight, roles: &Roles) -> impl Iterator<Item = (TensorType, usize, usize)> {
+    let n = n_matrices(roles);
+    std::iter::repeat_n((weight.ty, weight.rows / n.max(1), weight.cols), n)
 }
 
 /// Packs on all of the team's threads.

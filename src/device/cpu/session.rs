@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::attention;
+use super::experts::ExpertScratch;
 use super::kv_cache::{KvCache, pad_head};
 use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
@@ -31,6 +32,7 @@ pub struct CpuSession {
     ropes: Vec<Zeroed<f32>>,
     /// Softmax states of steps of few tokens: `SPLIT_TOKENS * n_head * max_spans` rows.
     pub splits: Splits,
+    pub experts: ExpertScratch,
     /// Per size of a group of query heads in the plan: the step's tiles.
     pub tiles: Vec<(usize, Vec<Tile>)>,
     /// Rows of each of the plan's outputs that the last step left.
@@ -123,6 +125,7 @@ impl CpuSession {
             own,
             ropes,
             splits,
+            experts: ExpertScratch::new(plan, n_workers, limits)?,
             tiles,
             buffers,
             offsets,
@@ -146,6 +149,7 @@ impl CpuSession {
             f32s(Splits::len(limits, room).1),
             q8(limits.max_tokens.max(limits.max_outputs)),
             q8(n_workers),
+            ExpertScratch::needs(plan, n_workers, limits),
         ];
         let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
         let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
@@ -237,7 +241,8 @@ impl Session for CpuSession {
     }
 
     fn memory(&self) -> (u64, u64) {
-        let scratch = [self.buffers.bytes(), self.own.memory.bytes(), self.splits.memory.bytes()];
+        let scratch =
+            [self.buffers.bytes(), self.own.memory.bytes(), self.splits.memory.bytes(), self.experts.bytes()];
         let ropes: u64 = self.ropes.iter().map(Zeroed::bytes).sum();
         let q8 = (self.q8.bytes() + self.q8_own.bytes()) as u64;
         (self.cache.bytes(), scratch.iter().sum::<u64>() + ropes + q8)

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::attention::{self, Partial, Span};
 use super::elementwise as ew;
+use super::experts::Product;
 use super::isa::Isa;
 use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matmul};
 use super::memory::Matrix;
@@ -48,18 +49,18 @@ pub struct Running<'a> {
     pub step: &'a Step<'a>,
 }
 
-type Done = Result<(), Stopped>;
+pub type Done = Result<(), Stopped>;
 
 impl Running<'_> {
-    fn plan(&self) -> &Plan {
+    pub fn plan(&self) -> &Plan {
         &self.session.program.plan
     }
 
-    fn isa(&self) -> Isa {
+    pub fn isa(&self) -> Isa {
         self.session.program.isa
     }
 
-    fn vector(&self, id: Option<Vector>) -> Option<&[f32]> {
+    pub fn vector(&self, id: Option<Vector>) -> Option<&[f32]> {
         id.map(|id| self.session.program.vector(id))
     }
 
@@ -68,12 +69,12 @@ impl Running<'_> {
         ew::Norm { kind: norm.kind, group, weight, bias, eps: norm.eps }
     }
 
-    fn n_rows(&self, id: impl Into<ValueId>) -> usize {
+    pub fn n_rows(&self, id: impl Into<ValueId>) -> usize {
         self.step.rows(self.plan().value(id).rows)
     }
 
     /// A phase over rows that cost little each.
-    fn rows(&self, worker: &Worker<'_>, n: usize, mut f: impl FnMut(usize)) -> Done {
+    pub fn rows(&self, worker: &Worker<'_>, n: usize, mut f: impl FnMut(usize)) -> Done {
         let per_chunk = n.div_ceil(worker.n_workers() * CHUNKS_PER_WORKER).max(1);
         worker.for_each(n.div_ceil(per_chunk), |chunk| {
             (chunk * per_chunk..((chunk + 1) * per_chunk).min(n)).for_each(&mut f);
@@ -189,6 +190,13 @@ impl Running<'_> {
                     ew::binary(isa, f, a.start(t), b.start(t), to.start(t), to.width);
                 })
             }
+            Op::Route { logits, bias, ref routing, ids, weights } => {
+                self.route(worker, logits.0, bias, routing, [ids.0, weights.0])
+            }
+            Op::MatMulExperts { x, ids, weight, scale, bias, out } => {
+                self.mat_mul_experts(worker, &Product { x: x.0, ids: ids.0, weight, scale, bias, out: out.0 })
+            }
+            Op::Combine { x, weights, out } => self.combine(worker, x.0, weights.0, out.0),
             Op::SelectRows { x, out } => {
                 let (x, out) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.

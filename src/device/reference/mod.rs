@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::cpu::system::check_session;
 use super::{
     BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
+    routing,
 };
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
@@ -286,6 +287,53 @@ impl ReferenceSession {
                 let (a, b) = (self.input(a, step)?, self.input(b, step)?);
                 for ((out, a), b) in self.output_rows(out, step).iter_mut().zip(a).zip(b) {
                     *out = ops::binary(f, a, b);
+                }
+            }
+            Op::Route { logits, bias, routing, ids, weights } => {
+                let n = plan.width(logits);
+                let (logits, bias) = (self.input(logits, step)?, program.vector(bias)?);
+                let mut scratch = zeros("scratch", &[2 * n])?;
+                let mut chosen = memory::filled(0, routing.n_used, "scratch")?;
+                let mut by = zeros("scratch", &[routing.n_used])?;
+                for (t, logits) in logits.chunks_exact(n).enumerate() {
+                    routing::choose(logits, bias.as_deref(), &routing, &mut scratch, &mut chosen, &mut by);
+                    let place = t * routing.n_used..(t + 1) * routing.n_used;
+                    self.output_rows(weights, step)[place.clone()].copy_from_slice(&by);
+                    for (to, id) in self.output_rows(ids, step)[place].iter_mut().zip(&chosen) {
+                        *to = f32::from_bits(*id);
+                    }
+                }
+            }
+            Op::MatMulExperts { x, ids, weight, scale, bias, out } => {
+                let shape = plan.expert_shape(ids, weight, out);
+                let (x_width, each) = (plan.width(x), plan.width(x) > shape.cols);
+                let (x, ids) = (self.input(x, step)?, self.input(ids, step)?);
+                let (scale, bias) = (program.vector(scale)?, program.vector(bias)?);
+                let out = self.output_rows(out, step);
+                for ((at, id), out) in ids.iter().enumerate().zip(out.chunks_exact_mut(shape.rows)) {
+                    let (t, i, expert) = (at / shape.n_used, at % shape.n_used, id.to_bits() as usize);
+                    let from = t * x_width + if each { i * shape.cols } else { 0 };
+                    let row =
+                        |r: usize, out: &mut [f32]| program.weight_row(weight, expert * shape.rows + r, out);
+                    let x = &x[from..from + shape.cols];
+                    ops::mat_mul(x, shape.cols, shape.rows, row, None, out, program.threads)?;
+                    let bias = bias.as_ref().map(|bias| &bias[expert * shape.rows..][..shape.rows]);
+                    for (r, out) in out.iter_mut().enumerate() {
+                        *out = *out * scale.as_ref().map_or(1.0, |scale| scale[expert])
+                            + bias.map_or(0.0, |bias| bias[r]);
+                    }
+                }
+            }
+            Op::Combine { x, weights, out } => {
+                let (width, n_used) = (plan.width(out), plan.width(weights));
+                let (x, weights) = (self.input(x, step)?, self.input(weights, step)?);
+                for (t, out) in self.output_rows(out, step).chunks_exact_mut(width).enumerate() {
+                    out.fill(0.0);
+                    for i in t * n_used..(t + 1) * n_used {
+                        for (out, x) in out.iter_mut().zip(&x[i * width..][..width]) {
+                            *out += weights[i] * x;
+                        }
+                    }
                 }
             }
             Op::SelectRows { x, out } => {

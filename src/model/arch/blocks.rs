@@ -1,10 +1,10 @@
 //! What architectures are composed of: embedding, attention, feed-forward and head, as functions over the builder. An
 //! option is a fact about an architecture, never about a file: what a file may leave out, the functions look up.
 
-use crate::Result;
 use crate::model::{Config, Hyper};
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, Norm, NormKind, Plan, RopeId, Unary, ValueId};
+use crate::plan::{Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId};
+use crate::{Error, Result};
 
 /// A norm of an architecture, over whole rows or heads.
 #[derive(Clone, Copy, Debug)]
@@ -167,6 +167,75 @@ pub fn feed_forward(
         b.unary("ffn_act", of.f, up)
     };
     b.linear("ffn_down", unit, hyper.n_embd, linear)
+}
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture {
+    pub n_experts: usize,
+    /// Elements between an expert's matrices.
+    pub n_ff: usize,
+    pub routing: Routing,
+    /// On the gate.
+    pub f: Unary,
+    /// Whether the experts' `.scale` apply.
+    pub scales: bool,
+}
+
+impl Mixture {
+    /// As `expert_count` and `expert_used_count` say: a softmax over all, the chosen weights divided by their sum, gated by
+    /// silu. None: the model has no experts.
+    pub fn read(hyper: &Hyper<'_>, n_ff: usize) -> Result<Option<Mixture>> {
+        let keys = &hyper.keys;
+        let (n_experts, n_used) = (keys.number("expert_count")?, keys.number("expert_used_count")?);
+        if n_experts == 0 {
+            return Ok(None);
+        }
+        if n_used == 0 || n_used > n_experts {
+            let key = keys.key("expert_used_count");
+            return Err(Error::model(format!("{key} is {n_used}; it must be 1 to {n_experts}")));
+        }
+        let (n_groups, n_groups_used) =
+            (keys.number("expert_group_count")?, keys.number("expert_group_used_count")?);
+        let enough = n_groups > 0 && n_groups_used.saturating_mul(n_experts / n_groups) >= n_used;
+        if n_groups > 1 && !(n_experts.is_multiple_of(n_groups) && n_groups_used <= n_groups && enough) {
+            return Err(Error::model(format!(
+                "{n_used} of {n_experts} experts cannot be chosen from {n_groups_used} of {n_groups} groups ({})",
+                keys.key("expert_group_count")
+            )));
+        }
+        let gating = Gating::Softmax;
+        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        Ok(Some(Mixture { n_experts, n_ff, routing, f: Unary::Silu, scales: true }))
+    }
+}
+
+/// The smallest normal f16: what the sum of chosen weights is taken for where it is smaller.
+const LEAST_SUM: f32 = 6.103_515_6e-5;
+
+/// The mixture's feed-forward over x.
+pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) -> Result<ValueId> {
+    let Mixture { n_experts, n_ff, .. } = of;
+    let logits =
+        b.linear("ffn_gate_inp", x, n_experts, Linear { bias: Presence::Never, ..Linear::default() })?;
+    let (ids, weights) = b.route(logits, None, of.routing);
+    let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
+        let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
+        let scale_name = format!("{name}.scale");
+        let scale = match of.scales {
+            true => b.vector_if(&scale_name, Part::all(n_experts), Presence::Optional)?,
+            false => {
+                b.ignore(&scale_name, "the experts' products are not scaled here")?;
+                None
+            }
+        };
+        Ok(b.mat_mul_experts(name, x, ids, rows, (weight, scale, None)))
+    };
+    let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
+    let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+    let unit = b.binary("ffn_glu", Binary::Glu(of.f), gate, up);
+    let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
+    Ok(b.combine(down, weights))
 }
 
 /// What follows the layers.

@@ -19,6 +19,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("llama", llama::llama),
     ("qwen2", llama::qwen2),
     ("qwen3", llama::qwen3),
+    ("qwen3moe", llama::qwen3moe),
     ("gemma3", gemma3::gemma3),
     ("phi2", phi2::phi2),
 ];
