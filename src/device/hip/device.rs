@@ -12,11 +12,11 @@ use super::ops;
 use super::program::{self, HipProgram};
 use super::scratch::Layout;
 use super::stream::Stream;
-use crate::plan::Plan;
 use crate::device::{
     Device, DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, Program, Progress, SessionLimits,
 };
 use crate::gguf::Gguf;
+use crate::plan::Plan;
 use crate::{Error, Result};
 
 /// One GPU with its kernels loaded.
@@ -109,7 +109,7 @@ impl Device for HipDevice {
         match Layout::new(plan, limits, self.card.limits()) {
             Ok(layout) => Ok(Needs {
                 weights,
-                cache: layout.cache_bytes.saturating_mul(2),
+                cache: layout.cache_bytes,
                 scratch: layout.scratch_bytes.saturating_add(layout.sampler_bytes),
             }),
             // beyond what can be counted

@@ -14,8 +14,8 @@ use super::kernels::*;
 use super::memory::Span;
 use super::stream::Stream;
 use super::weight::Weight;
-use crate::plan::{Activation, RopePairs};
 use crate::gguf::TensorType;
+use crate::plan::{RopePairs, Unary};
 use crate::{Error, Result};
 
 /// Elements that share a scale in quantized activations.
@@ -205,7 +205,7 @@ pub fn rms_norm_to(
     x: Span<'_>,
     rows: Option<Span<'_>>,
     weight: Span<'_>,
-    to: project::Target<'_>,
+    to: project::Dest<'_>,
     n: usize,
     width: usize,
     eps: f32,
@@ -249,15 +249,16 @@ pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, p
 /// `dst[i] = activation(gate[i]) * up[i]`, i < n. In place allowed.
 pub fn glu(
     stream: &Stream,
-    activation: Activation,
+    f: Unary,
     gate: Span<'_>,
     up: Span<'_>,
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => GLU_SILU_F32,
-        Activation::Gelu => GLU_GELU_F32,
+    let kernel = match f {
+        Unary::Silu => GLU_SILU_F32,
+        Unary::Gelu => GLU_GELU_F32,
+        _ => todo!(),
     };
     for (name, span) in [("gate", gate), ("up", up), ("dst", dst)] {
         holds(name, span, &[n], 4)?;

@@ -3,7 +3,7 @@
 use super::super::kernels::{self, *};
 use super::super::memory::Span;
 use super::super::stream::Stream;
-use super::project::{LayerCache, Target, Turns};
+use super::project::{Dest, LayerCache, Turns};
 use super::{dim, holds, launch};
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ pub struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         holds("positions", self.positions, &[self.n], 4)?;
         holds("sequences", self.sequences, &[self.n], 4)?;
         holds("table", self.table, &[self.n_tables, self.table_stride], 4)
@@ -125,14 +125,9 @@ impl AttendShape {
         Ok(AttendShape { n_head, n_head_kv, splits })
     }
 
-    /// Bytes of partial results of n tokens of heads padded to `head_pad`.
-    pub fn parts_bytes(&self, n: usize, head_pad: usize) -> u64 {
-        (n * self.n_head * self.splits) as u64 * (head_pad as u64 + 2) * 4
-    }
-
-    /// Bytes of tickets of n tokens.
-    pub fn tickets_bytes(&self, n: usize) -> u64 {
-        (n * self.n_head) as u64 * 4
+    /// Elements of a token's partial results of heads padded to `head_pad`. None: beyond usize.
+    pub fn part_floats(&self, head_pad: usize) -> Option<usize> {
+        self.n_head.checked_mul(self.splits)?.checked_mul(head_pad + 2)
     }
 }
 
@@ -154,7 +149,7 @@ pub fn attend(
     tokens: Tokens<'_>,
     cache: LayerCache<'_>,
     scratch: AttendScratch<'_>,
-    to: Target<'_>,
+    to: Dest<'_>,
 ) -> Result<()> {
     let n = tokens.n;
     if n == 0 {

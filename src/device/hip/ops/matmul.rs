@@ -5,7 +5,7 @@ use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
 use super::{dim, holds, is_aligned, launch};
-use crate::plan::Activation;
+use crate::plan::Unary;
 use crate::gguf::TensorType;
 use crate::{Error, Result};
 
@@ -72,16 +72,19 @@ pub fn rms_norm_half(
 /// [`glu`](super::glu) of gate and up (f32, n x cols), to f16 rows.
 pub fn glu_half(
     stream: &Stream,
-    activation: Activation,
+    f: Unary,
     gate: Span<'_>,
     up: Span<'_>,
     dst: HalfRows<'_>,
     n: usize,
     cols: usize,
 ) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => HALF_ROWS_SILU,
-        Activation::Gelu => HALF_ROWS_GELU,
+    let kernel = match f {
+        Unary::Silu => HALF_ROWS_SILU,
+        Unary::Gelu => HALF_ROWS_GELU,
+        Unary::Relu | Unary::Relu2 | Unary::Sigmoid | Unary::Scale(_) | Unary::SoftCap(_) => {
+            return Err(Error::Internal(format!("a gate of {f:?} on the way to f16")));
+        }
     };
     for (name, span) in [("gate", gate), ("up", up)] {
         holds(name, span, &[n, cols], 4)?;
