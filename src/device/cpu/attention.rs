@@ -5,12 +5,16 @@
 //! span block by block with a running maximum and sum (online softmax), spans then merged in order.
 //! So a row's result does not depend on its neighbours, on the batch or on who computed which span.
 
+use std::ops::Range;
+
 use half::f16;
 
 use super::isa::Isa;
 use super::kv_cache::KvCache;
 use super::simd::{Kernel, Simd};
+use super::elementwise::soft_cap;
 use crate::device::BLOCK_LEN;
+use crate::plan::CacheId;
 
 /// Blocks per span: 256 positions.
 pub const SPAN_BLOCKS: usize = 4;
@@ -33,7 +37,7 @@ pub fn n_spans(len: usize) -> usize {
 pub struct Partial {
     /// Per row: (largest score, sum of e^(score - largest)).
     pub state: *mut [f32; 2],
-    /// `rows x head_pad`
+    /// `rows x v_pad`
     pub out: *mut f32,
 }
 
@@ -42,16 +46,16 @@ impl Partial {
     ///
     /// # Safety
     /// There is such a row.
-    pub unsafe fn row(self, row: usize, head_pad: usize) -> Self {
+    pub unsafe fn row(self, row: usize, v_pad: usize) -> Self {
         // SAFETY: the caller's promise.
-        unsafe { Partial { state: self.state.add(row), out: self.out.add(row * head_pad) } }
+        unsafe { Partial { state: self.state.add(row), out: self.out.add(row * v_pad) } }
     }
 }
 
 /// One span of one task.
 pub struct Span<'a> {
-    pub cache: &'a KvCache,
-    pub layer: usize,
+    pub cells: &'a KvCache,
+    pub cache: CacheId,
     pub kv_head: usize,
     /// Physical blocks of the sequence.
     pub table: &'a [u32],
@@ -59,8 +63,13 @@ pub struct Span<'a> {
     pub positions: &'a [u32],
     /// Query heads per kv head.
     pub group: usize,
-    pub head_dim: usize,
-    /// Scaled queries, `rows x head_dim`.
+    /// Elements of a query and a key.
+    pub k: usize,
+    /// Positions that a token sees, its own included.
+    pub window: usize,
+    /// Soft cap on the scores; 0: none.
+    pub cap: f32,
+    /// Scaled queries, `rows x k`.
     pub q: *const f32,
     pub span: usize,
     /// Written, not read.
@@ -76,38 +85,46 @@ impl Span<'_> {
         unsafe { isa.run(self) }
     }
 
-    /// Row `row` sees the first so many cells of the block that starts at `start`.
+    /// The cells of the block that starts at `start` that row `row` sees.
     #[inline(always)]
-    fn n_visible(&self, row: usize, start: usize) -> usize {
-        (self.positions[row / self.group] as usize + 1).saturating_sub(start).min(BLOCK_LEN)
+    fn visible(&self, row: usize, start: usize) -> Range<usize> {
+        let end = self.positions[row / self.group] as usize + 1;
+        let first = end.saturating_sub(self.window);
+        let cell = |position: usize| position.saturating_sub(start).min(BLOCK_LEN);
+        cell(first)..cell(end)
     }
 
     /// Rows `row .. row + R` over one block.
     #[inline(always)]
     unsafe fn block<S: Simd, const R: usize>(&self, row: usize, start: usize, k: *const f16, v: *const f16) {
-        // positions rise with rows: the last row of the group sees most
-        let n_seen = self.n_visible(row + R - 1, start);
-        if n_seen == 0 {
+        // positions rise with rows: the first row sees the earliest cells, the last the latest
+        let (first, n_seen) = (self.visible(row, start).start, self.visible(row + R - 1, start).end);
+        if first >= n_seen {
             return;
         }
-        let head_pad = self.cache.head_pad();
+        let v_pad = self.cells.v_pad(self.cache);
         let mut scores = std::mem::MaybeUninit::<[[f32; BLOCK_LEN]; R]>::uninit();
         let scores = scores.as_mut_ptr().cast::<f32>();
-        // SAFETY: q holds R rows from `row`, K is head_dim x BLOCK_LEN, `scores` R x BLOCK_LEN. V's first n_seen
-        // rows are written cells; `out` holds R rows of head_pad, a multiple of the lanes.
+        // SAFETY: q holds R rows from `row`, K is k x BLOCK_LEN, `scores` R x BLOCK_LEN. V's first n_seen
+        // rows are written cells; `out` holds R rows of v_pad, a multiple of the lanes.
         unsafe {
-            let q = self.q.add(row * self.head_dim);
-            products::<S, R>(q, self.head_dim, k, BLOCK_LEN, self.head_dim, scores, false);
-            let out = self.partial.out.add(row * head_pad);
-            for r in 0..R {
-                let n_visible = self.n_visible(row + r, start);
-                let state = &mut *self.partial.state.add(row + r);
-                let factor = softmax::<S>(scores.add(r * BLOCK_LEN), n_visible, state);
-                if factor != 1.0 {
-                    scale::<S>(out.add(r * head_pad), head_pad, factor);
+            let q = self.q.add(row * self.k);
+            products::<S, R>(q, self.k, k, BLOCK_LEN, self.k, scores, false);
+            if self.cap != 0.0 {
+                for i in (0..R * BLOCK_LEN).step_by(S::LANES) {
+                    S::store(scores.add(i), soft_cap::<S>(S::load(scores.add(i)), self.cap));
                 }
             }
-            products::<S, R>(scores, BLOCK_LEN, v, head_pad, n_seen, out, true);
+            let out = self.partial.out.add(row * v_pad);
+            for r in 0..R {
+                let visible = self.visible(row + r, start);
+                let state = &mut *self.partial.state.add(row + r);
+                let factor = softmax::<S>(scores.add(r * BLOCK_LEN), visible, state);
+                if factor != 1.0 {
+                    scale::<S>(out.add(r * v_pad), v_pad, factor);
+                }
+            }
+            products::<S, R>(scores, BLOCK_LEN, v, v_pad, n_seen, out, true);
         }
     }
 }
@@ -118,20 +135,22 @@ impl Kernel for Span<'_> {
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
         let n_rows = self.positions.len() * self.group;
-        let head_pad = self.cache.head_pad();
+        let v_pad = self.cells.v_pad(self.cache);
         let longest = self.positions[self.positions.len() - 1] as usize + 1;
+        let earliest = (self.positions[0] as usize + 1).saturating_sub(self.window);
         let first = self.span * SPAN_BLOCKS;
         let end = (first + SPAN_BLOCKS).min(longest.div_ceil(BLOCK_LEN));
+        let first = first.max(earliest / BLOCK_LEN);
         // SAFETY: by `Span::run`'s contract; blocks up to `end` are in the table.
         unsafe {
             for row in 0..n_rows {
                 *self.partial.state.add(row) = [f32::NEG_INFINITY, 0.0];
             }
-            self.partial.out.write_bytes(0, n_rows * head_pad);
+            self.partial.out.write_bytes(0, n_rows * v_pad);
             for at in first..end {
                 let block = self.table[at] as usize;
-                let k = self.cache.k(self.layer, block, self.kv_head).cast_const();
-                let v = self.cache.v(self.layer, block, self.kv_head).cast_const();
+                let k = self.cells.k(self.cache, block, self.kv_head).cast_const();
+                let v = self.cells.v(self.cache, block, self.kv_head).cast_const();
                 let start = at * BLOCK_LEN;
                 let mut row = 0;
                 while n_rows - row >= 4 {
@@ -149,13 +168,14 @@ impl Kernel for Span<'_> {
     }
 }
 
-/// Turns BLOCK_LEN scores into e^(score - largest), 0 from `n_visible` on, and brings the row's state up to
+/// Turns BLOCK_LEN scores into e^(score - largest), 0 outside of `visible`, and brings the row's state up to
 /// date. Returns the factor for what the row has accumulated under the old maximum.
 #[inline(always)]
-unsafe fn softmax<S: Simd>(scores: *mut f32, n_visible: usize, state: &mut [f32; 2]) -> f32 {
+unsafe fn softmax<S: Simd>(scores: *mut f32, visible: Range<usize>, state: &mut [f32; 2]) -> f32 {
     // SAFETY: `scores` is valid for BLOCK_LEN elements, a multiple of the lanes.
     unsafe {
-        for i in n_visible..BLOCK_LEN {
+        let hidden = || (0..visible.start).chain(visible.end..BLOCK_LEN);
+        for i in hidden() {
             *scores.add(i) = f32::NEG_INFINITY;
         }
         let mut largest = S::splat(f32::NEG_INFINITY);
@@ -164,7 +184,7 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, n_visible: usize, state: &mut [f32;
         }
         let [old, sum] = *state;
         let new = old.max(S::largest(largest));
-        if n_visible == 0 {
+        if visible.is_empty() {
             scores.write_bytes(0, BLOCK_LEN);
             return 1.0;
         }
@@ -174,7 +194,7 @@ unsafe fn softmax<S: Simd>(scores: *mut f32, n_visible: usize, state: &mut [f32;
             total = S::add(total, e);
             S::store(scores.add(i), e);
         }
-        for i in n_visible..BLOCK_LEN {
+        for i in hidden() {
             *scores.add(i) = 0.0;
         }
         let factor = if new == old { 1.0 } else { S::largest(S::exp(S::splat(old - new))) };

@@ -4,7 +4,7 @@ use half::f16;
 
 use super::isa::Isa;
 use super::simd::{Kernel, Simd};
-use crate::plan::{Activation, RopePairs};
+use crate::plan::{self, NormKind, RopePairs};
 
 /// Runs a kernel whose fields are references and slices of the right lengths.
 macro_rules! run {
@@ -15,72 +15,133 @@ macro_rules! run {
     };
 }
 
-/// out = x / sqrt(mean(x^2) + eps) * weight over each group of `weight.len()` elements.
-pub fn rms_norm(isa: Isa, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    assert!(x.len() == out.len() && x.len().is_multiple_of(weight.len()));
-    let out = out.as_mut_ptr();
-    run!(isa, RmsNorm { x: x.as_ptr(), len: x.len(), weight, eps, out });
+/// A norm's numbers; weight and bias are `group` long.
+#[derive(Clone, Copy)]
+pub struct Norm<'a> {
+    pub kind: NormKind,
+    pub group: usize,
+    pub weight: Option<&'a [f32]>,
+    pub bias: Option<&'a [f32]>,
+    pub eps: f32,
 }
 
-/// The same, in place.
-pub fn rms_norm_in_place(isa: Isa, x: &mut [f32], weight: &[f32], eps: f32) {
-    assert!(x.len().is_multiple_of(weight.len()));
-    let p = x.as_mut_ptr();
-    run!(isa, RmsNorm { x: p, len: x.len(), weight, eps, out: p });
+impl Norm<'_> {
+    /// Over each group of the `len` elements at `x`.
+    ///
+    /// # Safety
+    /// Both are valid for `len` elements; `out` may equal `x`, and overlaps it in no other way.
+    pub unsafe fn run(self, isa: Isa, x: *const f32, len: usize, out: *mut f32) {
+        let fits = |vector: Option<&[f32]>| vector.is_none_or(|vector| vector.len() == self.group);
+        assert!(self.group > 0 && len.is_multiple_of(self.group) && fits(self.weight) && fits(self.bias));
+        run!(isa, NormRow { norm: self, x, len, out });
+    }
 }
 
-/// `x` and `out` are valid for `len` elements, a multiple of `weight.len()`; they may be equal.
-struct RmsNorm<'a> {
+/// As [`Norm::run`] has checked.
+struct NormRow<'a> {
+    norm: Norm<'a>,
     x: *const f32,
     len: usize,
-    weight: &'a [f32],
-    eps: f32,
     out: *mut f32,
 }
 
-impl Kernel for RmsNorm<'_> {
+impl Kernel for NormRow<'_> {
     type Output = ();
 
     #[inline(always)]
     unsafe fn run<S: Simd>(self) {
-        let n = self.weight.len();
+        let Norm { kind, group: n, weight, bias, eps } = self.norm;
+        let [weight, bias] = [weight, bias].map(|vector| vector.map(<[f32]>::as_ptr));
         let whole = n - n % S::LANES;
         let tail = n - whole;
         let mut at = 0;
         while at < self.len {
-            // SAFETY: at + n <= len, by the fields' contract.
+            // SAFETY: at + n <= len, by the fields' contract; the vectors have n elements.
             unsafe {
                 let (x, out) = (self.x.add(at), self.out.add(at));
-                let weight = self.weight.as_ptr();
-                let mut sums = [S::splat(0.0); 4];
+                let mean = match kind {
+                    NormKind::Rms => 0.0,
+                    NormKind::Layer => total::<S>(x, n, |v, sum| S::add(v, sum)) / n as f32,
+                };
+                let middle = S::splat(mean);
+                let squares = match kind {
+                    NormKind::Rms => total::<S>(x, n, |v, sum| S::mul_add(v, v, sum)),
+                    // lanes beyond the row hold 0, which is not the mean: the rest is summed by itself
+                    NormKind::Layer => {
+                        let rest = (whole..n).map(|i| (*x.add(i) - mean) * (*x.add(i) - mean)).sum::<f32>();
+                        let square = |v, sum| {
+                            let v = S::sub(v, middle);
+                            S::mul_add(v, v, sum)
+                        };
+                        total::<S>(x, whole, square) + rest
+                    }
+                };
+                let factor = S::splat(1.0 / (squares / n as f32 + eps).sqrt());
+                let result = |mut v: S::V, weight: Option<S::V>, bias: Option<S::V>| {
+                    if kind == NormKind::Layer {
+                        v = S::sub(v, middle);
+                    }
+                    v = S::mul(v, factor);
+                    if let Some(weight) = weight {
+                        v = S::mul(v, weight);
+                    }
+                    if let Some(bias) = bias {
+                        v = S::add(v, bias);
+                    }
+                    v
+                };
                 let mut i = 0;
                 while i < whole {
-                    let v = S::load(x.add(i));
-                    let sum = &mut sums[i / S::LANES % 4];
-                    *sum = S::mul_add(v, v, *sum);
+                    let [weight, bias] = [weight, bias].map(|vector| vector.map(|p| S::load(p.add(i))));
+                    S::store(out.add(i), result(S::load(x.add(i)), weight, bias));
                     i += S::LANES;
                 }
                 if tail > 0 {
-                    let v = S::load_part(x.add(whole), tail);
-                    sums[3] = S::mul_add(v, v, sums[3]);
-                }
-                let sum = S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])));
-                let factor = S::splat(1.0 / (sum / n as f32 + self.eps).sqrt());
-                let mut i = 0;
-                while i < whole {
-                    let v = S::mul(S::mul(S::load(x.add(i)), factor), S::load(weight.add(i)));
-                    S::store(out.add(i), v);
-                    i += S::LANES;
-                }
-                if tail > 0 {
-                    let v = S::mul(S::load_part(x.add(whole), tail), factor);
-                    let v = S::mul(v, S::load_part(weight.add(whole), tail));
-                    S::store_part(out.add(whole), v, tail);
+                    let part = |p: *const f32| S::load_part(p.add(whole), tail);
+                    let [weight, bias] = [weight, bias].map(|vector| vector.map(part));
+                    S::store_part(out.add(whole), result(part(x), weight, bias), tail);
                 }
             }
             at += n;
         }
     }
+}
+
+/// Adds up `n` elements by `add(element, sum)`, which must leave a sum as it is for an element 0.
+///
+/// # Safety
+/// The processor has `S`'s instructions; x is valid for `n` elements.
+#[inline(always)]
+unsafe fn total<S: Simd>(x: *const f32, n: usize, add: impl Fn(S::V, S::V) -> S::V) -> f32 {
+    let whole = n - n % S::LANES;
+    // SAFETY: all accesses are below `n`.
+    unsafe {
+        let mut sums = [S::splat(0.0); 4];
+        let mut i = 0;
+        while i < whole {
+            let sum = &mut sums[i / S::LANES % 4];
+            *sum = add(S::load(x.add(i)), *sum);
+            i += S::LANES;
+        }
+        if whole < n {
+            sums[3] = add(S::load_part(x.add(whole), n - whole), sums[3]);
+        }
+        S::sum(S::add(S::add(sums[0], sums[1]), S::add(sums[2], sums[3])))
+    }
+}
+
+/// x = x * scale + bias, where the vectors have one element or as many as x.
+pub fn affine(x: &mut [f32], scale: Option<&[f32]>, bias: Option<&[f32]>) {
+    let by = |x: &mut [f32], vector: Option<&[f32]>, f: fn(&mut f32, f32)| match vector {
+        None => {}
+        Some(&[one]) => x.iter_mut().for_each(|x| f(x, one)),
+        Some(vector) => {
+            assert_eq!(x.len(), vector.len());
+            x.iter_mut().zip(vector).for_each(|(x, by)| f(x, *by));
+        }
+    };
+    by(x, scale, |x, by| *x *= by);
+    by(x, bias, |x, by| *x += by);
 }
 
 /// out += x
@@ -90,27 +151,39 @@ pub fn add_assign(isa: Isa, out: &mut [f32], x: &[f32]) {
     run!(isa, Zip { a: p, b: x.as_ptr(), out: p, len: x.len(), f: Plus });
 }
 
-/// out = a + b
-pub fn add(isa: Isa, a: &[f32], b: &[f32], out: &mut [f32]) {
-    assert!(a.len() == b.len() && a.len() == out.len());
-    run!(isa, Zip { a: a.as_ptr(), b: b.as_ptr(), out: out.as_mut_ptr(), len: a.len(), f: Plus });
+/// Calls the macro `$then` with the kernel's form of a [`plan::Unary`].
+macro_rules! with_function {
+    ($f:expr, $function:ident => $then:expr) => {
+        match $f {
+            plan::Unary::Silu => { let $function = Silu; $then }
+            plan::Unary::Gelu => { let $function = Gelu; $then }
+            plan::Unary::Relu => { let $function = Relu; $then }
+            plan::Unary::Relu2 => { let $function = Relu2; $then }
+            plan::Unary::Sigmoid => { let $function = Sigmoid; $then }
+            plan::Unary::Scale(factor) => { let $function = Scale(factor); $then }
+            plan::Unary::SoftCap(cap) => { let $function = SoftCap(cap); $then }
+        }
+    };
 }
 
-/// out = activation(gate) * up.
+/// out = f(x).
 ///
 /// # Safety
-/// All are valid for `len` elements; `out` may equal `gate` or `up`, and overlaps them in no other way.
-pub unsafe fn glu(
-    isa: Isa,
-    activation: Activation,
-    gate: *const f32,
-    up: *const f32,
-    out: *mut f32,
-    len: usize,
-) {
-    match activation {
-        Activation::Silu => run!(isa, Zip { a: gate, b: up, out, len, f: SiluTimes }),
-        Activation::Gelu => run!(isa, Zip { a: gate, b: up, out, len, f: GeluTimes }),
+/// Both are valid for `len` elements; `out` may equal `x`, and overlaps it in no other way.
+pub unsafe fn unary(isa: Isa, f: plan::Unary, x: *const f32, out: *mut f32, len: usize) {
+    // both operands are x, of which the second goes unused
+    with_function!(f, f => run!(isa, Zip { a: x, b: x, out, len, f: First(f) }));
+}
+
+/// out = f(a, b).
+///
+/// # Safety
+/// All are valid for `len` elements; `out` may equal `a` or `b`, and overlaps them in no other way.
+pub unsafe fn binary(isa: Isa, f: plan::Binary, a: *const f32, b: *const f32, out: *mut f32, len: usize) {
+    match f {
+        plan::Binary::Add => run!(isa, Zip { a, b, out, len, f: Plus }),
+        plan::Binary::Mul => run!(isa, Zip { a, b, out, len, f: Times }),
+        plan::Binary::Glu(f) => with_function!(f, f => run!(isa, Zip { a, b, out, len, f: Gated(f) })),
     }
 }
 
@@ -175,29 +248,128 @@ unsafe fn times_sigmoid<S: Simd>(x: S::V, z: S::V) -> S::V {
     }
 }
 
-struct SiluTimes;
+struct Times;
 
-impl Binary for SiluTimes {
+impl Binary for Times {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(&self, gate: S::V, up: S::V) -> S::V {
+    unsafe fn apply<S: Simd>(&self, a: S::V, b: S::V) -> S::V {
         // SAFETY: the caller's promise.
-        unsafe { S::mul(times_sigmoid::<S>(gate, gate), up) }
+        unsafe { S::mul(a, b) }
     }
 }
 
-struct GeluTimes;
+/// f of the first operand.
+struct First<F>(F);
 
-impl Binary for GeluTimes {
+impl<F: Function> Binary for First<F> {
     #[inline(always)]
-    unsafe fn apply<S: Simd>(&self, gate: S::V, up: S::V) -> S::V {
+    unsafe fn apply<S: Simd>(&self, a: S::V, _: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.apply::<S>(a) }
+    }
+}
+
+/// f of the first operand, times the second.
+struct Gated<F>(F);
+
+impl<F: Function> Binary for Gated<F> {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::mul(self.0.apply::<S>(a), b) }
+    }
+}
+
+trait Function {
+    /// # Safety
+    /// The processor has `S`'s instructions.
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V;
+}
+
+struct Silu;
+struct Gelu;
+struct Relu;
+struct Relu2;
+struct Sigmoid;
+struct Scale(f32);
+struct SoftCap(f32);
+
+impl Function for Silu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { times_sigmoid::<S>(x, x) }
+    }
+}
+
+impl Function for Gelu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
         // x/2 (1 + tanh(u)) = x sigmoid(2u), u = sqrt(2/pi) (x + 0.044715 x^3)
         const TWO_ROOT: f32 = 1.595_769;
         // SAFETY: the caller's promise.
         unsafe {
-            let cubed = S::mul(S::mul(gate, gate), gate);
-            let z = S::mul(S::mul_add(cubed, S::splat(0.044_715), gate), S::splat(TWO_ROOT));
-            S::mul(times_sigmoid::<S>(gate, z), up)
+            let cubed = S::mul(S::mul(x, x), x);
+            let z = S::mul(S::mul_add(cubed, S::splat(0.044_715), x), S::splat(TWO_ROOT));
+            times_sigmoid::<S>(x, z)
         }
+    }
+}
+
+impl Function for Relu {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::max(x, S::splat(0.0)) }
+    }
+}
+
+impl Function for Relu2 {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let x = S::max(x, S::splat(0.0));
+            S::mul(x, x)
+        }
+    }
+}
+
+impl Function for Sigmoid {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { times_sigmoid::<S>(S::splat(1.0), x) }
+    }
+}
+
+impl Function for Scale {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::mul(x, S::splat(self.0)) }
+    }
+}
+
+impl Function for SoftCap {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { soft_cap::<S>(x, self.0) }
+    }
+}
+
+/// cap * tanh(x / cap)
+///
+/// # Safety
+/// The processor has `S`'s instructions.
+#[inline(always)]
+pub unsafe fn soft_cap<S: Simd>(x: S::V, cap: f32) -> S::V {
+    // SAFETY: the caller's promise.
+    unsafe {
+        // tanh(u) = 2 sigmoid(2u) - 1
+        let twice = times_sigmoid::<S>(S::splat(2.0), S::mul(x, S::splat(2.0 / cap)));
+        S::mul(S::sub(twice, S::splat(1.0)), S::splat(cap))
     }
 }
 

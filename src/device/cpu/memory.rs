@@ -160,6 +160,11 @@ impl Matrix {
         self.ptr
     }
 
+    /// Where a row begins; it is `width` long.
+    pub fn start(&self, row: usize) -> *mut f32 {
+        self.at(row, 0, self.width)
+    }
+
     fn at(&self, row: usize, from: usize, len: usize) -> *mut f32 {
         assert!(row < self.rows && from <= self.width && len <= self.width - from);
         // SAFETY: inside the matrix, as just checked.

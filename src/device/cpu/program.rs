@@ -7,11 +7,11 @@ use super::isa::Isa;
 use super::matmul::PackedMatrix;
 use super::session::CpuSession;
 use super::team::Team;
-use crate::plan::fuse::{self, Placed};
-use crate::plan::{Plan, WeightId};
-use crate::plan::weights;
 use crate::device::{Program, Progress, Session, SessionLimits};
-use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::gguf::{Gguf, dequant};
+use crate::plan::fuse::{self, Placed};
+use crate::plan::weights::{self, Source};
+use crate::plan::{Lookup, Matrix, Plan, Vector};
 use crate::{Error, Result, memory};
 
 /// What memory is for, in errors.
@@ -23,15 +23,13 @@ pub struct CpuProgram {
     pub isa: Isa,
     file: Arc<Gguf>,
     weights: Vec<Loaded>,
-    pub fused: Vec<Placed>,
     pub unfused: Vec<Placed>,
     weight_bytes: u64,
 }
 
 /// One of the plan's weights, in the forms its ops want.
-#[derive(Default)]
 struct Loaded {
-    info: Option<TensorInfo>,
+    source: Source,
     matrix: Option<PackedMatrix>,
     vector: Option<Vec<f32>>,
 }
@@ -45,44 +43,42 @@ impl CpuProgram {
         progress: &mut Progress<'_>,
     ) -> Result<Self> {
         let roles = weights::roles(&plan)?;
-        let infos = memory::try_collect(plan.weights.iter().map(|w| weights::tensor(&file, w)), WEIGHTS)?;
-        let total = infos.iter().map(|info| info.bytes).sum();
+        let sources = memory::try_collect(plan.weights.iter().map(|w| Source::find(&file, w)), WEIGHTS)?;
+        let total = sources.iter().map(Source::bytes).sum();
         let (mut done, mut weight_bytes) = (0, 0);
         let packed = plan.weights.iter().zip(&roles).filter(|(_, roles)| roles.matrix);
         let shapes = memory::collect(packed.map(|(w, _)| (w.ty, w.rows, w.cols)), WEIGHTS)?;
         let mut matrices = PackedMatrix::together(&shapes)?.into_iter();
         let mut weights = Vec::new();
-        for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
+        for (roles, source) in roles.into_iter().zip(sources) {
             if !progress(done, total) {
                 return Err(Error::Cancelled);
             }
-            let mut loaded = Loaded::default();
+            let mut loaded = Loaded { source, matrix: None, vector: None };
+            let source = &loaded.source;
             if roles.vector {
-                let mut values = memory::filled(0.0, weight.cols, WEIGHTS)?;
-                dequant::row(weight.ty, file.data(&info), &mut values)?;
-                weight_bytes += 4 * weight.cols as u64;
+                let values = source.vector(&file)?;
+                weight_bytes += 4 * values.len() as u64;
                 loaded.vector = Some(values);
             }
             if roles.matrix
                 && let Some(matrix) = matrices.next()
             {
-                file.prefetch(&info);
-                pack(&team, &matrix, file.data(&info))?;
-                file.forget_pages(&info);
+                file.prefetch(source.tensor());
+                pack(&team, &matrix, source.data(&file))?;
+                file.forget_pages(source.tensor());
                 weight_bytes += matrix.bytes() as u64;
                 loaded.matrix = Some(matrix);
             }
-            done += info.bytes;
-            loaded.info = Some(info);
+            done += source.bytes();
             memory::push(&mut weights, loaded, WEIGHTS)?;
             memory::check()?;
         }
         if !progress(done, total) {
             return Err(Error::Cancelled);
         }
-        let (fused, unfused) =
-            memory::with_room(fuse::room(&plan), "the plan", || (fuse::fused(&plan), fuse::unfused(&plan)))?;
-        Ok(CpuProgram { plan, team, isa, file, weights, fused, unfused, weight_bytes })
+        let unfused = memory::with_room(fuse::room(&plan), "the plan", || fuse::unfused(&plan))?;
+        Ok(CpuProgram { plan, team, isa, file, weights, unfused, weight_bytes })
     }
 
     /// Bytes of weights that [`load`](Self::load) would hold.
@@ -100,23 +96,18 @@ impl CpuProgram {
         Ok(bytes)
     }
 
-    pub fn matrix(&self, id: WeightId) -> &PackedMatrix {
-        self.weights[id.0 as usize].matrix.as_ref().expect("packed, as a MatMul's weight")
+    pub fn matrix(&self, Matrix(id): Matrix) -> &PackedMatrix {
+        self.weights[id.0 as usize].matrix.as_ref().expect("packed, as the roles say")
     }
 
-    pub fn vector(&self, id: WeightId) -> &[f32] {
-        self.weights[id.0 as usize].vector.as_ref().expect("kept, as a norm or a bias")
+    pub fn vector(&self, Vector(id): Vector) -> &[f32] {
+        self.weights[id.0 as usize].vector.as_ref().expect("kept, as the roles say")
     }
 
     /// Row `row` of an embedding; false if it has no such row.
-    pub fn embed(&self, id: WeightId, row: usize, out: &mut [f32]) -> bool {
-        let weight = self.plan.weight(id);
-        let Some(info) = &self.weights[id.0 as usize].info else {
-            return false;
-        };
-        let data = self.file.data(info);
-        let len = data.len() / weight.rows;
-        row < weight.rows && dequant::row(weight.ty, &data[row * len..][..len], out).is_ok()
+    pub fn embed(&self, Lookup(id): Lookup, row: usize, out: &mut [f32]) -> bool {
+        let data = self.weights[id.0 as usize].source.row(&self.file, row);
+        data.is_some_and(|data| dequant::row(self.plan.weight(id).ty, data, out).is_ok())
     }
 }
 

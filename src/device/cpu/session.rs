@@ -11,9 +11,9 @@ use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
 use super::step::{Running, SPLIT_TOKENS, Tile};
 use super::system;
-use crate::plan::fuse::Placed;
-use crate::plan::{BufferId, CacheShape, Op, Plan, Rope, Rows};
 use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
+use crate::plan::fuse::Placed;
+use crate::plan::{Plan, Rope, ValueId};
 use crate::{Error, Result, memory};
 
 pub struct CpuSession {
@@ -21,7 +21,7 @@ pub struct CpuSession {
     limits: SessionLimits,
     pub cache: KvCache,
     buffers: Zeroed<f32>,
-    /// Offset of each of the plan's buffers in `buffers`.
+    /// Offset of each of the plan's slots in `buffers`.
     offsets: Vec<usize>,
     /// Quantized activations of a step: a row per token, and a row per worker.
     pub q8: Q8Rows,
@@ -31,9 +31,10 @@ pub struct CpuSession {
     ropes: Vec<Zeroed<f32>>,
     /// Softmax states of steps of few tokens: `SPLIT_TOKENS * n_head * max_spans` rows.
     pub splits: Splits,
-    tiles: Vec<Tile>,
-    /// Rows of the plan's output that the last step left.
-    n_rows: usize,
+    /// Per size of a group of query heads in the plan: the step's tiles.
+    pub tiles: Vec<(usize, Vec<Tile>)>,
+    /// Rows of each of the plan's outputs that the last step left.
+    rows: Vec<usize>,
     /// The leader of a step uses these; no lock is ever waited for.
     observer: Mutex<Option<Observer>>,
     profile: Mutex<Option<Profile>>,
@@ -44,16 +45,38 @@ pub struct WorkerScratch {
     memory: Zeroed<f32>,
     stride: usize,
     row: usize,
+    attention: AttentionRoom,
+}
+
+/// What attention needs room for, over all of a plan's.
+#[derive(Clone, Copy, Default)]
+struct AttentionRoom {
+    /// Query rows of a tile.
     tile_rows: usize,
-    head_dim: usize,
-    head_pad: usize,
+    n_head: usize,
+    k: usize,
+    v_pad: usize,
+}
+
+impl AttentionRoom {
+    fn of(plan: &Plan) -> Self {
+        plan.attentions().fold(AttentionRoom::default(), |most, (n_head, cache)| {
+            let group = n_head / cache.n_head_kv;
+            AttentionRoom {
+                tile_rows: most.tile_rows.max(attention::tile_tokens(group) * group),
+                n_head: most.n_head.max(n_head),
+                k: most.k.max(cache.k),
+                v_pad: most.v_pad.max(pad_head(cache.v)),
+            }
+        })
+    }
 }
 
 /// Where a worker's scratch lies.
 pub struct Own {
     /// As long as the widest buffer.
     pub row: *mut f32,
-    /// Scaled queries of a tile, `tile_rows x head_dim`.
+    /// Scaled queries of a tile, `tile_rows x k`.
     pub q: *mut f32,
     /// Two softmax states of a tile.
     pub partials: [attention::Partial; 2],
@@ -62,13 +85,13 @@ pub struct Own {
 pub struct Splits {
     memory: Zeroed<f32>,
     rows: usize,
-    head_pad: usize,
+    v_pad: usize,
 }
 
 impl CpuSession {
     pub fn new(program: Arc<CpuProgram>, limits: SessionLimits) -> Result<Self> {
         let plan = &program.plan;
-        let shape = plan.cache;
+        let room = AttentionRoom::of(plan);
         let n_workers = program.team.n_threads();
         let (cache, scratch) = Self::needs(plan, n_workers, limits);
         system::check_session(Needs { weights: 0, cache, scratch })?;
@@ -77,18 +100,24 @@ impl CpuSession {
         let buffers = Zeroed::new(len, "activations")?;
 
         let max_cols = widest_q8(plan);
-        let own = WorkerScratch::new(n_workers, widest(plan), tile_rows(shape), shape.head_dim)?;
+        let own = WorkerScratch::new(n_workers, widest(plan), room)?;
 
         let mut ropes = Vec::new();
         for rope in &plan.ropes {
             ropes.push(Zeroed::new(rope_len(rope, limits), "rope tables")?);
         }
-        let splits = Splits::new(limits, shape)?;
-        let tiles = memory::vec(limits.max_tokens, "attention tiles")?;
+        let splits = Splits::new(limits, room)?;
+        let mut tiles: Vec<(usize, Vec<Tile>)> = Vec::new();
+        for (n_head, cache) in plan.attentions() {
+            let group = n_head / cache.n_head_kv;
+            if tiles.iter().all(|(known, _)| *known != group) {
+                tiles.push((group, memory::vec(limits.max_tokens, "attention tiles")?));
+            }
+        }
         let profile = tracing::enabled!(target: "rocmforge::cpu::profile", tracing::Level::TRACE)
             .then(|| Profile::new(program.unfused.len()));
         Ok(CpuSession {
-            cache: KvCache::new(shape, limits.n_blocks)?,
+            cache: KvCache::new(&plan.caches, limits.n_blocks)?,
             q8: Q8Rows::new(limits.max_tokens.max(limits.max_outputs), max_cols)?,
             q8_own: Q8Rows::new(n_workers, max_cols)?,
             own,
@@ -98,7 +127,7 @@ impl CpuSession {
             buffers,
             offsets,
             limits,
-            n_rows: 0,
+            rows: memory::filled(0, plan.outputs.len(), "results")?,
             observer: Mutex::new(None),
             profile: Mutex::new(profile),
             program,
@@ -108,31 +137,28 @@ impl CpuSession {
     /// Bytes of cache and of scratch that [`new`](Self::new) would allocate.
     pub fn needs(plan: &Plan, n_workers: usize, limits: SessionLimits) -> (u64, u64) {
         let f32s = Zeroed::<f32>::bytes_of;
-        let shape = plan.cache;
+        let room = AttentionRoom::of(plan);
         let q8 = |rows| Q8Rows::bytes_of(rows, widest_q8(plan)) as u64;
-        let (_, own) = WorkerScratch::len(n_workers, widest(plan), tile_rows(shape), shape.head_dim);
+        let (_, own) = WorkerScratch::len(n_workers, widest(plan), room);
         let scratch = [
             f32s(lay_out(plan, limits).1),
             f32s(own),
-            f32s(Splits::len(limits, shape).1),
+            f32s(Splits::len(limits, room).1),
             q8(limits.max_tokens.max(limits.max_outputs)),
             q8(n_workers),
         ];
         let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
         let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
-        (KvCache::bytes_of(shape, limits.n_blocks), scratch)
+        (KvCache::bytes_of(&plan.caches, limits.n_blocks), scratch)
     }
 
-    /// The whole buffer, as many rows as the session allows.
-    pub fn buffer(&self, id: BufferId) -> Matrix {
-        let buffer = self.program.plan.buffer(id);
-        let rows = match buffer.rows {
-            Rows::Tokens => self.limits.max_tokens,
-            Rows::Outputs => self.limits.max_outputs,
-        };
-        // SAFETY: the offset is inside the allocation by the sum in `new`.
-        let start = unsafe { self.buffers.ptr().add(self.offsets[id.0 as usize]) };
-        Matrix::new(start, rows, buffer.width)
+    /// Where the value is stored: as many rows as the session allows.
+    pub fn buffer(&self, id: impl Into<ValueId>) -> Matrix {
+        let (id, plan) = (id.into(), &self.program.plan);
+        let value = plan.value(id);
+        // SAFETY: the offset is inside the allocation by the sum in `new`, and the slot as wide as any of its values.
+        let start = unsafe { self.buffers.ptr().add(self.offsets[plan.slot(id).0 as usize]) };
+        Matrix::new(start, self.limits.rows(value.rows), value.width)
     }
 
     /// The step's rotations: a row per token.
@@ -145,25 +171,23 @@ impl CpuSession {
 impl Session for CpuSession {
     fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         step.check(&self.program.plan, self.limits)?;
-        self.n_rows = 0;
+        self.rows.fill(0);
         let program = Arc::clone(&self.program);
-        if let Some(input) = program.plan.input {
-            let rows = self.buffer(input);
-            // SAFETY: `check` found as many values as the step's rows have, which are within the buffer.
-            unsafe { rows.ptr().copy_from_nonoverlapping(step.input.as_ptr(), step.input.len()) };
+        for (id, input) in program.plan.inputs.iter().zip(step.inputs) {
+            let rows = self.buffer(*id);
+            // SAFETY: `check` found as many values as the step's rows have, which are within the slot.
+            unsafe { rows.ptr().copy_from_nonoverlapping(input.as_ptr(), input.len()) };
         }
-        self.tiles.clear();
-        Tile::cut(
-            step,
-            attention::tile_tokens(program.plan.cache.n_head / program.plan.cache.n_head_kv),
-            &mut self.tiles,
-        );
+        for (group, tiles) in &mut self.tiles {
+            tiles.clear();
+            Tile::cut(step, attention::tile_tokens(*group), tiles);
+        }
 
         let observing = lock(&self.observer).is_some();
         let profiling = lock(&self.profile).is_some();
-        let ops = if observing { &program.unfused } else { &program.fused };
+        let ops = if observing { &program.unfused[..] } else { program.plan.fused() };
         let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
-        let running = Running { session: self, step, tiles: &self.tiles };
+        let running = Running { session: self, step };
         let outcome = program.team.run_unless(cancel, &|worker| {
             let leads = worker.index() == 0;
             running.prepare(worker)?;
@@ -196,17 +220,16 @@ impl Session for CpuSession {
         if !complete.into_inner() {
             return Err(Error::Internal("the step stopped half-way".into()));
         }
-        self.n_rows = match program.plan.buffer(program.plan.output).rows {
-            Rows::Tokens => step.tokens.len(),
-            Rows::Outputs => step.outputs.len(),
-        };
+        for (rows, id) in self.rows.iter_mut().zip(&program.plan.outputs) {
+            *rows = step.rows(program.plan.value(*id).rows);
+        }
         Ok(())
     }
 
-    fn output(&self) -> Result<&[f32]> {
-        let output = self.buffer(self.program.plan.output);
-        // SAFETY: n_rows rows were written by the last step; steps take &mut self.
-        Ok(unsafe { std::slice::from_raw_parts(output.ptr(), self.n_rows * output.width) })
+    fn output(&self, index: usize) -> Result<&[f32]> {
+        let output = self.buffer(self.program.plan.outputs[index]);
+        // SAFETY: so many rows were written by the last step; steps take &mut self.
+        Ok(unsafe { std::slice::from_raw_parts(output.ptr(), self.rows[index] * output.width) })
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
@@ -230,41 +253,28 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where each of the plan's buffers starts, and how long they are together.
+/// Where each of the plan's slots starts, and how long they are together.
 fn lay_out(plan: &Plan, limits: SessionLimits) -> (Vec<usize>, Option<usize>) {
     let mut offsets = Vec::new();
     let mut len = Some(0usize);
-    for buffer in &plan.buffers {
-        let rows = match buffer.rows {
-            Rows::Tokens => limits.max_tokens,
-            Rows::Outputs => limits.max_outputs,
-        };
+    for slot in plan.slots() {
         offsets.push(len.unwrap_or(0));
         // whole cache lines
-        let elements = buffer.width.checked_mul(rows).and_then(|n| n.checked_next_multiple_of(16));
+        let elements = slot.width.checked_mul(limits.rows(slot.rows));
+        let elements = elements.and_then(|n| n.checked_next_multiple_of(16));
         len = len.zip(elements).and_then(|(len, n)| len.checked_add(n));
     }
     (offsets, len)
 }
 
 fn widest(plan: &Plan) -> usize {
-    plan.buffers.iter().map(|buffer| buffer.width).max().unwrap_or(0)
+    plan.values.iter().map(|value| value.width).max().unwrap_or(0)
 }
 
 /// The longest row that is ever quantized; 0 where no matrix wants it.
 fn widest_q8(plan: &Plan) -> usize {
-    let matrices = plan.ops.iter().filter_map(|named| match named.op {
-        Op::MatMul { weight, .. } => Some(plan.weight(weight)),
-        _ => None,
-    });
-    let quantized = matrices.filter(|m| ActivationFormat::of(m.ty) == ActivationFormat::Q8);
+    let quantized = plan.matrices().filter(|m| ActivationFormat::of(m.ty) == ActivationFormat::Q8);
     quantized.map(|m| m.cols).max().unwrap_or(0)
-}
-
-/// Query rows of a tile of attention.
-fn tile_rows(shape: CacheShape) -> Option<usize> {
-    let group = shape.n_head / shape.n_head_kv;
-    attention::tile_tokens(group).checked_mul(group)
 }
 
 fn rope_len(rope: &Rope, limits: SessionLimits) -> Option<usize> {
@@ -272,46 +282,39 @@ fn rope_len(rope: &Rope, limits: SessionLimits) -> Option<usize> {
 }
 
 impl WorkerScratch {
-    fn new(n_workers: usize, widest: usize, tile_rows: Option<usize>, head_dim: usize) -> Result<Self> {
-        let (stride, len) = Self::len(n_workers, widest, tile_rows, head_dim);
+    fn new(n_workers: usize, widest: usize, room: AttentionRoom) -> Result<Self> {
+        let (stride, len) = Self::len(n_workers, widest, room);
         Ok(WorkerScratch {
             memory: Zeroed::new(len, "scratch")?,
             stride: stride.unwrap_or(0),
             row: widest.next_multiple_of(16),
-            tile_rows: tile_rows.unwrap_or(0),
-            head_dim,
-            head_pad: pad_head(head_dim),
+            attention: room,
         })
     }
 
     /// Elements of a worker's part, and of all.
-    fn len(
-        n_workers: usize,
-        widest: usize,
-        tile_rows: Option<usize>,
-        head_dim: usize,
-    ) -> (Option<usize>, Option<usize>) {
-        let row = widest.next_multiple_of(16);
-        let stride = tile_rows.and_then(|n| {
-            let per_row = head_dim.checked_add(2 * pad_head(head_dim))?.checked_add(4)?;
-            // a row to spare on each side of a worker's part keeps cache lines apart
-            n.checked_mul(per_row)?.checked_add(row)?.checked_next_multiple_of(32)?.checked_add(32)
+    fn len(n_workers: usize, widest: usize, room: AttentionRoom) -> (Option<usize>, Option<usize>) {
+        let per_row = room.v_pad.checked_mul(2).and_then(|n| n.checked_add(room.k)?.checked_add(4));
+        let rows = per_row.and_then(|n| n.checked_mul(room.tile_rows));
+        // a row to spare on each side of a worker's part keeps cache lines apart
+        let stride = rows.and_then(|n| {
+            n.checked_add(widest.next_multiple_of(16))?.checked_next_multiple_of(32)?.checked_add(32)
         });
         (stride, stride.and_then(|n| n.checked_mul(n_workers)))
     }
 
     pub fn of(&self, worker: usize) -> Own {
         assert!((worker + 1) * self.stride <= self.memory.len());
-        let n = self.tile_rows;
+        let AttentionRoom { tile_rows: n, k, v_pad, .. } = self.attention;
         // SAFETY: inside the worker's part: the offsets add up to less than `stride`.
         unsafe {
             let row = self.memory.ptr().add(worker * self.stride);
             let outs = row.add(self.row);
-            let q = outs.add(2 * n * self.head_pad);
-            let states = q.add(n * self.head_dim);
+            let q = outs.add(2 * n * v_pad);
+            let states = q.add(n * k);
             let partial = |i: usize| attention::Partial {
                 state: states.add(2 * n * i).cast(),
-                out: outs.add(n * self.head_pad * i),
+                out: outs.add(n * v_pad * i),
             };
             Own { row, q, partials: [partial(0), partial(1)] }
         }
@@ -319,30 +322,30 @@ impl WorkerScratch {
 }
 
 impl Splits {
-    fn new(limits: SessionLimits, shape: CacheShape) -> Result<Self> {
-        let (rows, len) = Self::len(limits, shape);
+    fn new(limits: SessionLimits, room: AttentionRoom) -> Result<Self> {
+        let (rows, len) = Self::len(limits, room);
         let memory = Zeroed::new(len, "scratch of split attention")?;
-        Ok(Splits { memory, rows: rows.unwrap_or(0), head_pad: pad_head(shape.head_dim) })
+        Ok(Splits { memory, rows: rows.unwrap_or(0), v_pad: room.v_pad })
     }
 
     /// Rows, and elements of all.
-    fn len(limits: SessionLimits, shape: CacheShape) -> (Option<usize>, Option<usize>) {
+    fn len(limits: SessionLimits, room: AttentionRoom) -> (Option<usize>, Option<usize>) {
         let spans = match limits.n_blocks.div_ceil(attention::SPAN_BLOCKS) {
             0 | 1 => 0, // one span is computed in place
             spans => spans,
         };
         let tokens = limits.max_tokens.min(SPLIT_TOKENS);
-        let rows = tokens.checked_mul(shape.n_head).and_then(|n| n.checked_mul(spans));
-        (rows, rows.and_then(|n| n.checked_mul(pad_head(shape.head_dim) + 2)))
+        let rows = tokens.checked_mul(room.n_head).and_then(|n| n.checked_mul(spans));
+        (rows, rows.and_then(|n| n.checked_mul(room.v_pad + 2)))
     }
 
-    /// State of `row` (and those after it).
+/// State of `row` (and those after it).
     pub fn at(&self, row: usize) -> attention::Partial {
         assert!(row < self.rows);
-        // SAFETY: `rows` outputs of head_pad, then `rows` states of 2.
+        // SAFETY: `rows` outputs of v_pad, then `rows` states of 2.
         unsafe {
-            let out = self.memory.ptr().add(row * self.head_pad);
-            let state = self.memory.ptr().add(self.rows * self.head_pad + 2 * row).cast();
+            let out = self.memory.ptr().add(row * self.v_pad);
+            let state = self.memory.ptr().add(self.rows * self.v_pad + 2 * row).cast();
             attention::Partial { state, out }
         }
     }

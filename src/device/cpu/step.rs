@@ -9,9 +9,9 @@ use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matm
 use super::memory::Matrix;
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
-use crate::plan::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
-use crate::plan::{BufferId, Plan, Rows};
 use crate::device::{Observer, Step};
+use crate::plan::fuse::{FusedOp, HeadPrep, Part, Project, Then};
+use crate::plan::{Binary, Cache, CacheId, Norm, Op, Plan, RopeId, ValueId, Vector};
 
 /// Steps of at most so many tokens compute the spans of a sequence side by side.
 pub const SPLIT_TOKENS: usize = 8;
@@ -46,7 +46,6 @@ impl Tile {
 pub struct Running<'a> {
     pub session: &'a CpuSession,
     pub step: &'a Step<'a>,
-    pub tiles: &'a [Tile],
 }
 
 type Done = Result<(), Stopped>;
@@ -60,15 +59,17 @@ impl Running<'_> {
         self.session.program.isa
     }
 
-    fn vector(&self, norm: &Norm) -> &[f32] {
-        self.session.program.vector(norm.weight)
+    fn vector(&self, id: Option<Vector>) -> Option<&[f32]> {
+        id.map(|id| self.session.program.vector(id))
     }
 
-    fn n_rows(&self, id: BufferId) -> usize {
-        match self.plan().buffer(id).rows {
-            Rows::Tokens => self.step.tokens.len(),
-            Rows::Outputs => self.step.outputs.len(),
-        }
+    fn norm(&self, norm: &Norm, group: usize) -> ew::Norm<'_> {
+        let (weight, bias) = (self.vector(norm.weight), self.vector(norm.bias));
+        ew::Norm { kind: norm.kind, group, weight, bias, eps: norm.eps }
+    }
+
+    fn n_rows(&self, id: impl Into<ValueId>) -> usize {
+        self.step.rows(self.plan().value(id).rows)
     }
 
     /// A phase over rows that cost little each.
@@ -94,25 +95,40 @@ impl Running<'_> {
 
     pub fn observe(&self, observer: &mut Option<Observer>, at: usize) {
         let named = &self.plan().ops[at];
-        let Some(out) = named.op.output() else {
-            return;
-        };
-        let (rows, buffer) = (self.n_rows(out), self.session.buffer(out));
-        if let Some(observer) = observer {
-            // SAFETY: the leader's own phase: nobody writes.
-            let data = unsafe { std::slice::from_raw_parts(buffer.ptr(), rows * buffer.width) };
-            observer(&named.name, rows, data);
+        for out in named.op.outputs() {
+            let (rows, buffer) = (self.n_rows(out), self.session.buffer(out));
+            if let Some(observer) = observer {
+                // SAFETY: the leader's own phase: nobody writes.
+                let data = unsafe { std::slice::from_raw_parts(buffer.ptr(), rows * buffer.width) };
+                observer(&named.name, rows, data);
+            }
         }
     }
 
     pub fn op(&self, worker: &Worker<'_>, op: &FusedOp) -> Done {
-        let isa = self.isa();
-        let buffer = |id| self.session.buffer(id);
-        // SAFETY, of all blocks below: row t of the outputs is the chunk's own, inputs are not written in the
-        // phase, and in-place ops make one mutable slice.
         match *op {
-            FusedOp::Embed { weight, out } => {
-                let out = buffer(out);
+            FusedOp::Single(ref op) => self.single(worker, op),
+            FusedOp::Project(ref project) => self.project(worker, project),
+            FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
+                let (q, k, v) = (self.session.buffer(q), self.session.buffer(k), self.session.buffer(v));
+                // SAFETY: row t is the chunk's own; every token has its own cells.
+                self.rows(worker, self.step.tokens.len(), |t| unsafe {
+                    self.prepare_heads(cache, q.row_mut(t), t, q_prep);
+                    let k = k.row_mut(t);
+                    self.prepare_heads(cache, k, t, k_prep);
+                    self.append(cache, t, k, v.row(t));
+                })
+            }
+        }
+    }
+
+    fn single(&self, worker: &Worker<'_>, op: &Op) -> Done {
+        let isa = self.isa();
+        // SAFETY, of all blocks below: row t of the outputs is the chunk's own, inputs are not written in the
+        // phase, and a result that takes an operand's storage is computed from its own row alone.
+        match *op {
+            Op::Embed { weight, out } => {
+                let out = self.session.buffer(out);
                 self.rows(worker, self.step.tokens.len(), |t| {
                     // SAFETY: see above.
                     let row = unsafe { out.row_mut(t) };
@@ -121,72 +137,60 @@ impl Running<'_> {
                     }
                 })
             }
-            FusedOp::RmsNorm { x, norm, out } => {
-                let (n, from, to) = (self.n_rows(x), buffer(x), buffer(out));
-                self.rows(worker, n, |t| {
-                    let weight = self.vector(&norm);
-                    // SAFETY: see above.
-                    unsafe {
-                        match x == out {
-                            true => ew::rms_norm_in_place(isa, to.row_mut(t), weight, norm.eps),
-                            false => ew::rms_norm(isa, from.row(t), weight, norm.eps, to.row_mut(t)),
-                        }
-                    }
+            Op::Norm { x, norm, group, out } => {
+                let (from, to) = (self.session.buffer(x), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    self.norm(&norm, group).run(isa, from.start(t), from.width, to.start(t));
                 })
             }
-            FusedOp::Project(ref project) => self.project(worker, project),
-            FusedOp::Rope { x, head_dim, rope } => {
-                let (out, table) = (buffer(x), self.session.rope(rope.0 as usize));
-                let pairs = self.plan().rope(rope).pairs;
-                self.rows(worker, self.n_rows(x), |t| {
-                    // SAFETY: see above.
-                    unsafe { ew::rope(isa, out.row_mut(t), head_dim, pairs, table.row(t)) };
+            Op::MatMul { x, weight, bias, out } => {
+                let parts = vec![Part { weight, bias, out: out.0 }];
+                self.project(worker, &Project { x: x.0, norm: None, parts, then: Then::Nothing })
+            }
+            Op::Affine { x, scale, bias, out } => {
+                let (from, to) = (self.session.buffer(x), self.session.buffer(out));
+                let (scale, bias) = (self.vector(scale), self.vector(bias));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    std::ptr::copy(from.start(t), to.start(t), to.width);
+                    ew::affine(to.row_mut(t), scale, bias);
                 })
             }
-            FusedOp::KvAppend { layer, k, v } => {
-                let (k, v) = (buffer(k), buffer(v));
+            Op::Rope { x, head_dim, rope, out } => {
+                let (from, to) = (self.session.buffer(x), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    std::ptr::copy(from.start(t), to.start(t), to.width);
+                    self.rotate(to.row_mut(t), t, head_dim, rope);
+                })
+            }
+            Op::Append { cache, k, v } => {
+                let (k, v) = (self.session.buffer(k), self.session.buffer(v));
                 // SAFETY: see above; every token has its own cells.
                 self.rows(worker, self.step.tokens.len(), |t| unsafe {
-                    self.append(layer, t, k.row(t), v.row(t));
+                    self.append(cache, t, k.row(t), v.row(t));
                 })
             }
-            FusedOp::PrepareHeads { layer, q, k, v, q_prep, k_prep } => {
-                let (q, k, v) = (buffer(q), buffer(k), buffer(v));
-                // SAFETY: see above; every token has its own cells.
-                self.rows(worker, self.step.tokens.len(), |t| unsafe {
-                    self.prepare_heads(q.row_mut(t), t, q_prep);
-                    let k = k.row_mut(t);
-                    self.prepare_heads(k, t, k_prep);
-                    self.append(layer, t, k, v.row(t));
-                })
+            Op::Attention { cache, q, scale, cap, out } => {
+                self.attention(worker, &Attend::new(self, cache, q.0, [scale, cap], out.0))
             }
-            FusedOp::Attention { layer, q, scale, out } => {
-                self.attention(worker, Attend { layer, q: buffer(q), scale, out: buffer(out) })
-            }
-            FusedOp::Glu { gate, up, activation, out } => {
-                let n = self.n_rows(gate);
-                let (gate, up, out) = (buffer(gate), buffer(up), buffer(out));
+            Op::Unary { x, f, out } => {
+                let (from, to) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.
-                self.rows(worker, n, |t| unsafe {
-                    let at = t * out.width;
-                    let (gate, up, out_row) = (gate.ptr().add(at), up.ptr().add(at), out.ptr().add(at));
-                    ew::glu(isa, activation, gate, up, out_row, out.width);
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    ew::unary(isa, f, from.start(t), to.start(t), to.width);
                 })
             }
-            FusedOp::Add { a, b, out } => {
-                let n = self.n_rows(out);
-                let in_place = a == out;
-                let (a, b, to) = (buffer(a), buffer(b), buffer(out));
+            Op::Binary { a, b, f, out } => {
+                let (a, b, to) = (self.session.buffer(a), self.session.buffer(b), self.session.buffer(out));
                 // SAFETY: see above.
-                self.rows(worker, n, |t| unsafe {
-                    match in_place {
-                        true => ew::add_assign(isa, to.row_mut(t), b.row(t)),
-                        false => ew::add(isa, a.row(t), b.row(t), to.row_mut(t)),
-                    }
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    ew::binary(isa, f, a.start(t), b.start(t), to.start(t), to.width);
                 })
             }
-            FusedOp::SelectRows { x, out } => {
-                let (x, out) = (buffer(x), buffer(out));
+            Op::SelectRows { x, out } => {
+                let (x, out) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.
                 self.rows(worker, self.step.outputs.len(), |i| unsafe {
                     out.row_mut(i).copy_from_slice(x.row(self.step.outputs[i] as usize));
@@ -195,26 +199,33 @@ impl Running<'_> {
         }
     }
 
-    fn prepare_heads(&self, x: &mut [f32], t: usize, prep: HeadPrep) {
+    fn rotate(&self, x: &mut [f32], t: usize, head_dim: usize, rope: RopeId) {
+        // SAFETY: the tables are written before the first op of the step only.
+        let row = unsafe { self.session.rope(rope.0 as usize).row(t) };
+        ew::rope(self.isa(), x, head_dim, self.plan().rope(rope).pairs, row);
+    }
+
+    fn prepare_heads(&self, cache: CacheId, x: &mut [f32], t: usize, prep: HeadPrep) {
+        let head_dim = self.plan().cache(cache).k;
         if let Some(norm) = &prep.norm {
-            ew::rms_norm_in_place(self.isa(), x, self.vector(norm), norm.eps);
+            let start = x.as_mut_ptr();
+            // SAFETY: x is the caller's, and may be overwritten by its own norm.
+            unsafe { self.norm(norm, head_dim).run(self.isa(), start, x.len(), start) };
         }
         if let Some(rope) = prep.rope {
-            // SAFETY: the tables are written before the first op of the step only.
-            let row = unsafe { self.session.rope(rope.0 as usize).row(t) };
-            ew::rope(self.isa(), x, self.plan().cache.head_dim, self.plan().rope(rope).pairs, row);
+            self.rotate(x, t, head_dim, rope);
         }
     }
 
     /// # Safety
-    /// Nobody else uses token `t`'s cells of the layer.
-    unsafe fn append(&self, layer: usize, t: usize, k: &[f32], v: &[f32]) {
-        let head_dim = self.plan().cache.head_dim;
+    /// Nobody else uses token `t`'s cells of the cache.
+    unsafe fn append(&self, cache: CacheId, t: usize, k: &[f32], v: &[f32]) {
+        let shape = self.plan().cache(cache);
         let slot = self.step.slot(t, self.step.positions[t] as usize);
-        let heads = k.chunks_exact(head_dim).zip(v.chunks_exact(head_dim));
+        let heads = k.chunks_exact(shape.k).zip(v.chunks_exact(shape.v));
         for (head, (k, v)) in heads.enumerate() {
             // SAFETY: the caller's promise.
-            unsafe { self.session.cache.put(self.isa(), layer, slot, head, k, v) };
+            unsafe { self.session.cache.put(self.isa(), cache, slot, head, k, v) };
         }
     }
 }
@@ -257,7 +268,7 @@ impl Running<'_> {
                 // SAFETY: x is not written in this phase; row t of the others is the chunk's.
                 unsafe {
                     if let Some((norm, _)) = &project.norm {
-                        ew::rms_norm(isa, x.row(t), self.vector(norm), norm.eps, input.row_mut(t));
+                        self.norm(norm, x.width).run(isa, x.start(t), x.width, input.start(t));
                     }
                     if q8 {
                         self.session.q8.quantize_row(isa, t, input.row(t));
@@ -292,9 +303,8 @@ impl Running<'_> {
                     let mut row = x.row(0);
                     if let Some((norm, _)) = &project.norm {
                         let own = self.session.own.of(worker.index()).row;
-                        let own = std::slice::from_raw_parts_mut(own, x.width);
-                        ew::rms_norm(isa, row, self.vector(norm), norm.eps, own);
-                        row = own;
+                        self.norm(norm, x.width).run(isa, row.as_ptr(), x.width, own);
+                        row = std::slice::from_raw_parts(own, x.width);
                     }
                     if q8 {
                         self.session.q8_own.quantize_row(isa, worker.index(), row);
@@ -315,8 +325,8 @@ impl Running<'_> {
     fn tile_chunks(&self, worker: &Worker<'_>, project: &Project, n_rows: usize) -> TileChunks {
         let first = self.matrix(&project.parts[0]);
         let n_tiles = match project.then {
-            Then::Glu(_) => first.n_tiles(), // and the same tiles of the second
-            _ => project.parts.iter().map(|part| self.matrix(part).n_tiles()).sum(),
+            Then::Glu { .. } => first.n_tiles(), // and the same tiles of the second
+            Then::Nothing | Then::AddTo { .. } => project.parts.iter().map(|part| self.matrix(part).n_tiles()).sum(),
         };
         // for few rows the cost of a chunk is reading it, for many the computing
         let tile_bytes = (first.bytes() / first.n_tiles()).max(1);
@@ -340,7 +350,7 @@ impl Running<'_> {
         let isa = self.isa();
         let product = |part: &Part, tiles: Range<usize>| {
             let (matrix, out) = (self.matrix(part), self.session.buffer(part.out));
-            let bias = part.bias.map(|bias| self.session.program.vector(bias));
+            let bias = self.vector(part.bias);
             let (x, row) = x(matrix.format());
             assert!(n <= out.rows && matrix.rows() == out.width);
             // a single row goes to row 0, wherever its activations are
@@ -353,27 +363,27 @@ impl Running<'_> {
             (from, (tiles.end * TILE_ROWS).min(width) - from)
         };
         match project.then {
-            Then::Glu(activation) => {
+            Then::Glu { f, out } => {
                 let (gate, up) = (&project.parts[0], &project.parts[1]);
                 product(gate, tiles.clone());
                 product(up, tiles.clone());
-                let (gate, up) = (self.session.buffer(gate.out), self.session.buffer(up.out));
+                let [gate, up, out] = [gate.out, up.out, out].map(|id| self.session.buffer(id));
                 let (from, len) = columns(&tiles, gate.width);
                 for t in 0..n {
                     // SAFETY: the columns just computed.
                     unsafe {
-                        let gate = gate.part_mut(t, from, len).as_mut_ptr();
-                        ew::glu(isa, activation, gate, up.part(t, from, len).as_ptr(), gate, len);
+                        let [gate, up, out] = [gate, up, out].map(|buffer| buffer.start(t).add(from));
+                        ew::binary(isa, Binary::Glu(f), gate, up, out, len);
                     }
                 }
             }
-            Then::AddTo(into) => {
+            Then::AddTo { sum } => {
                 product(&project.parts[0], tiles.clone());
-                let (out, into) = (self.session.buffer(project.parts[0].out), self.session.buffer(into));
+                let (out, sum) = (self.session.buffer(project.parts[0].out), self.session.buffer(sum));
                 let (from, len) = columns(&tiles, out.width);
                 for t in 0..n {
                     // SAFETY: the columns just computed, and the same of the sum.
-                    unsafe { ew::add_assign(isa, into.part_mut(t, from, len), out.part(t, from, len)) };
+                    unsafe { ew::add_assign(isa, sum.part_mut(t, from, len), out.part(t, from, len)) };
                 }
             }
             Then::Nothing => {
@@ -392,31 +402,44 @@ impl Running<'_> {
     }
 }
 
-/// One layer's attention.
+/// One attention op.
 #[derive(Clone, Copy)]
-struct Attend {
-    layer: usize,
+struct Attend<'a> {
+    cache: CacheId,
+    shape: Cache,
+    n_head: usize,
+    /// Query heads per kv head.
+    group: usize,
     q: Matrix,
     scale: f32,
+    cap: f32,
     out: Matrix,
+    tiles: &'a [Tile],
+}
+
+impl<'a> Attend<'a> {
+    fn new(running: &Running<'a>, cache: CacheId, q: ValueId, [scale, cap]: [f32; 2], out: ValueId) -> Self {
+        let (session, plan) = (running.session, &running.session.program.plan);
+        let (shape, n_head) = (plan.cache(cache), plan.n_head(q, cache));
+        let group = n_head / shape.n_head_kv;
+        let tiles = session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
+        let (q, out) = (session.buffer(q), session.buffer(out));
+        Attend { cache, shape, n_head, group, q, scale, cap, out, tiles }
+    }
 }
 
 impl Running<'_> {
-    fn group(&self) -> usize {
-        self.plan().cache.n_head / self.plan().cache.n_head_kv
-    }
-
     /// Positions that a tile's last token sees.
     fn seen(&self, tile: Tile) -> usize {
         self.step.positions[tile.first + tile.n - 1] as usize + 1
     }
 
-    fn attention(&self, worker: &Worker<'_>, attend: Attend) -> Done {
-        let n_kv = self.plan().cache.n_head_kv;
-        let n_tasks = self.tiles.len() * n_kv;
+    fn attention(&self, worker: &Worker<'_>, attend: &Attend<'_>) -> Done {
+        let (tiles, n_kv) = (attend.tiles, attend.shape.n_head_kv);
+        let n_tasks = tiles.len() * n_kv;
         // the last tiles see most: the longest tasks first
-        let task = |i: usize| (self.tiles[self.tiles.len() - 1 - i / n_kv], i % n_kv);
-        let spans = self.tiles.iter().map(|&tile| attention::n_spans(self.seen(tile))).max().unwrap_or(0);
+        let task = |i: usize| (tiles[tiles.len() - 1 - i / n_kv], i % n_kv);
+        let spans = tiles.iter().map(|&tile| attention::n_spans(self.seen(tile))).max().unwrap_or(0);
         let own = self.session.own.of(worker.index());
         if self.step.tokens.len() > SPLIT_TOKENS || spans == 1 {
             return worker.for_each(n_tasks, |i| {
@@ -429,16 +452,16 @@ impl Running<'_> {
                         let to = if span == 0 { all } else { part };
                         self.span(attend, tile, kv_head, own.q, span, to);
                         if span > 0 {
-                            self.merge(tile, all, part);
+                            self.merge(attend, tile, all, part);
                         }
                     }
                     self.write_heads(attend, tile, kv_head, all);
                 }
             });
         }
-        let n_rows = self.step.tokens.len() * self.plan().cache.n_head;
+        let n_rows = self.step.tokens.len() * attend.n_head;
         let state = |tile: Tile, kv_head: usize, span: usize| {
-            let row = tile.first * self.plan().cache.n_head + kv_head * self.group() * tile.n;
+            let row = tile.first * attend.n_head + kv_head * attend.group * tile.n;
             self.session.splits.at(span * n_rows + row)
         };
         worker.for_each(n_tasks * spans, |i| {
@@ -458,7 +481,7 @@ impl Running<'_> {
             // SAFETY: the states of (tile, head) are this chunk's, and so are their columns of the output.
             unsafe {
                 for span in 1..attention::n_spans(self.seen(tile)) {
-                    self.merge(tile, all, state(tile, kv_head, span));
+                    self.merge(attend, tile, all, state(tile, kv_head, span));
                 }
                 self.write_heads(attend, tile, kv_head, all);
             }
@@ -467,8 +490,8 @@ impl Running<'_> {
 
     /// # Safety
     /// `to` is valid for the tile's rows and used by nobody else; the queries are not being written.
-    unsafe fn scaled_queries(&self, attend: Attend, tile: Tile, kv_head: usize, to: *mut f32) {
-        let len = self.group() * self.plan().cache.head_dim;
+    unsafe fn scaled_queries(&self, attend: &Attend<'_>, tile: Tile, kv_head: usize, to: *mut f32) {
+        let len = attend.group * attend.shape.k;
         for i in 0..tile.n {
             // SAFETY: the heads of a group stand side by side in a token's row, as they do in `to`.
             unsafe {
@@ -485,7 +508,7 @@ impl Running<'_> {
     /// As [`Span::run`].
     unsafe fn span(
         &self,
-        attend: Attend,
+        attend: &Attend<'_>,
         tile: Tile,
         kv_head: usize,
         q: *const f32,
@@ -493,13 +516,15 @@ impl Running<'_> {
         to: Partial,
     ) {
         let span = Span {
-            cache: &self.session.cache,
-            layer: attend.layer,
+            cells: &self.session.cache,
+            cache: attend.cache,
             kv_head,
             table: self.step.tables[self.step.sequences[tile.first] as usize],
             positions: &self.step.positions[tile.first..tile.first + tile.n],
-            group: self.group(),
-            head_dim: self.plan().cache.head_dim,
+            group: attend.group,
+            k: attend.shape.k,
+            window: attend.shape.window.map_or(usize::MAX, |window| window as usize),
+            cap: attend.cap,
             q,
             span,
             partial: to,
@@ -510,28 +535,26 @@ impl Running<'_> {
 
     /// # Safety
     /// Both hold the tile's rows and are used by nobody else.
-    unsafe fn merge(&self, tile: Tile, into: Partial, part: Partial) {
-        let head_pad = self.session.cache.head_pad();
-        for row in 0..tile.n * self.group() {
+    unsafe fn merge(&self, attend: &Attend<'_>, tile: Tile, into: Partial, part: Partial) {
+        let v_pad = self.session.cache.v_pad(attend.cache);
+        for row in 0..tile.n * attend.group {
             // SAFETY: the caller's promise.
-            unsafe {
-                attention::merge_row(self.isa(), into.row(row, head_pad), part.row(row, head_pad), head_pad)
-            };
+            unsafe { attention::merge_row(self.isa(), into.row(row, v_pad), part.row(row, v_pad), v_pad) };
         }
     }
 
     /// # Safety
     /// `from` holds the tile's rows, and nobody else uses the heads' columns of the output.
-    unsafe fn write_heads(&self, attend: Attend, tile: Tile, kv_head: usize, from: Partial) {
-        let (group, head_dim) = (self.group(), self.plan().cache.head_dim);
+    unsafe fn write_heads(&self, attend: &Attend<'_>, tile: Tile, kv_head: usize, from: Partial) {
+        let (group, v, v_pad) = (attend.group, attend.shape.v, self.session.cache.v_pad(attend.cache));
         for row in 0..tile.n * group {
             // SAFETY: the caller's promise.
             unsafe {
-                let from = from.row(row, self.session.cache.head_pad());
+                let from = from.row(row, v_pad);
                 let [_, sum] = *from.state;
                 let head = kv_head * group + row % group;
-                let out = attend.out.part_mut(tile.first + row / group, head * head_dim, head_dim);
-                for (out, x) in out.iter_mut().zip(std::slice::from_raw_parts(from.out, head_dim)) {
+                let out = attend.out.part_mut(tile.first + row / group, head * v, v);
+                for (out, x) in out.iter_mut().zip(std::slice::from_raw_parts(from.out, v)) {
                     *out = x / sum;
                 }
             }

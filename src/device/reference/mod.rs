@@ -15,7 +15,7 @@ use super::{
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
 use crate::plan::weights::Source;
-use crate::plan::{CacheId, Op, Plan, Rows, ValueId, Vector, WeightId};
+use crate::plan::{CacheId, Op, Plan, ValueId, Vector, WeightId};
 use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
