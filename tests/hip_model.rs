@@ -131,7 +131,7 @@ fn each_op() {
                 sequences: &[0; 9],
                 tables: &[&[0]],
                 outputs: &[1, 8],
-                input: &[],
+                inputs: &[],
             };
             session.run(&step, &Default::default()).unwrap();
             seen.lock().unwrap().clone()

@@ -32,10 +32,10 @@ impl Sequence {
             sequences: &vec![0; tokens.len()],
             tables: &[&self.table],
             outputs: &(0..n).collect::<Vec<_>>(),
-            input: &[],
+            inputs: &[],
         };
         self.session.run(&step, &Cancel::default()).unwrap();
-        self.session.output().unwrap()
+        self.session.output(0).unwrap()
     }
 }
 

@@ -11,7 +11,6 @@ use super::program::HipProgram;
 use super::schedule::{Forms, Place, Rounded, Source, StepOp};
 use super::scratch::SessionMemory;
 use super::stream::Stream;
-use super::weight::Weight;
 use crate::plan::fuse::{HeadPrep, Part, Project, Then};
 use crate::plan::*;
 use crate::{Error, Result};
