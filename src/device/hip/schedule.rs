@@ -1,7 +1,8 @@
 //! From a plan's fused ops to what a GPU is given for a step, by how many tokens the step has.
 
 use super::ops::Q8_BLOCK;
-use super::ops::project::{gate_code, wants_rounded};
+use super::ops::elementwise::gate_code;
+use super::ops::project::wants_rounded;
 use crate::plan::fuse::{self, FusedOp, HeadPrep, Placed, Project, Then, Uses};
 use crate::plan::*;
 

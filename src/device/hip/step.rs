@@ -2,11 +2,12 @@
 
 use super::description::Described;
 use super::memory::Span;
-use super::ops::attend::{self, AttendShape, HeadNorms};
+use super::ops::attend::{self, AttendShape, HeadNorms, Scores};
 use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
-use super::ops::{self, Heads, Q8_BLOCK, Quantized};
+use super::ops::rope::{self, Heads};
+use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
 use super::schedule::{Forms, Place, Rounded, Source, StepOp};
 use super::scratch::SessionMemory;
@@ -26,6 +27,11 @@ pub struct Running<'a> {
 /// What a launcher does not get: the schedule has another op for it.
 fn misplaced(op: &Op) -> Error {
     Error::Internal(format!("{} is scheduled otherwise", op.kind()))
+}
+
+/// What kernels that go on with the result take.
+fn is_weighted_rms(norm: Norm) -> bool {
+    norm.kind == NormKind::Rms && norm.weight.is_some() && norm.bias.is_none()
 }
 
 impl<'a> Running<'a> {
@@ -94,22 +100,32 @@ impl<'a> Running<'a> {
                 ops::embed(stream, weight, self.step.ids, self.value(out)?, self.n())
             }
             Op::Norm { x, norm, group, out } => self.norm(x.0, norm, group, out.0),
+            Op::Affine { x, scale, bias, out } => {
+                let (scale, bias, n) = (self.vector(scale)?, self.vector(bias)?, self.rows(out.0));
+                let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
+                elementwise::affine(stream, x, scale, bias, to, n, width)
+            }
             Op::Rope { x, head_dim, rope, out } => self.rope(x.0, head_dim, rope, out.0),
             Op::Append { cache, k, v } => self.append(cache, k.0, v.0),
+            Op::Unary { x, f, out } => {
+                elementwise::unary(stream, f, self.value(x)?, self.value(out)?, self.len(out.0))
+            }
             Op::Binary { a, b, f, out } => self.binary(f, [a.0, b.0], out.0),
             Op::SelectRows { x, out } => {
                 let (from, to, outputs) = (self.value(x)?, self.value(out)?, self.step.outputs);
                 ops::select_rows(stream, from, outputs, to, self.n(), self.n_outputs(), self.plan().width(x))
             }
-            Op::Affine { .. } | Op::Unary { .. } | Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
+            Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
         }
     }
 
     fn norm(&self, x: ValueId, norm: Norm, group: usize, out: ValueId) -> Result<()> {
-        let n = self.len(x) / group.max(1);
-        let weight = self.vector(norm.weight)?.unwrap();
-        let (from, to) = (self.value(x)?, self.value(out)?);
-        ops::rms_norm(self.stream, from, weight, to, n, group, norm.eps)
+        let (norm, n) = (self.norm_of(norm)?, self.len(x) / group.max(1));
+        norm::norm(self.stream, norm, self.value(x)?, self.value(out)?, n, group)
+    }
+
+    fn norm_of(&self, Norm { kind, weight, bias, eps }: Norm) -> Result<norm::Norm<'a>> {
+        Ok(norm::Norm { kind, weight: self.vector(weight)?, bias: self.vector(bias)?, eps })
     }
 
     fn rope(&self, x: ValueId, head_dim: usize, rope: RopeId, out: ValueId) -> Result<()> {
@@ -117,11 +133,7 @@ impl<'a> Running<'a> {
         let heads = Heads { n_heads: self.plan().width(x) / head_dim.max(1), head_dim, n_rot: turns.n_rot };
         let pairs = self.plan().rope(rope).pairs;
         let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
-        if from.ptr() != to.ptr() {
-            let bytes = 4 * self.len(x) as u64;
-            self.stream.copy(from.first(bytes)?, to.first(bytes)?)?;
-        }
-        ops::rope(self.stream, pairs, to, positions, turns.table, self.n(), heads)
+        rope::rope(self.stream, pairs, from, to, positions, turns.table, self.n(), heads)
     }
 
     fn append(&self, cache: CacheId, k: ValueId, v: ValueId) -> Result<()> {
@@ -132,12 +144,7 @@ impl<'a> Running<'a> {
 
     fn binary(&self, f: Binary, [a, b]: [ValueId; 2], out: ValueId) -> Result<()> {
         let n = self.len(out);
-        let (a, b, out) = (self.value(a)?, self.value(b)?, self.value(out)?);
-        match f {
-            Binary::Add => ops::add(self.stream, a, b, out, n, n.max(1)),
-            Binary::Glu(f) => ops::glu(self.stream, f, a, b, out, n),
-            Binary::Mul => Err(Error::Internal("mul".into())),
-        }
+        elementwise::binary(self.stream, f, self.value(a)?, self.value(b)?, self.value(out)?, n)
     }
 
     fn prepare_heads(
@@ -151,7 +158,8 @@ impl<'a> Running<'a> {
         let head_dim = plan.cache(cache).k;
         let eps = |prep: HeadPrep| prep.norm.map(|norm| norm.eps);
         let same_eps = eps(q_prep).zip(eps(k_prep)).is_none_or(|(a, b)| a == b);
-        if q_prep.rope != k_prep.rope || !same_eps {
+        let plain = [q_prep, k_prep].iter().filter_map(|prep| prep.norm).all(is_weighted_rms);
+        if q_prep.rope != k_prep.rope || !same_eps || !plain {
             // each value stays in its slot all the way
             for (x, prep) in [(q, q_prep), (k, k_prep)] {
                 if let Some(norm) = prep.norm {
@@ -177,20 +185,21 @@ impl<'a> Running<'a> {
         cache: CacheId,
         q: ValueId,
         scale: f32,
-        _cap: f32,
+        cap: f32,
         out: ValueId,
         to: Forms,
     ) -> Result<()> {
         let n_head = self.plan().n_head(q, cache);
+        let scores = Scores { scale, cap, window: self.plan().cache(cache).window };
         let (q, cache) = (self.value(q)?, self.memory.cache(cache)?);
         if self.n() > MATVEC_MAX_N {
             let (tiles, out) = (self.step.tiles, self.value(out)?);
-            return prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scale, out);
+            return prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scores, out);
         }
         let compute_units = self.stream.card().limits().compute_units as usize;
         let shape = AttendShape::new(n_head, cache.n_head_kv, cache.head_pad, compute_units)?;
         let scratch = self.memory.attend_scratch()?;
-        attend::attend(self.stream, shape, q, scale, self.step.tokens, cache, scratch, self.dest(out, to)?)
+        attend::attend(self.stream, shape, q, scores, self.step.tokens, cache, scratch, self.dest(out, to)?)
     }
 
     /// The product of a part; `dst` other than its own value's where it is added to a sum.
@@ -229,8 +238,7 @@ impl<'a> Running<'a> {
             let to =
                 Dest { plain: wants(false).then_some(plain), rounded: wants(true).then_some(quantized) };
             let rows = source.select.then_some(self.step.outputs);
-            let weight = self.vector(norm.weight)?.unwrap();
-            ops::rms_norm_to(self.stream, x, rows, weight, to, n, cols, norm.eps)?;
+            norm::norm_to(self.stream, self.norm_of(norm)?, x, rows, to, n, cols)?;
         } else {
             self.norm(project.x, norm, cols, normed)?;
         }
@@ -289,9 +297,12 @@ impl<'a> Running<'a> {
     fn project_many(&self, project: &Project, source: Source, to: Forms, n: usize) -> Result<()> {
         let (x, cols, half) = (self.value(project.x)?, self.plan().width(project.x), self.memory.half()?);
         match (project.norm, source.rounded) {
-            (Some((norm, _)), _) => {
-                let weight = self.vector(norm.weight)?.unwrap();
-                matmul::rms_norm_half(self.stream, x, weight, half, n, cols, norm.eps)?;
+            (Some((norm @ Norm { weight: Some(weight), eps, .. }, _)), _) if is_weighted_rms(norm) => {
+                matmul::rms_norm_half(self.stream, x, self.program.vector(weight)?, half, n, cols, eps)?;
+            }
+            (Some((norm, normed)), _) => {
+                self.norm(project.x, norm, cols, normed)?;
+                matmul::half_rows(self.stream, self.value(normed)?, half, n, cols)?;
             }
             (None, Some(Rounded::F16)) => {}
             (None, Some(Rounded::Q8(_)) | None) => matmul::half_rows(self.stream, x, half, n, cols)?,

@@ -1,7 +1,7 @@
 //! What of a plan the kernels take.
 
 use super::ops::project::head_pad;
-use crate::plan::{Cache, NamedOp, Norm, NormKind, Op, Plan};
+use crate::plan::{Cache, NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -25,25 +25,28 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         head_pad(k).map(drop)
     };
     match named.op {
-        Op::Norm { norm: Norm { kind: NormKind::Rms, weight: Some(_), bias: None, .. }, .. } => Ok(()),
-        Op::Norm { .. } => refuse(String::new(), "RMS norms with a weight"),
         Op::Rope { head_dim, rope, .. } => match 2 * plan.rope(rope).inv_freq.len() {
             n_rot if n_rot > head_dim => refuse(format!(" of {n_rot} of {head_dim}"), "parts of a head"),
             _ => Ok(()),
         },
         Op::Append { cache, .. } => cells(plan.cache(cache)),
-        Op::Attention { cache, q, cap, .. } => {
+        Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
             if n_head * of.k != plan.width(q) || !n_head.is_multiple_of(of.n_head_kv) {
                 let why = format!(" of {} over {} heads of {}", plan.width(q), of.n_head_kv, of.k);
                 return refuse(why, "whole heads, as many for each of the cache's");
             }
-            if cap != 0.0 || of.window.is_some() {
-                return refuse(" with a window or a cap".into(), "neither");
+            if of.window == Some(0) {
+                return refuse(" that sees nothing".into(), "windows of a position and more");
             }
             cells(of)
         }
-        Op::Affine { .. } | Op::Unary { .. } => refuse(String::new(), "later"),
-        Op::Embed { .. } | Op::MatMul { .. } | Op::Binary { .. } | Op::SelectRows { .. } => Ok(()),
+        Op::Embed { .. }
+        | Op::Norm { .. }
+        | Op::MatMul { .. }
+        | Op::Affine { .. }
+        | Op::Unary { .. }
+        | Op::Binary { .. }
+        | Op::SelectRows { .. } => Ok(()),
     }
 }

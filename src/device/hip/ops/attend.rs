@@ -107,6 +107,26 @@ fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<AttendArgs>, 
     Ok((kernel, heads))
 }
 
+/// How queries and keys become weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Factor on a product.
+    pub scale: f32,
+    /// Soft cap on what that gives; 0: none.
+    pub cap: f32,
+    /// Positions that a token sees, its own included; None: all.
+    pub window: Option<u32>,
+}
+
+impl Scores {
+    pub(super) fn window(&self) -> Result<u32> {
+        match self.window {
+            Some(0) => Err(Error::param("a window of no positions")),
+            window => Ok(window.map_or(NO_WINDOW, |window| window.min(NO_WINDOW))),
+        }
+    }
+}
+
 /// How attention of few tokens is divided, and the scratch that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttendShape {
@@ -138,14 +158,14 @@ pub struct AttendScratch<'a> {
     pub tickets: Span<'a>,
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to positions 0 to its own. For few
+/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to its window's positions. For few
 /// tokens; the result is n x n_head * head_dim.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(
     stream: &Stream,
     shape: AttendShape,
     q: Span<'_>,
-    scale: f32,
+    scores: Scores,
     tokens: Tokens<'_>,
     cache: LayerCache<'_>,
     scratch: AttendScratch<'_>,
@@ -188,7 +208,9 @@ pub fn attend(
         head_dim: dim("head_dim", cache.head_dim)?,
         table_stride: dim("table_stride", tokens.table_stride)?,
         splits: dim("splits", splits)?,
-        scale,
+        window: scores.window()?,
+        scale: scores.scale,
+        cap: scores.cap,
     };
     // a group beyond the blocks that a sequence can have would find no work
     let splits = splits.min(tokens.table_stride.max(1));

@@ -5,6 +5,7 @@ use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
 use super::attend::Tokens;
+use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::plan::Unary;
 use crate::gguf::TensorType;
@@ -284,15 +285,6 @@ impl Dest<'_> {
         }
         let (q, ds) = self.rounded.map_or(Default::default(), |x| (x.q.ptr(), x.ds.ptr()));
         Ok((self.plain.map_or(Ptr::default(), Span::ptr), q, ds))
-    }
-}
-
-/// How kernels that gate on their way call a function; None: they do not have it.
-pub fn gate_code(f: Unary) -> Option<u32> {
-    match f {
-        Unary::Silu => Some(0),
-        Unary::Gelu => Some(1),
-        Unary::Relu | Unary::Relu2 | Unary::Sigmoid | Unary::Scale(_) | Unary::SoftCap(_) => None,
     }
 }
 
