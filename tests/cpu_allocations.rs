@@ -37,12 +37,12 @@ fn steps_do_not_allocate() {
                 sequences: &[0; 300][..n],
                 tables: &[&table],
                 outputs: &[0],
-                input: &[],
+                inputs: &[],
             };
             session.run(&step, &live).unwrap();
         }
         ALLOCATIONS.load(Ordering::Relaxed) - before
     });
     assert_eq!(least.min(), Some(0), "allocations in five steps");
-    assert!(session.output().unwrap().iter().all(|x| x.is_finite()));
+    assert!(session.output(0).unwrap().iter().all(|x| x.is_finite()));
 }

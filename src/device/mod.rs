@@ -14,9 +14,9 @@ pub mod sampling;
 use std::sync::Arc;
 
 use crate::gguf::Gguf;
+use crate::plan::{Plan, Rows};
 use crate::{Error, Result};
 pub use cancel::{Call, Cancel};
-use crate::plan::{Plan, Rows};
 use sampling::Draw;
 
 /// Positions per cache block, on every device.

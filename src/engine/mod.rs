@@ -9,8 +9,8 @@ mod placement;
 mod sampler;
 mod text_only;
 
-pub use crate::plan::split::Slice;
 pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};
+pub use crate::plan::split::Slice;
 pub use backend::{Backend, BackendParams, DeviceKind};
 pub use context::{
     Batch, CancelHandle, Context, ContextInfo, ContextParams, MAX_BATCH, MAX_CONTEXT, PerfCounters,

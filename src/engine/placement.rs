@@ -6,8 +6,8 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use crate::plan::split::Slice;
 use crate::device::{BLOCK_LEN, Memory, Needs, SessionLimits};
+use crate::plan::split::Slice;
 use crate::{Error, Result};
 
 /// How much of a model goes on the backend's GPUs; means nothing to a backend without.

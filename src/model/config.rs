@@ -59,17 +59,22 @@ impl<'a> Hyper<'a> {
         let (n_embd, n_layer) = (keys.dim("embedding_length")?, keys.dim("block_count")?);
         let n_head = keys.per_layer("attention.head_count", n_layer, 0)?;
         let first = n_head.iter().copied().find(|n| *n > 0);
-        let first = first.ok_or_else(|| Error::model(format!("{} is 0", keys.key("attention.head_count"))))?;
+        let first =
+            first.ok_or_else(|| Error::model(format!("{} is 0", keys.key("attention.head_count"))))?;
         let n_head_kv = match keys.find_per_layer("attention.head_count_kv", n_layer, 0)? {
             Some(n) => n,
             None => memory::collect(n_head.iter().copied(), "hyper-parameters")?,
         };
-        if let Some((q, kv)) = n_head.iter().zip(&n_head_kv).find(|(q, kv)| **kv > 0 && !q.is_multiple_of(**kv)) {
+        if let Some((q, kv)) =
+            n_head.iter().zip(&n_head_kv).find(|(q, kv)| **kv > 0 && !q.is_multiple_of(**kv))
+        {
             return Err(Error::model(format!("{q} query heads do not divide among {kv} kv heads")));
         }
         let k = keys.find_dim("attention.key_length")?.unwrap_or(n_embd / first);
         if k == 0 {
-            return Err(Error::model(format!("{first} heads over {n_embd} elements leave a head no element")));
+            return Err(Error::model(format!(
+                "{first} heads over {n_embd} elements leave a head no element"
+            )));
         }
         let v = keys.find_dim("attention.value_length")?.unwrap_or(k);
         let n_rot = keys.find_dim("rope.dimension_count")?.unwrap_or(k);
@@ -93,6 +98,19 @@ impl<'a> Hyper<'a> {
             )));
         }
         Ok(Hyper { keys, n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ff, k, v, n_rot })
+    }
+
+    /// # Errors
+    /// Error::Unsupported where the file has experts: for architectures whose mixtures are not computed.
+    pub fn without_experts(&self) -> Result<()> {
+        match self.keys.number("expert_count")? {
+            0 => Ok(()),
+            n => Err(Error::Unsupported {
+                what: "feed-forward",
+                name: format!("{n} experts ({})", self.keys.key("expert_count")),
+                supported: "one dense feed-forward per layer".into(),
+            }),
+        }
     }
 
     pub fn config(&self) -> Result<Config> {

@@ -91,6 +91,11 @@ impl<'a> Keys<'a> {
         self.count(name, 1, MAX_CONTEXT)
     }
 
+    /// A number of positions that may be 0, which is what a file says that leaves it out.
+    pub fn positions(&self, name: &str) -> Result<usize> {
+        Ok(self.count(name, 0, MAX_CONTEXT)?.unwrap_or(0))
+    }
+
     pub fn find_float(&self, name: &str) -> Result<Option<f32>> {
         self.meta.f32(&self.key(name))
     }
@@ -101,6 +106,40 @@ impl<'a> Keys<'a> {
 
     pub fn float_or(&self, name: &str, default: f32) -> Result<f32> {
         Ok(self.find_float(name)?.unwrap_or(default))
+    }
+
+    /// A number above 0.
+    pub fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
+        let value = self.float_or(name, default)?;
+        if !(value.is_finite() && value > 0.0) {
+            return Err(Error::model(format!("{} is {value}", self.key(name))));
+        }
+        Ok(value)
+    }
+
+    /// Whether each of `n` layers is of a kind: the file has an array of as many flags, or a period p, of which all
+    /// layers but the last are (0: every layer is; 1: none).
+    pub fn pattern(&self, name: &str, n: usize, period: u64) -> Result<Vec<bool>> {
+        let key = self.key(name);
+        let flags = match self.meta.get(&key) {
+            Some(Value::Array(Array::Bool(flags))) => {
+                memory::collect(flags.iter().copied(), "hyper-parameters")?
+            }
+            Some(Value::Array(array)) => {
+                let numbers = integers(array);
+                let numbers = numbers.ok_or_else(|| Error::model(format!("{key} holds no whole numbers")))?;
+                memory::collect(numbers.into_iter().map(|n| n != 0), "hyper-parameters")?
+            }
+            _ => {
+                let period = self.meta.u64(&key)?.unwrap_or(period);
+                let is = |layer: u64| period == 0 || layer % period < period - 1;
+                memory::collect((0..n as u64).map(is), "hyper-parameters")?
+            }
+        };
+        if flags.len() != n {
+            return Err(Error::model(format!("{key} has {} values for {n} layers", flags.len())));
+        }
+        Ok(flags)
     }
 
     pub fn bool_or(&self, name: &str, default: bool) -> Result<bool> {

@@ -66,7 +66,13 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     pub fn new(file: &'a Gguf) -> Self {
-        Builder { file, graph: Graph::default(), ids: HashMap::new(), known: HashSet::new(), prefix: String::new() }
+        Builder {
+            file,
+            graph: Graph::default(),
+            ids: HashMap::new(),
+            known: HashSet::new(),
+            prefix: String::new(),
+        }
     }
 
     pub fn file(&self) -> &'a Gguf {
@@ -189,7 +195,13 @@ impl<'a> Builder<'a> {
         self.shaped(name, width, rows, op)
     }
 
-    fn shaped(&mut self, name: &'static str, width: usize, rows: Rows, op: impl FnOnce(Out) -> Op) -> ValueId {
+    fn shaped(
+        &mut self,
+        name: &'static str,
+        width: usize,
+        rows: Rows,
+        op: impl FnOnce(Out) -> Op,
+    ) -> ValueId {
         let out = self.value(name, width, rows);
         self.op(name, op(Out(out)));
         out

@@ -18,9 +18,14 @@ pub struct Part {
 pub enum Then {
     Nothing,
     /// `sum += parts[0].out`: the sum has the storage of what is added to.
-    AddTo { sum: ValueId },
+    AddTo {
+        sum: ValueId,
+    },
     /// `out = f(parts[0].out) * parts[1].out`
-    Glu { f: Unary, out: ValueId },
+    Glu {
+        f: Unary,
+        out: ValueId,
+    },
 }
 
 /// Products of one input with one or more matrices.
@@ -48,7 +53,14 @@ pub enum FusedOp {
     Single(Op),
     Project(Project),
     /// Prepares q and k, appends k and v.
-    PrepareHeads { cache: CacheId, q: ValueId, k: ValueId, v: ValueId, q_prep: HeadPrep, k_prep: HeadPrep },
+    PrepareHeads {
+        cache: CacheId,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        q_prep: HeadPrep,
+        k_prep: HeadPrep,
+    },
 }
 
 /// The op, and the place in the plan of the last op it stands for.
@@ -210,7 +222,8 @@ fn project(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
 /// Attention.
 fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
     // look ahead to learn which values become q and k
-    let append = (at..(at + 5).min(graph.ops.len())).find(|&i| matches!(op(graph, i), Some(Op::Append { .. })))?;
+    let append =
+        (at..(at + 5).min(graph.ops.len())).find(|&i| matches!(op(graph, i), Some(Op::Append { .. })))?;
     let (Some(&Op::Append { cache, k, v }), Some(&Op::Attention { cache: read, q, .. })) =
         (op(graph, append), op(graph, append + 1))
     else {
@@ -236,7 +249,9 @@ fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usiz
         match *op(graph, i)? {
             Op::Norm { norm, group, .. } if group == dim && prep.norm.is_none() => prep.norm = Some(norm),
             // the rotation comes last
-            Op::Rope { head_dim, rope, .. } if head_dim == dim && prep.norm.is_none() && prep.rope.is_none() => {
+            Op::Rope { head_dim, rope, .. }
+                if head_dim == dim && prep.norm.is_none() && prep.rope.is_none() =>
+            {
                 prep.rope = Some(rope);
             }
             _ => return None,

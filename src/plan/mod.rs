@@ -216,11 +216,12 @@ impl Plan {
     /// # Errors
     /// Error::OutOfMemory.
     pub fn new(graph: Graph) -> Result<Plan> {
-        let (fused, storage) = memory::with_room(fuse::room(&graph) + storage::room(&graph), "the plan", || {
-            let fused = fuse::fused(&graph);
-            let storage = Storage::assign(&graph, &fused);
-            (fused, storage)
-        })?;
+        let (fused, storage) =
+            memory::with_room(fuse::room(&graph) + storage::room(&graph), "the plan", || {
+                let fused = fuse::fused(&graph);
+                let storage = Storage::assign(&graph, &fused);
+                (fused, storage)
+            })?;
         Ok(Plan { graph, fused, storage })
     }
 

@@ -277,9 +277,12 @@ impl Op {
     pub fn inputs(&self) -> impl Iterator<Item = ValueId> {
         self.values(|role| match role {
             Role::In(id) | Role::Over(id) => Some(id),
-            Role::Out(_) | Role::Lookup(_) | Role::Matrix(_) | Role::Vector(_) | Role::Cache(_) | Role::Rope(_) => {
-                None
-            }
+            Role::Out(_)
+            | Role::Lookup(_)
+            | Role::Matrix(_)
+            | Role::Vector(_)
+            | Role::Cache(_)
+            | Role::Rope(_) => None,
         })
     }
 

@@ -218,7 +218,11 @@ mod tests {
             op(&mut graph, name("append"), Op::Append { cache, k: In(q), v: In(q) });
             let attention = Op::Attention { cache, q: In(q), scale: 1.0, cap: 0.0, out: Out(heads) };
             op(&mut graph, name("attend"), attention);
-            op(&mut graph, name("add"), Op::Binary { a: Over(x), b: Over(heads), f: Binary::Add, out: Out(sum) });
+            op(
+                &mut graph,
+                name("add"),
+                Op::Binary { a: Over(x), b: Over(heads), f: Binary::Add, out: Out(sum) },
+            );
             graph.layers.push(first..graph.ops.len());
             x = sum;
         }
@@ -279,7 +283,8 @@ mod tests {
         let Op::Binary { a, .. } = &mut two.ops[10].op else { panic!("{:?}", two.ops[10]) };
         *a = Over(heads.0);
         let first = part(&two, &Slice { embed: true, layers: 0..1, head: false }).unwrap();
-        let names = |graph: &Graph, ids: &[ValueId]| ids.iter().map(|id| graph.value(*id).name).collect::<Vec<_>>();
+        let names =
+            |graph: &Graph, ids: &[ValueId]| ids.iter().map(|id| graph.value(*id).name).collect::<Vec<_>>();
         assert_eq!(names(&first, &first.outputs), ["heads", "sum"]);
         let second = part(&two, &Slice { embed: false, layers: 1..2, head: true }).unwrap();
         assert_eq!(names(&second, &second.inputs), ["heads", "sum"]);

@@ -48,7 +48,8 @@ impl Source {
         let info = file.tensor(&weight.name);
         let info = info.ok_or_else(|| Error::model(format!("the tensor {} is missing", weight.name)))?;
         let Weight { ty, cols, first_col, rows, first_row, .. } = *weight;
-        let holds = |first: usize, len: usize, all: usize| first.checked_add(len).is_some_and(|end| end <= all);
+        let holds =
+            |first: usize, len: usize, all: usize| first.checked_add(len).is_some_and(|end| end <= all);
         let whole_rows = first_col == 0 && cols == info.row_len();
         let fits = holds(first_row, rows, info.rows()) && holds(first_col, cols, info.row_len());
         if info.ty != ty || rows == 0 || !fits || !(whole_rows || rows == 1) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rocmforge::engine::{
-    Alternative, Backend, BackendParams, Batch, DeviceKind, Memory, Model, Slice, Placement, Target,
+    Alternative, Backend, BackendParams, Batch, DeviceKind, Memory, Model, Placement, Slice, Target,
 };
 use rocmforge::gguf::{Gguf, TensorInfo, dequant};
 

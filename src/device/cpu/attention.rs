@@ -9,10 +9,10 @@ use std::ops::Range;
 
 use half::f16;
 
+use super::elementwise::soft_cap;
 use super::isa::Isa;
 use super::kv_cache::KvCache;
 use super::simd::{Kernel, Simd};
-use super::elementwise::soft_cap;
 use crate::device::BLOCK_LEN;
 use crate::plan::CacheId;
 

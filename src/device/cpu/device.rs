@@ -7,9 +7,9 @@ use super::program::CpuProgram;
 use super::session::CpuSession;
 use super::system;
 use super::team::Team;
-use crate::plan::Plan;
 use crate::device::{Device, DeviceInfo, Needs, Program, Progress, SessionLimits};
 use crate::gguf::Gguf;
+use crate::plan::Plan;
 use crate::{Error, Result};
 
 /// Most threads a device is made with.

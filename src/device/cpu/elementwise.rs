@@ -155,13 +155,34 @@ pub fn add_assign(isa: Isa, out: &mut [f32], x: &[f32]) {
 macro_rules! with_function {
     ($f:expr, $function:ident => $then:expr) => {
         match $f {
-            plan::Unary::Silu => { let $function = Silu; $then }
-            plan::Unary::Gelu => { let $function = Gelu; $then }
-            plan::Unary::Relu => { let $function = Relu; $then }
-            plan::Unary::Relu2 => { let $function = Relu2; $then }
-            plan::Unary::Sigmoid => { let $function = Sigmoid; $then }
-            plan::Unary::Scale(factor) => { let $function = Scale(factor); $then }
-            plan::Unary::SoftCap(cap) => { let $function = SoftCap(cap); $then }
+            plan::Unary::Silu => {
+                let $function = Silu;
+                $then
+            }
+            plan::Unary::Gelu => {
+                let $function = Gelu;
+                $then
+            }
+            plan::Unary::Relu => {
+                let $function = Relu;
+                $then
+            }
+            plan::Unary::Relu2 => {
+                let $function = Relu2;
+                $then
+            }
+            plan::Unary::Sigmoid => {
+                let $function = Sigmoid;
+                $then
+            }
+            plan::Unary::Scale(factor) => {
+                let $function = Scale(factor);
+                $then
+            }
+            plan::Unary::SoftCap(cap) => {
+                let $function = SoftCap(cap);
+                $then
+            }
         }
     };
 }

@@ -98,9 +98,8 @@ impl KvCache {
         assert!(k.len() == shape.k && v.len() == shape.v);
         let (block, at) = (slot / BLOCK_LEN, slot % BLOCK_LEN);
         // SAFETY: row `at` of the block's values; the caller's promise.
-        let values = unsafe {
-            std::slice::from_raw_parts_mut(self.v(cache, block, kv_head).add(at * v_pad), shape.v)
-        };
+        let values =
+            unsafe { std::slice::from_raw_parts_mut(self.v(cache, block, kv_head).add(at * v_pad), shape.v) };
         to_f16(isa, v, values);
         let keys = self.k(cache, block, kv_head);
         for (i, part) in k.chunks(64).enumerate() {

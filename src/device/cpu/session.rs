@@ -339,7 +339,7 @@ impl Splits {
         (rows, rows.and_then(|n| n.checked_mul(room.v_pad + 2)))
     }
 
-/// State of `row` (and those after it).
+    /// State of `row` (and those after it).
     pub fn at(&self, row: usize) -> attention::Partial {
         assert!(row < self.rows);
         // SAFETY: `rows` outputs of v_pad, then `rows` states of 2.

@@ -326,7 +326,9 @@ impl Running<'_> {
         let first = self.matrix(&project.parts[0]);
         let n_tiles = match project.then {
             Then::Glu { .. } => first.n_tiles(), // and the same tiles of the second
-            Then::Nothing | Then::AddTo { .. } => project.parts.iter().map(|part| self.matrix(part).n_tiles()).sum(),
+            Then::Nothing | Then::AddTo { .. } => {
+                project.parts.iter().map(|part| self.matrix(part).n_tiles()).sum()
+            }
         };
         // for few rows the cost of a chunk is reading it, for many the computing
         let tile_bytes = (first.bytes() / first.n_tiles()).max(1);
@@ -422,7 +424,8 @@ impl<'a> Attend<'a> {
         let (session, plan) = (running.session, &running.session.program.plan);
         let (shape, n_head) = (plan.cache(cache), plan.n_head(q, cache));
         let group = n_head / shape.n_head_kv;
-        let tiles = session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
+        let tiles =
+            session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
         let (q, out) = (session.buffer(q), session.buffer(out));
         Attend { cache, shape, n_head, group, q, scale, cap, out, tiles }
     }

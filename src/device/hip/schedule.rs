@@ -197,7 +197,9 @@ impl Scheduler<'_> {
         match self.size {
             Size::One | Size::Few => self.rounded(out, next, Place::Second),
             // outputs of a step of many tokens may be few
-            Size::Many if self.plan.value(out).rows == Rows::Outputs || gate_code(f).is_none() => Forms::PLAIN,
+            Size::Many if self.plan.value(out).rows == Rows::Outputs || gate_code(f).is_none() => {
+                Forms::PLAIN
+            }
             Size::Many => match self.reader(out, next) {
                 Some((_, true)) => Forms { plain: false, rounded: Some(Rounded::F16) },
                 Some((_, false)) | None => Forms::PLAIN,
@@ -220,7 +222,9 @@ impl Scheduler<'_> {
     /// The product that comes next, where it reads `out` as it is, and whether nothing behind it does.
     fn reader<'p>(&self, out: ValueId, next: Option<&'p Placed>) -> Option<(&'p Project, bool)> {
         match next {
-            Some(Placed { op: FusedOp::Project(project), at }) if project.x == out && project.norm.is_none() => {
+            Some(Placed { op: FusedOp::Project(project), at })
+                if project.x == out && project.norm.is_none() =>
+            {
                 Some((project, self.is_dead_behind(*at, out)))
             }
             _ => None,
@@ -253,8 +257,11 @@ impl Scheduler<'_> {
         let head_dim = plan.cache(cache).k;
         let whole = project.parts.iter().all(|part| plan.weight(part.weight).rows.is_multiple_of(head_dim));
         let fits = same && written && whole && head_dim.is_multiple_of(2);
-        (fits && matches!(project.then, Then::Nothing))
-            .then(|| StepOp::Qkv { project: project.clone(), cache, rope })
+        (fits && matches!(project.then, Then::Nothing)).then(|| StepOp::Qkv {
+            project: project.clone(),
+            cache,
+            rope,
+        })
     }
 
     /// The product of selected rows, where they are normalized on their way and nobody else wants them.

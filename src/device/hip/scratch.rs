@@ -96,20 +96,20 @@ impl Layout {
         }
 
         let mut places = Places::default();
-        let slots = plan.slots().iter().map(|Slot { width, rows }| places.take(&[limits.rows(*rows), *width], 4));
+        let slots =
+            plan.slots().iter().map(|Slot { width, rows }| places.take(&[limits.rows(*rows), *width], 4));
         let slots = slots.collect();
         let most = limits.max_tokens.max(limits.max_outputs);
         // the longest row that is ever rounded to 8 bits; 0 where no matrix wants it
-        let rounded_cols = plan.matrices().filter(|weight| wants_rounded(weight.ty)).map(|weight| weight.cols);
+        let rounded_cols =
+            plan.matrices().filter(|weight| wants_rounded(weight.ty)).map(|weight| weight.cols);
         let widest = rounded_cols.max().unwrap_or(0);
         let mut rounded =
             || [places.take(&[most, widest], 1), places.take(&[most, widest.div_ceil(Q8_BLOCK)], 8)];
         let rounded = [rounded(), rounded()];
         let cols = plan.matrices().map(|weight| weight.cols).max().unwrap_or(0);
-        let half = [
-            places.take(&[most, half_stride(cols).ok_or_else(too_large)?], 2),
-            places.take(&[most], 4),
-        ];
+        let half =
+            [places.take(&[most, half_stride(cols).ok_or_else(too_large)?], 2), places.take(&[most], 4)];
         let few = limits.max_tokens.min(MATVEC_MAX_N);
         let (mut part, mut heads, mut widest_head) = (0, 0, 0);
         for (n_head, cache) in plan.attentions() {
@@ -191,7 +191,9 @@ impl SessionMemory {
 
     /// Keys, or values, of a block in each of the caches.
     pub fn block(&self, block: u32) -> impl Iterator<Item = Result<Span<'_>>> {
-        let both = |place: &CachePlace| [(place.keys.clone(), place.n_blocks), (place.values.clone(), place.n_blocks)];
+        let both = |place: &CachePlace| {
+            [(place.keys.clone(), place.n_blocks), (place.values.clone(), place.n_blocks)]
+        };
         self.layout.caches.iter().flat_map(both).map(move |(place, n_blocks)| {
             let cells = self.cache.span().part(place)?;
             let bytes = cells.bytes() / n_blocks.max(1) as u64;
@@ -211,7 +213,10 @@ impl SessionMemory {
 
     /// The tickets must be zero before the first step.
     pub fn attend_scratch(&self) -> Result<AttendScratch<'_>> {
-        Ok(AttendScratch { parts: self.place(&self.layout.parts)?, tickets: self.place(&self.layout.tickets)? })
+        Ok(AttendScratch {
+            parts: self.place(&self.layout.parts)?,
+            tickets: self.place(&self.layout.tickets)?,
+        })
     }
 
     pub fn turns(&self, plan: &Plan, id: RopeId) -> Result<Turns<'_>> {

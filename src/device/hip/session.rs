@@ -106,7 +106,12 @@ impl HipSession {
             layer_done: [Event::without_timing(card)?, Event::without_timing(card)?],
             limits,
             words: Vec::new(),
-            left: program.plan.outputs.iter().map(|id| Output { id: *id, rows: 0, values: OnceCell::new() }).collect(),
+            left: program
+                .plan
+                .outputs
+                .iter()
+                .map(|id| Output { id: *id, rows: 0, values: OnceCell::new() })
+                .collect(),
             observer: None,
             _trimmed: trimmed,
             program,
@@ -252,7 +257,11 @@ impl HipSession {
         let len = rows * plan.width(id);
         let mut values = memory::filled(0.0, len, "results of a GPU")?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.download(&self.stream, self.memory.value(plan, id)?.first(4 * len as u64)?, bytes_of_mut(&mut values))?;
+        staging.download(
+            &self.stream,
+            self.memory.value(plan, id)?.first(4 * len as u64)?,
+            bytes_of_mut(&mut values),
+        )?;
         // a copy that was waited for tells nothing of a fault before it
         self.stream.synchronize()?;
         Ok(values)
@@ -264,7 +273,9 @@ impl HipSession {
         if step.outputs.len() > step.tokens.len() {
             return Err(Error::param("a step's outputs name a token twice"));
         }
-        self.left.iter_mut().for_each(|left| *left = Output { id: left.id, rows: 0, values: OnceCell::new() });
+        self.left
+            .iter_mut()
+            .for_each(|left| *left = Output { id: left.id, rows: 0, values: OnceCell::new() });
         Ok(())
     }
 
@@ -317,7 +328,8 @@ impl Session for HipSession {
     }
 
     fn output(&self, index: usize) -> Result<&[f32]> {
-        let left = self.left.get(index).ok_or_else(|| Error::param(format!("the plan has no output {index}")))?;
+        let left =
+            self.left.get(index).ok_or_else(|| Error::param(format!("the plan has no output {index}")))?;
         Ok(left.values.get_or_try_init(|| self.download(left.id, left.rows))?)
     }
 

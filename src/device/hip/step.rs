@@ -235,8 +235,7 @@ impl<'a> Running<'a> {
         };
         let plain = self.value(normed)?;
         if cols.is_multiple_of(Q8_BLOCK) {
-            let to =
-                Dest { plain: wants(false).then_some(plain), rounded: wants(true).then_some(quantized) };
+            let to = Dest { plain: wants(false).then_some(plain), rounded: wants(true).then_some(quantized) };
             let rows = source.select.then_some(self.step.outputs);
             norm::norm_to(self.stream, self.norm_of(norm)?, x, rows, to, n, cols)?;
         } else {

@@ -161,7 +161,12 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Err(error) => found = Err(error),
                 },
                 Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
-                Role::Matrix(_) | Role::In(_) | Role::Over(_) | Role::Out(_) | Role::Cache(_) | Role::Rope(_) => {}
+                Role::Matrix(_)
+                | Role::In(_)
+                | Role::Over(_)
+                | Role::Out(_)
+                | Role::Cache(_)
+                | Role::Rope(_) => {}
             });
             found?;
             bytes
@@ -188,7 +193,9 @@ fn project_bytes(program: &HipProgram, project: &Project) -> Result<u64> {
 fn cache_bytes(cache: Cache, step: &Step<'_>) -> u64 {
     let Cache { n_head_kv, k, v, window } = cache;
     let mut cells = 0;
-    for run in (0..step.tokens.len()).collect::<Vec<_>>().chunk_by(|a, b| step.sequences[*a] == step.sequences[*b]) {
+    for run in
+        (0..step.tokens.len()).collect::<Vec<_>>().chunk_by(|a, b| step.sequences[*a] == step.sequences[*b])
+    {
         let (first, last) = (step.positions[run[0]], step.positions[run[run.len() - 1]]);
         let seen = window.map_or(0, |window| (first + 1).saturating_sub(window));
         cells += u64::from(last) + 1 - u64::from(seen);

@@ -230,7 +230,8 @@ impl ReferenceSession {
                 let width = plan.width(out);
                 let x = self.input(x, step)?;
                 let (scale, bias) = (program.vector(scale)?, program.vector(bias)?);
-                let [scale, bias] = [(scale, 1.0), (bias, 0.0)].map(|(vector, plain)| vector.unwrap_or(vec![plain]));
+                let [scale, bias] =
+                    [(scale, 1.0), (bias, 0.0)].map(|(vector, plain)| vector.unwrap_or(vec![plain]));
                 let rows = self.output_rows(out, step).chunks_exact_mut(width).zip(x.chunks_exact(width));
                 for (out, x) in rows {
                     let (scale, bias) = (scale.iter().cycle(), bias.iter().cycle());
@@ -250,7 +251,8 @@ impl ReferenceSession {
             }
             Op::Append { cache, k, v } => {
                 let written = [self.input(k, step)?, self.input(v, step)?];
-                for (Cells { values, width }, rows) in self.caches[cache.0 as usize].iter_mut().zip(&written) {
+                for (Cells { values, width }, rows) in self.caches[cache.0 as usize].iter_mut().zip(&written)
+                {
                     for (t, position) in step.positions.iter().enumerate() {
                         let slot = step.slot(t, *position as usize);
                         values[slot * *width..][..*width].copy_from_slice(&rows[t * *width..][..*width]);

@@ -76,6 +76,28 @@ impl Attention {
     }
 }
 
+/// Which layers see a window of positions.
+pub struct Windows {
+    window: u32,
+    layers: Vec<bool>,
+}
+
+impl Windows {
+    /// As `attention.sliding_window` and its pattern say; `period` where the file states no pattern. A window of 0 is none.
+    pub fn read(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
+        let window = hyper.keys.positions("attention.sliding_window")?.min(u32::MAX as usize) as u32;
+        let layers = match window {
+            0 => Vec::new(),
+            _ => hyper.keys.pattern("attention.sliding_window_pattern", hyper.n_layer, period)?,
+        };
+        Ok(Windows { window, layers })
+    }
+
+    pub fn of(&self, layer: usize) -> Option<u32> {
+        self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
+    }
+}
+
 /// Attention of layer `layer` over x, its output product included.
 pub fn attention(
     b: &mut Builder<'_>,

@@ -8,50 +8,51 @@ use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Presence};
-use crate::plan::{Binary, RopePairs, Unary};
+use crate::plan::{Binary, RopePairs, Unary, ValueId};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
-    let mut turns = Turns::read(&hyper.keys, RopePairs::Consecutive, hyper.n_rot)?;
-    b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
+    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
+    let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
     turns.factors = rope::factors(file, hyper.n_rot / 2)?;
     b.ignore(rope::FACTORS, "it went into the table of rotations")?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Optional, scales: true };
-    pre_norm(b, hyper, heads, unit, Presence::Never)
+    pre_norm(b, hyper, x, heads, unit, Presence::Never)
 }
 
 pub fn qwen2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
-    b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
-    let rope = Some(b.rope(Turns::read(&hyper.keys, RopePairs::Halves, hyper.n_rot)?.table()?));
+    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
+    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: false };
-    pre_norm(b, hyper, Attention { rope, ..Attention::of(hyper) }, unit, Presence::Optional)
+    pre_norm(b, hyper, x, Attention { rope, ..Attention::of(hyper) }, unit, Presence::Optional)
 }
 
 pub fn qwen3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
-    b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
-    let rope = Some(b.rope(Turns::read(&hyper.keys, RopePairs::Halves, hyper.n_rot)?.table()?));
+    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
+    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     for name in ["cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias"] {
         b.ignore(name, "a reranker's head")?;
     }
     let heads = Attention { rope, head_norm: Some(NormOf::rms(hyper)?), ..Attention::of(hyper) };
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: true };
-    pre_norm(b, hyper, heads, unit, Presence::Never)
+    pre_norm(b, hyper, x, heads, unit, Presence::Never)
 }
 
 /// x += attention(norm(x)), x += ffn(norm(x)), with RMS norms.
 fn pre_norm(
     mut b: Builder<'_>,
     hyper: &Hyper<'_>,
+    mut x: ValueId,
     heads: Attention,
     unit: FeedForward,
     output_bias: Presence,
 ) -> Result<Model> {
+    hyper.without_experts()?;
     let norm = NormOf::rms(hyper)?;
-    let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     for layer in 0..hyper.n_layer {
         x = b.layer(layer, |b| {
             let normed = norm.row(b, "attn_norm", x)?;

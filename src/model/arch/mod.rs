@@ -1,7 +1,9 @@
 //! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
 mod blocks;
+mod gemma3;
 mod llama;
+mod phi2;
 mod rope;
 
 use super::{Config, Hyper};
@@ -13,8 +15,13 @@ type Model = (Config, Plan);
 type Build = fn(&Hyper<'_>, &Gguf) -> Result<Model>;
 
 /// Every architecture by the name files give it.
-const ARCHITECTURES: &[(&str, Build)] =
-    &[("llama", llama::llama), ("qwen2", llama::qwen2), ("qwen3", llama::qwen3)];
+const ARCHITECTURES: &[(&str, Build)] = &[
+    ("llama", llama::llama),
+    ("qwen2", llama::qwen2),
+    ("qwen3", llama::qwen3),
+    ("gemma3", gemma3::gemma3),
+    ("phi2", phi2::phi2),
+];
 
 /// Names of the supported architectures, comma-separated.
 pub fn supported() -> String {

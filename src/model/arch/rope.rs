@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::gguf::{Gguf, Short, dequant};
-use crate::model::Keys;
+use crate::model::{Hyper, Keys};
+use crate::plan::builder::Builder;
 use crate::plan::{Rope, RopePairs};
 use crate::{Error, Result, memory};
 
@@ -17,7 +18,9 @@ const TABLE: &str = "rope frequencies";
 pub enum Scaling {
     None,
     /// Positions divided by `factor`.
-    Linear { factor: f32 },
+    Linear {
+        factor: f32,
+    },
     Yarn {
         factor: f32,
         /// Context the model was trained on before scaling.
@@ -41,14 +44,15 @@ pub struct Turns {
 }
 
 impl Turns {
-    /// As the file's keys say.
-    pub fn read(keys: &Keys<'_>, pairs: RopePairs, n_rot: usize) -> Result<Turns> {
-        let base = keys.float_or("rope.freq_base", 10_000.0)?;
-        if !(base.is_finite() && base > 0.0) {
-            return Err(Error::model(format!("{} is {base}", keys.key("rope.freq_base"))));
+    /// As the file's keys say. A table is as long as a head, which a tensor of the file must bear out first.
+    pub fn read(b: &Builder<'_>, hyper: &Hyper<'_>, pairs: RopePairs) -> Result<Turns> {
+        if !b.has("blk.0.attn_qkv.weight") {
+            b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
         }
+        let keys = &hyper.keys;
+        let base = keys.positive_or("rope.freq_base", 10_000.0)?;
         let attn_factor = keys.float_or("rope.scaling.attn_factor", 1.0)?;
-        Ok(Turns { pairs, n_rot, base, scaling: scaling(keys)?, attn_factor, factors: None })
+        Ok(Turns { pairs, n_rot: hyper.n_rot, base, scaling: scaling(keys)?, attn_factor, factors: None })
     }
 
     pub fn table(&self) -> Result<Rope> {

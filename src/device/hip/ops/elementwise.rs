@@ -42,14 +42,7 @@ pub fn unary(stream: &Stream, f: Unary, x: Span<'_>, dst: Span<'_>, n: usize) ->
 }
 
 /// `dst[i] = f(a[i], b[i])`, i < n.
-pub fn binary(
-    stream: &Stream,
-    f: Binary,
-    a: Span<'_>,
-    b: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
+pub fn binary(stream: &Stream, f: Binary, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize) -> Result<()> {
     for (name, span) in [("a", a), ("b", b), ("dst", dst)] {
         holds(name, span, &[n], 4)?;
     }

@@ -6,8 +6,8 @@ use super::super::stream::Stream;
 use super::super::weight::Weight;
 use super::elementwise::gate_code;
 use super::{dim, holds, is_aligned, launch};
-use crate::plan::Unary;
 use crate::gguf::TensorType;
+use crate::plan::Unary;
 use crate::{Error, Result};
 
 /// Columns that f16 rows are padded to a multiple of: what a product takes at a time.

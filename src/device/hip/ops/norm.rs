@@ -20,8 +20,7 @@ pub struct Norm<'a> {
 impl Norm<'_> {
     fn vectors(&self, width: usize, alignment: u64) -> Result<[Ptr; 2]> {
         let mut pointers = [Ptr::default(); 2];
-        for (pointer, (name, span)) in
-            pointers.iter_mut().zip([("weight", self.weight), ("bias", self.bias)])
+        for (pointer, (name, span)) in pointers.iter_mut().zip([("weight", self.weight), ("bias", self.bias)])
         {
             let Some(span) = span else { continue };
             holds(name, span, &[width], 4)?;

@@ -7,8 +7,8 @@ use super::super::weight::Weight;
 use super::attend::Tokens;
 use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
-use crate::plan::Unary;
 use crate::gguf::TensorType;
+use crate::plan::Unary;
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
@@ -305,7 +305,9 @@ pub fn glu_matvec(
     dst: Span<'_>,
 ) -> Result<()> {
     let Some(code) = gate_code(f).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
-        return Err(Error::Internal(format!("a gate of {f:?} or of another shape than what it lets through")));
+        return Err(Error::Internal(format!(
+            "a gate of {f:?} or of another shape than what it lets through"
+        )));
     };
     let (ty, rows, cols) = (gate.weight.ty(), gate.weight.rows(), gate.weight.cols());
     for bias in [gate.bias, up.bias].into_iter().flatten() {
