@@ -3,14 +3,43 @@
 
 #include "device.hpp"
 
-// x * sigmoid(x)
-DEVICE float silu(float x) { return x / (1.0f + exp(-x)); }
+// Functions of one number, as ops::elementwise numbers them; the last two are for functions of two numbers: a product, a
+// sum.
+enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD };
 
-// The tanh approximation: Hendrycks & Gimpel 2016, section 2.
-DEVICE float gelu(float x) {
-    constexpr float ROOT_2_PI = 0.797884561f; // sqrt(2 / pi)
-    const float inner = ROOT_2_PI * (x + 0.044715f * x * x * x);
-    return 0.5f * x * (1.0f + tanh(inner));
+// silu is x * sigmoid(x). gelu, in the tanh approximation (Hendrycks & Gimpel 2016, section 2), is x * sigmoid(2 y), as
+// 1 + tanh(y) = 2 sigmoid(2 y).
+DEVICE float activate(float x, u32 gelu) {
+    constexpr float TWO_ROOT_2_PI = 1.59576912f; // 2 sqrt(2 / pi)
+    const float inner = gelu ? TWO_ROOT_2_PI * (x + 0.044715f * x * x * x) : x;
+    return x / (1.0f + exp(-inner));
+}
+
+// c: a scale's factor, a soft cap's cap.
+DEVICE float apply(u32 f, float c, float x) {
+    switch (f) {
+    case SILU:
+    case GELU: return activate(x, f == GELU);
+    case RELU: return max(x, 0.0f);
+    case RELU2: return max(x, 0.0f) * max(x, 0.0f);
+    case SIGMOID: return 1.0f / (1.0f + exp(-x));
+    case SCALE: return x * c;
+    case SOFT_CAP: return c * tanh(x / c);
+    default: return x;
+    }
+}
+
+// Scores of attention to base 2, as exp2 takes them: what queries times keys are multiplied by, and what becomes of the
+// product. `cap` 0: nothing.
+DEVICE float score_factor(float scale, float cap) {
+    constexpr float LOG2_E = 1.44269504f;
+    return cap != 0.0f ? scale * (2.0f * LOG2_E) / cap : scale * LOG2_E;
+}
+
+// cap * tanh(x / cap) = cap - 2 cap / (e^(2 x / cap) + 1); x: times score_factor.
+DEVICE float capped_score(float x, float cap) {
+    constexpr float LOG2_E = 1.44269504f;
+    return cap * LOG2_E - 2.0f * LOG2_E * cap / (exp2(x) + 1.0f);
 }
 
 // Four columns of a block of 32 rounded to 8 bits, as src/device/cpu/matmul/activations.rs defines it: the same bits.

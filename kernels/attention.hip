@@ -7,7 +7,8 @@ namespace attention {
 constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
-// a row of `table_stride` blocks a sequence. A token attends to positions 0 to its own. The result goes to out (f32
+// a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own; scores are
+// capped softly if `cap` is not 0. The result goes to out (f32
 // [token][head][head_dim]), to oq and ods as quantize_q8 leaves them, or to both. parts: f32
 // [token][head][splits][D + 2]; tickets: u32 [token][y of the grid], zero before and after.
 struct Attend {
@@ -19,8 +20,8 @@ struct Attend {
     float *out;
     u32 *oq;
     f32x2 *ods;
-    u32 n_head, n_head_kv, head_dim, table_stride, splits;
-    float scale;
+    u32 n_head, n_head_kv, head_dim, table_stride, splits, window;
+    float scale, cap;
 };
 
 // The softmax of some positions, not yet divided by its sum: logarithms are to base 2.
@@ -61,14 +62,16 @@ DEVICE void attend(const Attend &a) {
     const u32 per_kv = a.n_head / a.n_head_kv, runs = (per_kv + HEADS - 1) / HEADS;
     const u32 t = group_z(), kv_head = group_y() / runs, first_head = group_y() % runs * HEADS;
     const u32 n_heads = min(per_kv - first_head, HEADS), head0 = kv_head * per_kv + first_head;
-    const u32 length = a.positions[t] + 1;
-    const u32 chunk = ((length + a.splits - 1) / a.splits + BLOCK - 1) / BLOCK * BLOCK;
-    const u32 active = (length + chunk - 1) / chunk, split = group_x();
+    const u32 length = a.positions[t] + 1, start = length > a.window ? length - a.window : 0;
+    // blocks wholly behind the window are nobody's
+    const u32 base = start / BLOCK * BLOCK, rest = length - base;
+    const u32 chunk = ((rest + a.splits - 1) / a.splits + BLOCK - 1) / BLOCK * BLOCK;
+    const u32 active = (rest + chunk - 1) / chunk, split = group_x();
     if (split >= active) return;
-    const u32 first = split * chunk, last = min(first + chunk, length);
+    const u32 first = max(base + split * chunk, start), last = min(base + (split + 1) * chunk, length);
 
     const u32 team = thread_x() / TEAM, lane = thread_x() % TEAM;
-    constexpr float LOG2_E = 1.44269504f;
+    const float factor = score_factor(a.scale, a.cap);
     float q[HEADS][COLS];
 #pragma unroll
     for (u32 h = 0; h < HEADS; h++) {
@@ -76,7 +79,7 @@ DEVICE void attend(const Attend &a) {
 #pragma unroll
         for (u32 c = 0; c < COLS; c++) {
             const u32 col = lane * COLS + c;
-            q[h][c] = col < a.head_dim ? row[col] * (a.scale * LOG2_E) : 0.0f;
+            q[h][c] = col < a.head_dim ? row[col] * factor : 0.0f;
         }
     }
 
@@ -116,6 +119,7 @@ DEVICE void attend(const Attend &a) {
 #pragma unroll
                 for (u32 c = 0; c < COLS; c++) sum = fma(q[h][c], key[c], sum);
                 sum = lanes_sum<TEAM>(sum);
+                if (a.cap != 0.0f) sum = capped_score(sum, a.cap);
                 scores[h][u] = at + u < last ? sum : -__builtin_inff();
             }
         }

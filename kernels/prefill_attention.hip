@@ -1,7 +1,7 @@
 // Attention of many tokens, causal, over the paged cache. A group makes a tile of tokens of one sequence and one query
-// head: it walks the keys up to the last token's position, with a running maximum and sum (Milakov & Gimelshein 2018,
+// head: it walks the keys from the first token's window up to the last token's position, with a running maximum and sum (Milakov & Gimelshein 2018,
 // Dao et al. 2022). Both products are of f16 matrix tiles; scores, weights' sums and outputs are f32.
-#include "device.hpp"
+#include "activations.hpp"
 
 namespace prefill_attention {
 
@@ -13,15 +13,16 @@ struct Tile {
 };
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
-// `table` has a row of `table_stride` blocks a sequence.
+// `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
+// 2^31 for all; scores are capped softly if `cap` is not 0.
 struct Task {
     const float *q;
     const f16 *k, *v;
     const Tile *tiles;
     const u32 *table;
     float *out;
-    u32 n_head, n_head_kv, head_dim, table_stride;
-    float scale;
+    u32 n_head, n_head_kv, head_dim, table_stride, window;
+    float scale, cap;
 };
 
 // For heads padded to D. LDS holds a step's keys and values, and before them or beside them the queries.
@@ -44,6 +45,9 @@ struct Shape {
     static constexpr u32 WEIGHTS_AT = Q_END > KV_END ? Q_END : KV_END;
     static constexpr u32 LDS = WEIGHTS_AT + (TileChain::SCRATCH ? 16 * QUERY_TILES * WAVES * V_STRIDE : 0);
 };
+
+// Below every score, yet finite: a token may see none of a step's keys.
+constexpr float LOWEST = -3e38f;
 
 // Halves of two words: both low ones, both high ones.
 DEVICE u32 low_halves(u32 a, u32 b) { return (a & 0xffff) | b << 16; }
@@ -114,10 +118,12 @@ DEVICE void attend(const Task &a) {
 #pragma unroll
         for (u32 i = 0; i < 4; i++) *(u32x4 *)(values + (quad + i) * S::V_STRIDE + octet) = rows[i];
     };
+    // steps wholly behind the window are left out
+    const u32 start = (tile.position + 1 > a.window ? tile.position + 1 - a.window : 0) / S::KEYS * S::KEYS;
     if constexpr (S::CHUNKS == 1) {
-        const u64 from = cells(0);
+        const u64 from = cells(start);
         fetch_keys(from, 0);
-        fetch_values(from, 0);
+        fetch_values(from, start);
     }
 
     // Queries to f16, several threads a row; tokens past the last repeat it.
@@ -147,8 +153,7 @@ DEVICE void attend(const Task &a) {
             const f32x4 v = four(col) * range.up;
             *(u32x2 *)(queries + query * S::Q_STRIDE + col) = u32x2{f16_pair(v.x, v.y), f16_pair(v.z, v.w)};
         }
-        constexpr float LOG2_E = 1.44269504f;
-        if (lane == 0) factors[query] = range.down * (a.scale * LOG2_E);
+        if (lane == 0) factors[query] = range.down * score_factor(a.scale, a.cap);
     }
     barrier();
 
@@ -163,7 +168,7 @@ DEVICE void attend(const Task &a) {
             const u32 query = query0 + t * 16 + T::query(2 * q);
             factor[t][q] = factors[query];
             position[t][q] = tile.position + query;
-            most[t][q] = -__builtin_inff();
+            most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
     }
@@ -180,7 +185,9 @@ DEVICE void attend(const Task &a) {
 
     T::Sums out[S::QUERY_TILES][S::OUT_TILES] = {};
 #pragma unroll 1
-    for (u32 position0 = 0; position0 <= last; position0 += S::KEYS) {
+    for (u32 position0 = start; position0 <= last; position0 += S::KEYS) {
+        // whether some token sees some of the step's keys only
+        const bool partly = position0 + S::KEYS > tile.position + 1 || last - position0 >= a.window;
         T::Scores scores[S::QUERY_TILES][S::KEY_TILES] = {};
         const auto add_scores = [&](u32 col0) {
 #pragma unroll
@@ -243,8 +250,9 @@ DEVICE void attend(const Task &a) {
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
                     scores[t][k][i] *= factor[t][q];
-                    if (position0 + S::KEYS > tile.position + 1 &&
-                        position0 + k * 16 + T::key(i) > position[t][q]) {
+                    if (a.cap != 0.0f) scores[t][k][i] = capped_score(scores[t][k][i], a.cap);
+                    // a key behind the token is 2^31 and more before it
+                    if (partly && position[t][q] - (position0 + k * 16 + T::key(i)) >= a.window) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);
@@ -313,8 +321,8 @@ DEVICE void attend(const Task &a) {
 #define PREFILL_ATTENTION(D)                                                                                          \
     KERNEL(128, 1) void prefill_attention_d##D(const float *q, const f16 *k, const f16 *v, const Tile *tiles,         \
                                                const u32 *table, float *out, u32 n_head, u32 n_head_kv, u32 head_dim, \
-                                               u32 table_stride, float scale) {                                       \
-        attend<D>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, table_stride, scale});                    \
+                                               u32 table_stride, u32 window, float scale, float cap) {                \
+        attend<D>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, table_stride, window, scale, cap});       \
     }
 
 PREFILL_ATTENTION(32)

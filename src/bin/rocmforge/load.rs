@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rocmforge::engine::{
-    Alternative, Backend, BackendParams, Batch, DeviceKind, Memory, Model, Part, Placement, Target,
+    Alternative, Backend, BackendParams, Batch, DeviceKind, Memory, Model, Placement, Slice, Target,
 };
 use rocmforge::gguf::{Gguf, TensorInfo, dequant};
 
@@ -119,7 +119,7 @@ fn print_placement(model: &Model, out: &mut impl Write) -> Result<()> {
 }
 
 /// "embedding, layers 0 to 11, output"
-fn parts(part: &Part) -> String {
+fn parts(part: &Slice) -> String {
     let mut parts = Vec::new();
     if part.embed {
         parts.push("embedding".to_owned());

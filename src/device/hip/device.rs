@@ -109,7 +109,7 @@ impl Device for HipDevice {
         match Layout::new(plan, limits, self.card.limits()) {
             Ok(layout) => Ok(Needs {
                 weights,
-                cache: layout.cache_bytes.saturating_mul(2),
+                cache: layout.cache_bytes,
                 scratch: layout.scratch_bytes.saturating_add(layout.sampler_bytes),
             }),
             // beyond what can be counted

@@ -55,13 +55,14 @@ impl Parts {
         Part { w: Planes([Ptr(0); 4]), bias: Ptr(0), dst: Ptr(0), rows: 0, first_group: u32::MAX };
 }
 
-/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `position` u32;
-/// `table` u32, the blocks of its sequence; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
+/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `position` and
+/// `sequence` u32; `table` u32, a row of `table_stride` blocks a sequence; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Append {
     pub turns: Ptr,
     pub position: Ptr,
+    pub sequence: Ptr,
     pub table: Ptr,
     pub k: Ptr,
     pub v: Ptr,
@@ -71,7 +72,7 @@ pub struct Append {
     pub n_rot: u32,
     /// Pairs are (i, i + n_rot / 2) rather than (2i, 2i + 1).
     pub halves: u32,
-    pub padding: u32,
+    pub table_stride: u32,
 }
 
 /// A gate, what it lets through, and where the result goes, f32. Biases f32 or none.
@@ -138,8 +139,15 @@ pub struct Attend {
     pub table_stride: u32,
     /// Positions are split over this many groups at most.
     pub splits: u32,
+    /// A token attends to the last so many positions, its own included: [`NO_WINDOW`] to all.
+    pub window: u32,
     pub scale: f32,
+    /// Scores s become cap * tanh(s / cap); 0: stay.
+    pub cap: f32,
 }
+
+/// More than positions that kernels take; behind a token a distance is larger.
+pub const NO_WINDOW: u32 = 1 << 31;
 
 /// How an argument lies in the kernel's argument block; alignment is natural (Planes: 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,38 +319,49 @@ kernels! {
         EMBED_Q6_K = "embed_q6_k",
     }
 
-    /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, for rows of `width`. In place allowed. Grid: x over rows.
-    RmsNormArgs(x: Ptr, weight: Ptr, dst: Ptr, width: u32, eps: f32) [256, 1, 1] waves 6 {
-        RMS_NORM_F32 = "rms_norm_f32",
+    /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight + bias`, for rows of `width`; if `layer`, of x[r] less its mean.
+    /// weight, bias: f32 or null. In place allowed. Grid: x over rows.
+    NormArgs(x: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, width: u32, eps: f32, layer: u32) [256, 1, 1] waves 6 {
+        NORM_F32 = "norm_f32",
     }
 
     /// The same norm of row `rows[r]` (u32; r where none) of x, to dst (f32), to q and ds as quantize_q8 leaves them, or to
     /// both; width: a multiple of 32. Grid: x over rows.
-    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [1024, 1, 1] waves 4 {
-        RMS_NORM_Q8 = "rms_norm_q8",
+    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, layer: u32)
+        [1024, 1, 1] waves 4 {
+        NORM_Q8 = "norm_q8",
     }
 
     /// The same, best for rows of 1,024 columns and less.
-    NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32) [256, 1, 1] waves 8 {
-        RMS_NORM_Q8_NARROW = "rms_norm_q8_narrow",
+    NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, layer: u32)
+        [256, 1, 1] waves 8 {
+        NORM_Q8_NARROW = "norm_q8_narrow",
     }
 
-    /// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed. Grid: x over n / 1024.
-    AddArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, period: u64) [256, 1, 1] waves 8 {
-        ADD_F32 = "add_f32",
+    /// `dst[i] = f(x[i])`, i < n; f: the function of that number in kernels/activations.hpp, c its constant. In place
+    /// allowed. Grid: x over n / 1024.
+    UnaryArgs(x: Ptr, dst: Ptr, n: u64, f: u32, c: f32) [256, 1, 1] waves 8 {
+        UNARY_F32 = "unary_f32",
     }
 
-    /// `dst[i] = activation(gate[i]) * up[i]`, i < n. In place allowed. Grid: x over n / 1024.
-    GluArgs(gate: Ptr, up: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
-        GLU_SILU_F32 = "glu_silu_f32",
-        GLU_GELU_F32 = "glu_gelu_f32",
+    /// `dst[i] = f(a[i]) * b[i]`, or `a[i] + b[i]`, i < n; f as in unary_f32. In place allowed. Grid: x over n / 1024.
+    BinaryArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, f: u32, c: f32) [256, 1, 1] waves 8 {
+        BINARY_F32 = "binary_f32",
     }
 
-    /// Rotates the first n_rot elements of each head of x (tokens x n_heads x head_dim) in place; positions: u32 per
-    /// token; table: (cos, sin) f32 pairs, `[position][n_rot / 2]`. Grid: x over tokens, y over heads.
-    RopeArgs(x: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32) [64, 1, 1] waves 8 {
-        ROPE_CONSECUTIVE_F32 = "rope_consecutive_f32",
-        ROPE_HALVES_F32 = "rope_halves_f32",
+    /// `dst[t][i] = x[t][i] * scale[i] + bias[i]`, for rows of `width`; scale, bias: f32 or null, `one_scale` and
+    /// `one_bias`: one element each. In place allowed. Grid: x over rows, y over width / 1024.
+    AffineArgs(x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, width: u32, one_scale: u32, one_bias: u32) [256, 1, 1] waves 8 {
+        AFFINE_F32 = "affine_f32",
+    }
+
+    /// dst = x (tokens x n_heads x head_dim) with the first n_rot elements of each head rotated; positions: u32 per
+    /// token; table: (cos, sin) f32 pairs, `[position][n_rot / 2]`; `halves` as in [`Append`]. In place allowed. Grid: x
+    /// over tokens, y over heads.
+    RopeArgs(
+        x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32, halves: u32
+    ) [64, 1, 1] waves 8 {
+        ROPE_F32 = "rope_f32",
     }
 
     /// `dst[r] = softmax(scale * x[r])`, for rows of `width`. In place allowed. Grid: x over rows.
@@ -527,10 +546,9 @@ kernels! {
         HALF_ROWS_RMS_NORM = "half_rows_rms_norm",
     }
 
-    /// The same of `activation(gate) * up`.
-    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
-        HALF_ROWS_SILU = "half_rows_silu",
-        HALF_ROWS_GELU = "half_rows_gelu",
+    /// The same of `activation(gate) * up`; gelu if `gelu` is not 0, else silu.
+    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32, gelu: u32) [256, 1, 1] waves 4 {
+        HALF_ROWS_GLU = "half_rows_glu",
     }
 
     /// `dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r]`, and `+ dst[t][r]` if `add` is not 0, by f16 matrix tiles;
@@ -568,9 +586,9 @@ kernels! {
     /// Causal attention of many tokens, for heads padded to D. q, out: f32 `[token][head][head_dim]`, q rotated and
     /// aligned to 16 bytes; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32 (first token,
     /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
-    /// blocks a sequence. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
+    /// blocks a sequence; window, cap: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
     PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,
-        head_dim: u32, table_stride: u32, scale: f32) [128, 1, 1] waves 1 {
+        head_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32) [128, 1, 1] waves 1 {
         PREFILL_ATTENTION_D32 = "prefill_attention_d32",
         PREFILL_ATTENTION_D64 = "prefill_attention_d64",
         PREFILL_ATTENTION_D128 = "prefill_attention_d128",

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! device    HipDevice: what the rest of the library sees (the Device trait)
-//!   session   one user of a program, the run of a step; step: its ops, launch by launch; scratch: its memory;
-//!             timing: where a step's time goes
-//!     program   a plan's weights, and the ops as a GPU gets them (schedule)
+//!   session   one user of a program, the run of a step
+//!     timing    where a step's time goes
+//!     step      a step's ops, launch by launch
+//!     scratch   a session's memory; description: what a step's kernels read of its tokens
+//!     program   a plan's weights, and the ops as a GPU gets them (schedule), where it takes them (support)
 //!       loader  from the file's blocks to a weight
 //!     sampler   from logits to a token
 //!     ops     one function per operation: shapes -> grid, arguments, launch
@@ -22,6 +24,7 @@
 
 pub mod card;
 pub mod code_object;
+mod description;
 pub mod device;
 pub mod driver;
 pub mod event;
@@ -41,5 +44,6 @@ mod scratch;
 pub mod session;
 mod step;
 pub mod stream;
+mod support;
 mod timing;
 pub mod weight;

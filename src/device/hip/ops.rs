@@ -5,9 +5,12 @@
 //! the kernel's 32 bits, is `Error::Param` and nothing is launched.
 
 pub mod attend;
+pub mod elementwise;
 pub mod matmul;
+pub mod norm;
 pub mod prefill;
 pub mod project;
+pub mod rope;
 pub mod sample;
 
 use super::kernels::*;
@@ -15,7 +18,6 @@ use super::memory::Span;
 use super::stream::Stream;
 use super::weight::Weight;
 use crate::gguf::TensorType;
-use crate::plan::{Activation, RopePairs};
 use crate::{Error, Result};
 
 /// Elements that share a scale in quantized activations.
@@ -174,141 +176,6 @@ pub fn select_rows(
     let (n_x, cols) = (dim("rows of x", n_x)?, dim("width", width)?);
     let args = EmbedArgs { w, tokens: rows.ptr(), dst: dst.ptr(), rows: n_x, cols };
     launch(stream, EMBED_F32, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
-}
-
-/// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight`, for n rows of `width`. In place allowed.
-pub fn rms_norm(
-    stream: &Stream,
-    x: Span<'_>,
-    weight: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-    width: usize,
-    eps: f32,
-) -> Result<()> {
-    holds("x", x, &[n, width], 4)?;
-    holds("weight", weight, &[width], 4)?;
-    holds("dst", dst, &[n, width], 4)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
-    let width = dim("width", width)?;
-    let args = RmsNormArgs { x: x.ptr(), weight: weight.ptr(), dst: dst.ptr(), width, eps };
-    launch(stream, RMS_NORM_F32, [n as u64, 1, 1], &args)
-}
-
-/// The norm of n rows of `width`, a multiple of 32: of row `rows[r]` of x (u32; r where None), below the rows that x
-/// holds, to row r of the target.
-#[allow(clippy::too_many_arguments)]
-pub fn rms_norm_to(
-    stream: &Stream,
-    x: Span<'_>,
-    rows: Option<Span<'_>>,
-    weight: Span<'_>,
-    to: project::Target<'_>,
-    n: usize,
-    width: usize,
-    eps: f32,
-) -> Result<()> {
-    match rows {
-        Some(rows) => holds("rows", rows, &[n], 4)?,
-        None => holds("x", x, &[n, width], 4)?,
-    }
-    is_aligned("x", x, 16)?;
-    holds("weight", weight, &[width], 4)?;
-    is_aligned("weight", weight, 16)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
-    if !width.is_multiple_of(Q8_BLOCK) {
-        return Err(Error::param(format!("rows of {width} are not whole blocks of {Q8_BLOCK}")));
-    }
-    let (dst, q, ds) = to.pointers(n, width)?;
-    let rows = rows.map_or(Ptr::default(), Span::ptr);
-    let width = dim("width", width)?;
-    let (x, weight, grid) = (x.ptr(), weight.ptr(), [n as u64, 1, 1]);
-    if width <= 1024 {
-        let args = NarrowNormQ8Args { x, rows, weight, dst, q, ds, width, eps };
-        return launch(stream, RMS_NORM_Q8_NARROW, grid, &args);
-    }
-    launch(stream, RMS_NORM_Q8, grid, &NormQ8Args { x, rows, weight, dst, q, ds, width, eps })
-}
-
-/// `dst[i] = a[i] + b[i % period]`, i < n. In place allowed.
-pub fn add(stream: &Stream, a: Span<'_>, b: Span<'_>, dst: Span<'_>, n: usize, period: usize) -> Result<()> {
-    holds("a", a, &[n], 4)?;
-    holds("b", b, &[period.min(n)], 4)?;
-    holds("dst", dst, &[n], 4)?;
-    if period == 0 {
-        return Err(Error::param("a period of 0"));
-    }
-    let args = AddArgs { a: a.ptr(), b: b.ptr(), dst: dst.ptr(), n: n as u64, period: period as u64 };
-    over(stream, ADD_F32, n as u64, 1024, &args)
-}
-
-/// `dst[i] = activation(gate[i]) * up[i]`, i < n. In place allowed.
-pub fn glu(
-    stream: &Stream,
-    activation: Activation,
-    gate: Span<'_>,
-    up: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => GLU_SILU_F32,
-        Activation::Gelu => GLU_GELU_F32,
-    };
-    for (name, span) in [("gate", gate), ("up", up), ("dst", dst)] {
-        holds(name, span, &[n], 4)?;
-    }
-    let args = GluArgs { gate: gate.ptr(), up: up.ptr(), dst: dst.ptr(), n: n as u64 };
-    over(stream, kernel, n as u64, 1024, &args)
-}
-
-/// The heads that [`rope`] turns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Heads {
-    pub n_heads: usize,
-    pub head_dim: usize,
-    /// Even, at most head_dim.
-    pub n_rot: usize,
-}
-
-/// Rotates the first n_rot elements of each head of x (n x n_heads x head_dim) in place. `positions`: u32 per token,
-/// each below the rows of `table`; `table`: (cos, sin) f32 pairs, [position][n_rot / 2].
-pub fn rope(
-    stream: &Stream,
-    pairs: RopePairs,
-    x: Span<'_>,
-    positions: Span<'_>,
-    table: Span<'_>,
-    n: usize,
-    heads: Heads,
-) -> Result<()> {
-    let kernel = match pairs {
-        RopePairs::Consecutive => ROPE_CONSECUTIVE_F32,
-        RopePairs::Halves => ROPE_HALVES_F32,
-    };
-    let Heads { n_heads, head_dim, n_rot } = heads;
-    holds("x", x, &[n, n_heads, head_dim], 4)?;
-    holds("positions", positions, &[n], 4)?;
-    holds("table", table, &[n_rot / 2], 8)?;
-    if n_rot > head_dim || !n_rot.is_multiple_of(2) {
-        return Err(Error::param(format!("{n_rot} elements to rotate of heads of {head_dim}")));
-    }
-    if n == 0 || n_heads == 0 || n_rot == 0 {
-        return Ok(());
-    }
-    let args = RopeArgs {
-        x: x.ptr(),
-        positions: positions.ptr(),
-        table: table.ptr(),
-        n_heads: dim("n_heads", n_heads)?,
-        head_dim: dim("head_dim", head_dim)?,
-        n_rot: dim("n_rot", n_rot)?,
-    };
-    launch(stream, kernel, [n as u64, n_heads as u64, 1], &args)
 }
 
 /// `dst[r] = softmax(scale * x[r])`, for n rows of `width`. In place allowed.

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::loader::Loader;
 use super::memory::{Buffer, Pool, Span};
-use super::ops::project::head_pad;
 use super::planes::PlaneLayout;
 use super::schedule::{self, Scheduled, Size};
+use super::support;
 use super::weight::Weight;
-use crate::device::{Progress, fuse};
-use crate::gguf::{Gguf, TensorInfo, TensorType, dequant};
-use crate::plan::weights::{self, Roles};
-use crate::plan::{Plan, WeightId};
+use crate::device::Progress;
+use crate::gguf::{Gguf, TensorType};
+use crate::plan::weights::{self, Roles, Source};
+use crate::plan::{self, Plan, Vector, WeightId, fuse};
 use crate::{Error, Result, memory};
 
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct HipProgram {
     pub(super) many: Vec<Scheduled>,
     pub(super) unfused: Vec<Scheduled>,
     pub(super) weight_bytes: u64,
-    /// The last to go.
+    /// Declared last, so dropped last: trims the pool after all buffers.
     pub(super) pool: TrimmedPool,
 }
 
@@ -51,23 +51,23 @@ struct Loaded {
 }
 
 /// Bytes that a weight takes in its roles.
-fn bytes(ty: TensorType, rows: usize, cols: usize, roles: Roles) -> Result<u64> {
+fn bytes(weight: &plan::Weight, roles: Roles) -> Result<u64> {
     let mut bytes = 0;
     if roles.rows || roles.matrix {
-        bytes += PlaneLayout::new(ty, rows, cols)?.bytes;
+        bytes += PlaneLayout::new(weight.ty, weight.rows, weight.cols)?.bytes;
     }
     if roles.vector {
-        bytes += PlaneLayout::new(TensorType::F32, rows, cols)?.bytes;
+        bytes += PlaneLayout::new(TensorType::F32, weight.rows, weight.cols)?.bytes;
     }
     Ok(bytes)
 }
 
 /// Bytes of all of a plan's weights on a GPU; refuses what its kernels do not take.
 pub fn weight_bytes(plan: &Plan) -> Result<u64> {
-    head_pad(plan.cache.head_dim)?;
+    support::check(plan)?;
     let mut sum = 0u64;
     for (weight, roles) in plan.weights.iter().zip(weights::roles(plan)?) {
-        let bytes = bytes(weight.ty, weight.rows, weight.cols, roles)?;
+        let bytes = bytes(weight, roles)?;
         sum = sum.checked_add(bytes).ok_or_else(|| Error::param("weights of more than 2^64 bytes"))?;
     }
     Ok(sum)
@@ -77,8 +77,8 @@ impl HipProgram {
     pub fn load(pool: &Arc<Pool>, plan: Arc<Plan>, file: &Gguf, progress: &mut Progress<'_>) -> Result<Self> {
         let weight_bytes = weight_bytes(&plan)?;
         let roles = weights::roles(&plan)?;
-        let infos = memory::try_collect(plan.weights.iter().map(|w| weights::tensor(file, w)), WEIGHTS)?;
-        let total = infos.iter().map(|info| info.bytes).sum();
+        let sources = memory::try_collect(plan.weights.iter().map(|w| Source::find(file, w)), WEIGHTS)?;
+        let total = sources.iter().map(Source::bytes).sum();
         if !progress(0, total) {
             return Err(Error::Cancelled);
         }
@@ -87,11 +87,11 @@ impl HipProgram {
         let mut loader = Loader::new(pool)?;
         let mut done = 0;
         let mut loaded = Vec::new();
-        for ((weight, roles), info) in plan.weights.iter().zip(roles).zip(infos) {
-            file.prefetch(&info);
-            memory::push(&mut loaded, load(&mut loader, file, &info, &weight.name, roles)?, WEIGHTS)?;
-            file.forget_pages(&info);
-            done += info.bytes;
+        for ((weight, roles), source) in plan.weights.iter().zip(roles).zip(sources) {
+            file.prefetch(source.tensor());
+            memory::push(&mut loaded, load(&mut loader, file, weight, &source, roles)?, WEIGHTS)?;
+            file.forget_pages(source.tensor());
+            done += source.bytes();
             if !progress(done, total) {
                 return Err(Error::Cancelled);
             }
@@ -111,27 +111,32 @@ impl HipProgram {
         })
     }
 
-    pub(super) fn matrix(&self, id: WeightId) -> Result<&Weight> {
+    pub(super) fn matrix(&self, id: impl Into<WeightId>) -> Result<&Weight> {
+        let id = id.into();
         let missing = || Error::Internal(format!("weight {} is no matrix", id.0));
         self.weights[id.0 as usize].matrix.as_ref().ok_or_else(missing)
     }
 
-    pub(super) fn vector(&self, id: WeightId) -> Result<Span<'_>> {
+    pub(super) fn vector(&self, Vector(id): Vector) -> Result<Span<'_>> {
         let missing = || Error::Internal(format!("weight {} is no vector", id.0));
         self.weights[id.0 as usize].vector.as_ref().map(Buffer::span).ok_or_else(missing)
     }
 }
 
-fn load(loader: &mut Loader, file: &Gguf, info: &TensorInfo, name: &str, roles: Roles) -> Result<Loaded> {
+fn load(
+    loader: &mut Loader,
+    file: &Gguf,
+    weight: &plan::Weight,
+    source: &Source,
+    roles: Roles,
+) -> Result<Loaded> {
     let mut loaded = Loaded::default();
-    let data = file.data(info);
+    let plan::Weight { name, ty, rows, cols, .. } = weight;
     if roles.vector {
-        let mut values = memory::filled(0.0, info.row_len(), WEIGHTS)?;
-        dequant::row(info.ty, data, &mut values)?;
-        loaded.vector = Some(loader.load_floats(&values, name)?);
+        loaded.vector = Some(loader.load_floats(&source.vector(file)?, name)?);
     }
     if roles.rows || roles.matrix {
-        loaded.matrix = Some(loader.load(info.ty, info.rows(), info.row_len(), data, name)?);
+        loaded.matrix = Some(loader.load(*ty, *rows, *cols, source.data(file), name)?);
     }
     Ok(loaded)
 }

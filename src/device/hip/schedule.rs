@@ -1,47 +1,67 @@
 //! From a plan's fused ops to what a GPU is given for a step, by how many tokens the step has.
 
 use super::ops::Q8_BLOCK;
+use super::ops::elementwise::gate_code;
 use super::ops::project::wants_rounded;
-use crate::plan::fuse::{self, FusedOp, HeadPrep, Norm, Placed, Project, Then};
+use crate::plan::fuse::{self, FusedOp, HeadPrep, Placed, Project, Then, Uses};
 use crate::plan::*;
 
-/// How an op leaves its result for the next.
+/// In which forms an op leaves its result for the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Forms {
-    /// In the plan's buffer, f32.
+    /// In the value's slot, f32.
     pub plain: bool,
-    /// Rounded to 8 bits in one of the session's two [`Rounded`] places; in steps of many tokens to f16, in the one
-    /// place for that.
     pub rounded: Option<Rounded>,
 }
 
-/// Two places, so that an op can read one and write the other.
+/// What products read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rounded {
-    /// Of what norms and attention leave.
+    /// 8 bits, for products of few rows.
+    Q8(Place),
+    /// f16 rows, for products of many; a session has one place for them.
+    F16,
+}
+
+/// Of a session's two places for 8-bit rows, so that an op can read one and write the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// What norms and attention leave.
     First,
-    /// Of what a gated unit leaves.
+    /// What a gated unit leaves.
     Second,
 }
 
 impl Forms {
-    const PLAIN: Forms = Forms { plain: true, rounded: None };
+    pub const PLAIN: Forms = Forms { plain: true, rounded: None };
 }
 
 /// Where a [`Project`] finds its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Source {
-    /// It is rounded already, there.
+    /// The op before has left it so.
     pub rounded: Option<Rounded>,
-    /// Of the outputs' rows alone: x holds all tokens'.
+    /// Read only the rows in `outputs`; x holds every token's row.
     pub select: bool,
+}
+
+impl Source {
+    const PLAIN: Source = Source { rounded: None, select: false };
 }
 
 /// An op as a GPU gets it: one launch, or few.
 #[derive(Clone, Debug)]
 pub enum StepOp {
-    /// As the plan has it.
-    Single(FusedOp),
+    /// As the plan has it: any but products and attention.
+    Single(Op),
+    PrepareHeads {
+        cache: CacheId,
+        q: ValueId,
+        k: ValueId,
+        v: ValueId,
+        q_prep: HeadPrep,
+        k_prep: HeadPrep,
+    },
     Project {
         project: Project,
         source: Source,
@@ -50,14 +70,15 @@ pub enum StepOp {
     /// Of one token: a [`Project`] to q, k and v, rotation and cache.
     Qkv {
         project: Project,
-        layer: usize,
+        cache: CacheId,
         rope: RopeId,
     },
     Attention {
-        layer: usize,
-        q: BufferId,
+        cache: CacheId,
+        q: ValueId,
         scale: f32,
-        out: BufferId,
+        cap: f32,
+        out: ValueId,
         to: Forms,
     },
 }
@@ -86,71 +107,39 @@ pub fn unfused(plan: &Plan) -> Vec<Scheduled> {
     fuse::unfused(plan).into_iter().map(single).collect()
 }
 
+/// The op with its input and its result in f32.
 fn alone(op: FusedOp) -> StepOp {
     match op {
-        FusedOp::Project(project) => {
-            let source = Source { rounded: None, select: false };
-            StepOp::Project { project, source, to: Forms::PLAIN }
+        FusedOp::Project(project) => StepOp::Project { project, source: Source::PLAIN, to: Forms::PLAIN },
+        FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
+            StepOp::PrepareHeads { cache, q, k, v, q_prep, k_prep }
         }
-        FusedOp::Attention { layer, q, scale, out } => {
-            StepOp::Attention { layer, q, scale, out, to: Forms::PLAIN }
+        FusedOp::Single(Op::Attention { cache, q, scale, cap, out }) => {
+            StepOp::Attention { cache, q: q.0, scale, cap, out: out.0, to: Forms::PLAIN }
         }
-        op => StepOp::Single(op),
+        FusedOp::Single(op) => StepOp::Single(op),
     }
 }
 
 pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
-    let ops = fuse::fused(plan);
+    let scheduler = Scheduler { plan, uses: Uses::of(plan), size };
+    let ops = plan.fused();
     let mut scheduled: Vec<Scheduled> = Vec::new();
     // how the op before left the input of this one
     let mut left = Forms::PLAIN;
     let mut i = 0;
-    while i < ops.len() {
-        let Placed { op, at } = &ops[i];
-        let mut at = *at;
-        let forms = |out: BufferId, place| match (size, place) {
-            (Size::Many, Rounded::First) => Forms::PLAIN,
-            (Size::Many, Rounded::Second) => half_form(plan, ops.get(i + 1), out),
-            _ => forms(plan, ops.get(i + 1), out, place),
+    while let Some(placed) = ops.get(i) {
+        let next = ops.get(i + 1);
+        let (op, at) = match next.and_then(|next| scheduler.joined(&placed.op, next)) {
+            Some(op) => {
+                i += 1;
+                (op, ops[i].at)
+            }
+            None => (scheduler.op(&placed.op, left.rounded, next), placed.at),
         };
-        let came = std::mem::replace(&mut left, Forms::PLAIN).rounded;
-        let next = ops.get(i + 1).map(|placed| &placed.op);
-        let op = match op {
-            FusedOp::Project(project) => {
-                let qkv = next.and_then(|next| qkv(plan, project, next)).filter(|_| size == Size::One);
-                if let Some(op) = qkv {
-                    i += 1;
-                    at = ops[i].at;
-                    op
-                } else {
-                    let to = match project.then {
-                        Then::Glu(_) => forms(project.parts[0].out, Rounded::Second),
-                        _ => Forms::PLAIN,
-                    };
-                    left = to;
-                    let source = Source { rounded: came, select: false };
-                    StepOp::Project { project: project.clone(), source, to }
-                }
-            }
-            FusedOp::Attention { layer, q, scale, out } => {
-                let whole = plan.cache.head_dim.is_multiple_of(Q8_BLOCK);
-                let to = if whole { forms(*out, Rounded::First) } else { Forms::PLAIN };
-                left = to;
-                StepOp::Attention { layer: *layer, q: *q, scale: *scale, out: *out, to }
-            }
-            FusedOp::SelectRows { x, out } => {
-                let selected = next.and_then(|next| select(plan, *x, *out, next, ops[i + 1].at));
-                match selected.filter(|_| size != Size::Many) {
-                    Some(project) => {
-                        i += 1;
-                        at = ops[i].at;
-                        let source = Source { rounded: None, select: true };
-                        StepOp::Project { project, source, to: Forms::PLAIN }
-                    }
-                    None => StepOp::Single(FusedOp::SelectRows { x: *x, out: *out }),
-                }
-            }
-            op => alone(op.clone()),
+        left = match op {
+            StepOp::Project { to, .. } | StepOp::Attention { to, .. } => to,
+            StepOp::Single(_) | StepOp::PrepareHeads { .. } | StepOp::Qkv { .. } => Forms::PLAIN,
         };
         scheduled.push(Scheduled { op, at });
         i += 1;
@@ -158,53 +147,127 @@ pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
     scheduled
 }
 
-/// How `out` is best left for the op that comes next.
-fn forms(plan: &Plan, next: Option<&Placed>, out: BufferId, place: Rounded) -> Forms {
-    let Some(Placed { op: FusedOp::Project(project), at }) = next else { return Forms::PLAIN };
-    let width = plan.buffer(out).width;
-    if project.x != out || project.norm.is_some() || !width.is_multiple_of(Q8_BLOCK) {
-        return Forms::PLAIN;
-    }
-    let rounded = project.parts.iter().filter(|part| wants_rounded(plan.weight(part.weight).ty)).count();
-    let plain = rounded < project.parts.len() || !fuse::is_dead(plan, at + 1, out);
-    Forms { plain, rounded: (rounded > 0).then_some(place) }
+struct Scheduler<'a> {
+    plan: &'a Plan,
+    uses: Uses,
+    size: Size,
 }
 
-/// A gated unit's result in f16 alone, where the product that comes next is all that reads it.
-fn half_form(plan: &Plan, next: Option<&Placed>, out: BufferId) -> Forms {
-    match next {
-        Some(Placed { op: FusedOp::Project(project), at })
-            if project.x == out && project.norm.is_none() && fuse::is_dead(plan, at + 1, out) =>
-        {
-            Forms { plain: false, rounded: Some(Rounded::Second) }
+impl Scheduler<'_> {
+    fn op(&self, op: &FusedOp, came: Option<Rounded>, next: Option<&Placed>) -> StepOp {
+        match op {
+            FusedOp::Project(project) => {
+                let to = match project.then {
+                    Then::Glu { f, out } => self.gated(f, out, next),
+                    Then::Nothing | Then::AddTo { .. } => Forms::PLAIN,
+                };
+                let source = Source { rounded: came, select: false };
+                StepOp::Project { project: project.clone(), source, to }
+            }
+            FusedOp::Single(Op::Attention { cache, q, scale, cap, out }) => {
+                let whole = self.plan.cache(*cache).v.is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
+                let to = if whole { self.rounded(out.0, next, Place::First) } else { Forms::PLAIN };
+                StepOp::Attention { cache: *cache, q: q.0, scale: *scale, cap: *cap, out: out.0, to }
+            }
+            FusedOp::Single(_) | FusedOp::PrepareHeads { .. } => alone(op.clone()),
         }
-        _ => Forms::PLAIN,
     }
-}
 
-/// The product to q, k and v and the preparation that follows it, as one op.
-fn qkv(plan: &Plan, project: &Project, next: &FusedOp) -> Option<StepOp> {
-    let FusedOp::PrepareHeads { layer, q, k, v, q_prep, k_prep } = *next else { return None };
-    let rope = match (q_prep, k_prep) {
-        (HeadPrep { norm: None, rope: Some(a) }, HeadPrep { norm: None, rope: Some(b) }) if a == b => a,
-        _ => return None,
-    };
-    let outs: Vec<_> = project.parts.iter().map(|part| part.out).collect();
-    let head_dim = plan.cache.head_dim;
-    let whole = project.parts.iter().all(|part| plan.weight(part.weight).rows.is_multiple_of(head_dim));
-    if outs != [q, k, v] || !whole || !head_dim.is_multiple_of(2) || !matches!(project.then, Then::Nothing) {
-        return None;
+    /// An op and the next as one.
+    fn joined(&self, op: &FusedOp, next: &Placed) -> Option<StepOp> {
+        match (op, &next.op) {
+            (FusedOp::Project(project), FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep })
+                if self.size == Size::One =>
+            {
+                self.qkv(project, *cache, [*q, *k, *v], [*q_prep, *k_prep], next.at)
+            }
+            (FusedOp::Single(Op::SelectRows { x, out }), FusedOp::Project(project))
+                if self.size != Size::Many =>
+            {
+                let project = self.selected(x.0, out.0, project, next.at)?;
+                let source = Source { rounded: None, select: true };
+                Some(StepOp::Project { project, source, to: Forms::PLAIN })
+            }
+            _ => None,
+        }
     }
-    Some(StepOp::Qkv { project: project.clone(), layer, rope })
-}
 
-/// The product of selected rows, where they are normalized on their way and nobody else wants them.
-fn select(plan: &Plan, x: BufferId, out: BufferId, next: &FusedOp, at: usize) -> Option<Project> {
-    let FusedOp::Project(project) = next else { return None };
-    let (Norm { .. }, _) = project.norm?;
-    let width = plan.buffer(x).width;
-    if project.x != out || !fuse::is_dead(plan, at + 1, out) || !width.is_multiple_of(Q8_BLOCK) {
-        return None;
+    /// How a gated unit is best left for the op that comes next.
+    fn gated(&self, f: Unary, out: ValueId, next: Option<&Placed>) -> Forms {
+        match self.size {
+            Size::One | Size::Few => self.rounded(out, next, Place::Second),
+            // outputs of a step of many tokens may be few
+            Size::Many if self.plan.value(out).rows == Rows::Outputs || gate_code(f).is_none() => {
+                Forms::PLAIN
+            }
+            Size::Many => match self.reader(out, next) {
+                Some((_, true)) => Forms { plain: false, rounded: Some(Rounded::F16) },
+                Some((_, false)) | None => Forms::PLAIN,
+            },
+        }
     }
-    Some(Project { x, ..project.clone() })
+
+    /// How `out` is best left for the product that comes next, of few rows.
+    fn rounded(&self, out: ValueId, next: Option<&Placed>, place: Place) -> Forms {
+        let Some((project, is_last)) = self.reader(out, next) else { return Forms::PLAIN };
+        if !self.plan.width(out).is_multiple_of(Q8_BLOCK) {
+            return Forms::PLAIN;
+        }
+        let wants = |part: &&fuse::Part| wants_rounded(self.plan.weight(part.weight).ty);
+        let rounded = project.parts.iter().filter(wants).count();
+        let plain = rounded < project.parts.len() || !is_last;
+        Forms { plain, rounded: (rounded > 0).then_some(Rounded::Q8(place)) }
+    }
+
+    /// The product that comes next, where it reads `out` as it is, and whether nothing behind it does.
+    fn reader<'p>(&self, out: ValueId, next: Option<&'p Placed>) -> Option<(&'p Project, bool)> {
+        match next {
+            Some(Placed { op: FusedOp::Project(project), at })
+                if project.x == out && project.norm.is_none() =>
+            {
+                Some((project, self.is_dead_behind(*at, out)))
+            }
+            _ => None,
+        }
+    }
+
+    fn is_dead_behind(&self, at: usize, id: ValueId) -> bool {
+        self.uses.last(id).is_none_or(|last| last <= at)
+    }
+
+    /// The product to q, k and v and the preparation that follows it up to op `at`.
+    fn qkv(
+        &self,
+        project: &Project,
+        cache: CacheId,
+        [q, k, v]: [ValueId; 3],
+        [q_prep, k_prep]: [HeadPrep; 2],
+        at: usize,
+    ) -> Option<StepOp> {
+        let plan = self.plan;
+        let rope = match (q_prep, k_prep) {
+            (HeadPrep { norm: None, rope: Some(a) }, HeadPrep { norm: None, rope: Some(b) }) if a == b => a,
+            _ => return None,
+        };
+        // what is rotated stays in its slot, and nothing else is written in between
+        let slots = project.parts.iter().map(|part| plan.slot(part.out));
+        let same = slots.eq([q, k, v].map(|id| plan.slot(id)));
+        // keys and values are left in the cache alone
+        let written = [k, v].iter().all(|id| self.is_dead_behind(at, *id));
+        let head_dim = plan.cache(cache).k;
+        let whole = project.parts.iter().all(|part| plan.weight(part.weight).rows.is_multiple_of(head_dim));
+        let fits = same && written && whole && head_dim.is_multiple_of(2);
+        (fits && matches!(project.then, Then::Nothing)).then(|| StepOp::Qkv {
+            project: project.clone(),
+            cache,
+            rope,
+        })
+    }
+
+    /// The product of selected rows, where they are normalized on their way and nobody else wants them.
+    fn selected(&self, x: ValueId, out: ValueId, project: &Project, at: usize) -> Option<Project> {
+        let whole = self.plan.width(x).is_multiple_of(Q8_BLOCK);
+        let joins = project.x == out && project.norm.is_some() && self.is_dead_behind(at, out) && whole;
+        (joins && matches!(project.then, Then::Nothing)).then(|| Project { x, ..project.clone() })
+    }
 }

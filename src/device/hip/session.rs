@@ -5,20 +5,21 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
 
+use super::description::Description;
 use super::event::Event;
 use super::graph::Graph;
-use super::memory::{Buffer, Span, Staging, bytes_of, bytes_of_mut};
-use super::ops::prefill;
-use super::ops::project::{LayerCache, MATVEC_MAX_N};
+use super::memory::{Staging, bytes_of, bytes_of_mut};
+use super::ops::project::MATVEC_MAX_N;
 use super::program::{HipProgram, TrimmedPool};
 use super::sampler::DeviceSampler;
 use super::schedule::Scheduled;
-use super::scratch::Layout;
+use super::scratch::{Layout, SessionMemory};
 use super::step::Running;
 use super::stream::Stream;
+use super::timing;
 use crate::device::sampling::Draw;
 use crate::device::{BLOCK_LEN, Cancel, Observer, Program, Session, SessionLimits, Step, StepTimes};
-use crate::plan::{BufferId, Plan, Rope, Rows};
+use crate::plan::{Plan, Rope, RopeId, ValueId};
 use crate::{Error, Result, memory};
 
 impl Program for HipProgram {
@@ -44,13 +45,10 @@ const MOST_GRAPHS: usize = 16;
 
 /// Fields are dropped in this order; what the device may still use goes after `Drop` has waited for it.
 pub struct HipSession {
-    pub(super) stream: Stream,
+    stream: Stream,
     graphs: HashMap<Kind, Replay>,
-    pub(super) layout: Layout,
-    keys: Buffer,
-    values: Buffer,
-    scratch: Buffer,
-    /// Where the plan ends with logits.
+    memory: SessionMemory,
+    /// Where the plan's first output is logits.
     sampler: Option<DeviceSampler>,
     staging: Mutex<Staging>,
     /// Behind each layer of a step of many ops, in turns.
@@ -60,13 +58,20 @@ pub struct HipSession {
     turns_known: Vec<usize>,
     /// The step's description, for its memory.
     words: Vec<u32>,
-    /// Rows of the plan's output that the last step left, and those on the host once somebody asked.
-    n_rows: usize,
-    output: OnceCell<Vec<f32>>,
+    /// Per output of the plan what the last step left of it.
+    left: Vec<Output>,
     observer: Option<Observer>,
-    pub(super) program: Arc<HipProgram>,
+    program: Arc<HipProgram>,
     /// Behind the buffers: what they leave is free for other models, whose placement counts what the device has free.
     _trimmed: TrimmedPool,
+}
+
+/// A value that the plan leaves.
+struct Output {
+    id: ValueId,
+    rows: usize,
+    /// Its rows on the host, once somebody asked.
+    values: OnceCell<Vec<f32>>,
 }
 
 /// What a graph was recorded for: tokens and outputs of a step.
@@ -80,35 +85,14 @@ enum Replay {
     Off,
 }
 
-/// Where a step's description lies in the session's words: tokens, positions, sequences, outputs, tiles, tables.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Description {
-    pub n: usize,
-    pub n_outputs: usize,
-    pub n_tables: usize,
-    /// Tiles of [`prefill`](super::ops::prefill) attention, in steps of many tokens.
-    pub n_tiles: usize,
-}
-
-impl Description {
-    /// First word of each part, each a multiple of 16 bytes.
-    pub fn starts(&self) -> [usize; 6] {
-        let (tokens, outputs) = (self.n.next_multiple_of(4), self.n_outputs.next_multiple_of(4));
-        let tiles = 3 * tokens + outputs;
-        [0, tokens, 2 * tokens, 3 * tokens, tiles, tiles + 4 * self.n_tiles]
-    }
-}
-
 impl HipSession {
     pub fn new(program: Arc<HipProgram>, limits: SessionLimits) -> Result<Self> {
         let pool = &program.pool.0;
         let card = pool.card();
         let trimmed = TrimmedPool(Arc::clone(pool));
         let layout = Layout::new(&program.plan, limits, card.limits())?;
-        let keys = pool.alloc(layout.cache_bytes, "the cache's keys")?;
-        let values = pool.alloc(layout.cache_bytes, "the cache's values")?;
-        let scratch = pool.alloc(layout.scratch_bytes, "scratch")?;
-        let sampler = match layout.sampled_vocab {
+        let memory = SessionMemory::new(pool, layout)?;
+        let sampler = match memory.layout.sampled_vocab {
             Some(n_vocab) => Some(DeviceSampler::new(pool, n_vocab)?),
             None => None,
         };
@@ -117,99 +101,52 @@ impl HipSession {
             sampler,
             graphs: HashMap::new(),
             turns_known: vec![0; program.plan.ropes.len()],
-            keys,
-            values,
-            scratch,
+            memory,
             staging: Mutex::new(Staging::with_halves(card, STAGING_BYTES)?),
             layer_done: [Event::without_timing(card)?, Event::without_timing(card)?],
             limits,
             words: Vec::new(),
-            n_rows: 0,
-            output: OnceCell::new(),
+            left: program
+                .plan
+                .outputs
+                .iter()
+                .map(|id| Output { id: *id, rows: 0, values: OnceCell::new() })
+                .collect(),
             observer: None,
-            layout,
             _trimmed: trimmed,
             program,
         };
         // cells past a sequence's end are read and counted as nothing, which a NaN would not be
-        session.stream.fill(session.keys.span(), 0)?;
-        session.stream.fill(session.values.span(), 0)?;
-        session.stream.fill(session.part(session.layout.tickets.clone())?, 0)?;
+        session.stream.fill(session.memory.cells(), 0)?;
+        session.stream.fill(session.memory.attend_scratch()?.tickets, 0)?;
         session.stream.synchronize()?;
         Ok(session)
     }
 
-    /// A place of the scratch.
-    pub(super) fn part(&self, place: std::ops::Range<u64>) -> Result<Span<'_>> {
-        self.scratch.span().part(place)
-    }
-
-    pub(super) fn buffer(&self, id: BufferId) -> Result<Span<'_>> {
-        self.part(self.layout.buffers[id.0 as usize].clone())
-    }
-
-    pub(super) fn layer(&self, layer: usize) -> Result<LayerCache<'_>> {
-        let bytes = self.layout.layer_bytes;
-        let place = layer as u64 * bytes..(layer as u64 + 1) * bytes;
-        let shape = self.program.plan.cache;
-        Ok(LayerCache {
-            k: self.keys.span().part(place.clone())?,
-            v: self.values.span().part(place)?,
-            n_head_kv: shape.n_head_kv,
-            head_dim: shape.head_dim,
-            head_pad: self.layout.head_pad,
-            n_blocks: self.limits.n_blocks,
-        })
-    }
-
-    /// Blocks between two sequences' tables on the device.
-    pub(super) fn table_stride(&self) -> usize {
-        self.limits.n_blocks
-    }
-
     /// Brings what the step's kernels read of it to the device.
-    pub(super) fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
-        let n = step.tokens.len();
-        let tiles = if n > MATVEC_MAX_N {
-            let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
-            memory::with_room(n * size_of::<[u32; 4]>() * 5, "attention tiles", || {
-                prefill::attention_tiles(tokens, self.layout.head_pad)
-            })?
-        } else {
-            Vec::new()
-        };
-        let description = Description {
-            n,
-            n_outputs: step.outputs.len(),
-            n_tables: step.tables.len(),
-            n_tiles: tiles.len(),
-        };
-        let starts = description.starts();
-        let words = &mut self.words;
-        words.clear();
-        memory::reserve(words, starts[5] + step.tables.len() * self.limits.n_blocks, "a step's description")?;
-        let lists = [step.tokens, step.positions, step.sequences, step.outputs, tiles.as_flattened()];
-        for (list, start) in lists.into_iter().zip(starts) {
-            words.resize(start, 0);
-            words.extend_from_slice(list);
-        }
-        for (i, table) in step.tables.iter().enumerate() {
-            words.resize(starts[5] + i * self.limits.n_blocks, 0);
-            words.extend_from_slice(&table[..table.len().min(self.limits.n_blocks)]);
-        }
-        let place = &self.layout.step;
-        let bytes = bytes_of(&self.words);
-        let to = self.scratch.span().part(place.start..place.end)?.first(bytes.len() as u64)?;
+    fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
+        let head_pad = self.memory.layout.widest_head;
+        let description = Description::write(step, self.limits, head_pad, &mut self.words)?;
         let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
-        staging.upload(&self.stream, bytes, to)?;
-
-        if let Some(input) = self.program.plan.input {
-            let to = self.scratch.span().part(self.layout.buffers[input.0 as usize].clone())?;
-            let bytes = bytes_of(step.input);
-            staging.upload(&self.stream, bytes, to.first(bytes.len() as u64)?)?;
+        let bytes = bytes_of(&self.words);
+        staging.upload(&self.stream, bytes, self.memory.step()?.first(bytes.len() as u64)?)?;
+        let plan = &self.program.plan;
+        for (id, rows) in plan.inputs.iter().zip(step.inputs) {
+            let bytes = bytes_of(rows);
+            staging.upload(&self.stream, bytes, self.memory.value(plan, *id)?.first(bytes.len() as u64)?)?;
         }
         self.learn_turns(step.positions.iter().max().map_or(0, |p| *p as usize + 1))?;
         Ok(description)
+    }
+
+    /// The step that has been described.
+    fn running(&self, description: Description) -> Result<Running<'_>> {
+        Ok(Running {
+            stream: &self.stream,
+            program: &self.program,
+            memory: &self.memory,
+            step: description.at(self.memory.step()?)?,
+        })
     }
 
     /// Brings the rotations of positions below `positions` to the device.
@@ -219,9 +156,9 @@ impl HipSession {
                 let first = self.turns_known[i];
                 let last = (first + TURNS_AT_ONCE).min(self.limits.n_blocks * BLOCK_LEN);
                 let turns = turns(rope, first..last)?;
-                let (pairs, place) = (rope.inv_freq.len() as u64, &self.layout.turns[i]);
-                let range = place.start + first as u64 * pairs * 8..place.start + last as u64 * pairs * 8;
-                let to = self.scratch.span().part(range)?;
+                let table = self.memory.turns(&self.program.plan, RopeId(i as u32))?.table;
+                let position = 8 * rope.inv_freq.len() as u64;
+                let to = table.part(first as u64 * position..last as u64 * position)?;
                 let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
                 staging.upload(&self.stream, bytes_of(&turns), to)?;
                 self.turns_known[i] = last;
@@ -231,7 +168,7 @@ impl HipSession {
     }
 
     /// The ops for a step of n tokens.
-    pub(super) fn ops(&self, n: usize) -> &[Scheduled] {
+    fn ops(&self, n: usize) -> &[Scheduled] {
         match n {
             1 => &self.program.one,
             2..=MATVEC_MAX_N => &self.program.few,
@@ -241,7 +178,7 @@ impl HipSession {
 
     /// Gives all ops of the step to the stream. None of them waits.
     fn launch(&self, description: Description) -> Result<()> {
-        let running = Running::new(self, description)?;
+        let running = self.running(description)?;
         self.ops(description.n).iter().try_for_each(|scheduled| running.op(&scheduled.op))
     }
 
@@ -276,7 +213,7 @@ impl HipSession {
 
     /// Gives the step's ops to the stream at most two layers ahead of the device, so that cancelling takes no longer.
     fn launch_by_layers(&self, description: Description, cancel: &Cancel) -> Result<()> {
-        let running = Running::new(self, description)?;
+        let running = self.running(description)?;
         let layers = &self.program.plan.layers;
         let mut layer = 0;
         for Scheduled { op, at } in self.ops(description.n) {
@@ -297,7 +234,7 @@ impl HipSession {
 
     /// One op at a time, with its result shown to the observer.
     fn observe_ops(&self, description: Description, cancel: &Cancel, observer: &mut Observer) -> Result<()> {
-        let running = Running::new(self, description)?;
+        let running = self.running(description)?;
         let plan = &self.program.plan;
         for Scheduled { op, at } in &self.program.unfused {
             if cancel.is_requested() {
@@ -305,7 +242,7 @@ impl HipSession {
             }
             running.op(op)?;
             let named = &plan.ops[*at];
-            if let Some(out) = named.op.output() {
+            for out in named.op.outputs() {
                 let rows = running.rows(out);
                 let values = self.download(out, rows)?;
                 observer(&named.name, rows, &values);
@@ -314,15 +251,32 @@ impl HipSession {
         Ok(())
     }
 
-    /// The first rows of a buffer, after all that was given to the stream.
-    fn download(&self, id: BufferId, rows: usize) -> Result<Vec<f32>> {
-        let len = rows * self.program.plan.buffer(id).width;
+    /// The first rows of a value, after all that was given to the stream.
+    fn download(&self, id: ValueId, rows: usize) -> Result<Vec<f32>> {
+        let plan = &self.program.plan;
+        let len = rows * plan.width(id);
         let mut values = memory::filled(0.0, len, "results of a GPU")?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.download(&self.stream, self.buffer(id)?.first(4 * len as u64)?, bytes_of_mut(&mut values))?;
+        staging.download(
+            &self.stream,
+            self.memory.value(plan, id)?.first(4 * len as u64)?,
+            bytes_of_mut(&mut values),
+        )?;
         // a copy that was waited for tells nothing of a fault before it
         self.stream.synchronize()?;
         Ok(values)
+    }
+
+    /// What the last step left is gone.
+    fn begin(&mut self, step: &Step<'_>) -> Result<()> {
+        step.check(&self.program.plan, self.limits)?;
+        if step.outputs.len() > step.tokens.len() {
+            return Err(Error::param("a step's outputs name a token twice"));
+        }
+        self.left
+            .iter_mut()
+            .for_each(|left| *left = Output { id: left.id, rows: 0, values: OnceCell::new() });
+        Ok(())
     }
 
     fn run_step(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
@@ -353,22 +307,19 @@ fn turns(rope: &Rope, positions: std::ops::Range<usize>) -> Result<Vec<f32>> {
 
 impl Session for HipSession {
     fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        step.check(&self.program.plan, self.limits)?;
-        self.n_rows = 0;
-        self.output = OnceCell::new();
+        self.begin(step)?;
         if cancel.is_requested() {
             return Err(Error::Cancelled);
         }
         let outcome = self.run_step(step, cancel);
         if let Err(error) = outcome {
-            // nothing of the step shall still run when its caller goes on
+            // nothing of the step still runs when its caller goes on
             let _ = self.stream.synchronize();
             return Err(error);
         }
-        self.n_rows = match self.program.plan.buffer(self.program.plan.output).rows {
-            Rows::Tokens => step.tokens.len(),
-            Rows::Outputs => step.outputs.len(),
-        };
+        for left in &mut self.left {
+            left.rows = step.rows(self.program.plan.value(left.id).rows);
+        }
         Ok(())
     }
 
@@ -376,19 +327,20 @@ impl Session for HipSession {
         self.stream.synchronize()
     }
 
-    fn output(&self) -> Result<&[f32]> {
-        Ok(self.output.get_or_try_init(|| self.download(self.program.plan.output, self.n_rows))?)
+    fn output(&self, index: usize) -> Result<&[f32]> {
+        let left =
+            self.left.get(index).ok_or_else(|| Error::param(format!("the plan has no output {index}")))?;
+        Ok(left.values.get_or_try_init(|| self.download(left.id, left.rows))?)
     }
 
     fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {
-        if row >= self.n_rows {
-            return Err(Error::param(format!("row {row} of the logits; the last step left {}", self.n_rows)));
+        let (Some(sampler), Some(left)) = (&mut self.sampler, self.left.first()) else { return Ok(None) };
+        if row >= left.rows {
+            return Err(Error::param(format!("row {row} of the logits; the last step left {}", left.rows)));
         }
-        let output = self.program.plan.output;
-        let bytes = 4 * self.program.plan.buffer(output).width as u64;
-        let place = self.layout.buffers[output.0 as usize].clone();
-        let logits = self.scratch.span().part(place)?.part(row as u64 * bytes..(row as u64 + 1) * bytes)?;
-        let Some(sampler) = &mut self.sampler else { return Ok(None) };
+        let plan = &self.program.plan;
+        let bytes = 4 * plan.width(left.id) as u64;
+        let logits = self.memory.value(plan, left.id)?.part(row as u64 * bytes..(row as u64 + 1) * bytes)?;
         sampler.enqueue(&self.stream, logits, draw)?;
         sampler.finish(&self.stream, logits).map(Some)
     }
@@ -398,22 +350,15 @@ impl Session for HipSession {
         if [from, to].iter().any(|block| u64::from(*block) >= n_blocks) {
             return Err(Error::param(format!("a copy of block {from} to {to}; the cache has {n_blocks}")));
         }
-        let bytes = self.layout.layer_bytes / n_blocks;
-        for layer in 0..self.program.plan.cache.n_layers {
-            let LayerCache { k, v, .. } = self.layer(layer)?;
-            for cells in [k, v] {
-                let place = |block: u32| u64::from(block) * bytes..(u64::from(block) + 1) * bytes;
-                self.stream.copy(cells.part(place(from))?, cells.part(place(to))?)?;
-            }
-        }
-        Ok(())
+        let mut places = self.memory.block(from).zip(self.memory.block(to));
+        places.try_for_each(|(from, to)| self.stream.copy(from?, to?))
     }
 
     fn time_ops(&mut self, step: &Step<'_>, repetitions: usize) -> Result<StepTimes> {
-        step.check(&self.program.plan, self.limits)?;
-        self.n_rows = 0;
-        self.output = OnceCell::new();
-        let times = self.times_of(step, repetitions);
+        self.begin(step)?;
+        let description = self.describe(step)?;
+        let ops = self.ops(description.n);
+        let times = self.running(description).and_then(|run| timing::times(&run, ops, step, repetitions));
         if times.is_err() {
             let _ = self.stream.synchronize();
         }
@@ -421,7 +366,8 @@ impl Session for HipSession {
     }
 
     fn memory(&self) -> (u64, u64) {
-        (2 * self.layout.cache_bytes, self.layout.scratch_bytes + self.layout.sampler_bytes)
+        let Layout { cache_bytes, scratch_bytes, sampler_bytes, .. } = self.memory.layout;
+        (cache_bytes, scratch_bytes + sampler_bytes)
     }
 
     fn observe(&mut self, observer: Option<Observer>) {

@@ -1,399 +1,343 @@
 //! A step's ops, given to the stream one after the other.
 
+use super::description::Described;
 use super::memory::Span;
-use super::ops::attend::{self, AttendScratch, HeadNorms, Tokens};
-use super::ops::matmul::{self, Addends, HalfRows};
-use super::ops::prefill::{self, Tiles};
-use super::ops::project::{self, Input, MATVEC_MAX_N, Product, Target, Turns, wants_rounded};
-use super::ops::{self, Heads, Q8_BLOCK, Quantized};
+use super::ops::attend::{self, AttendShape, HeadNorms, Scores};
+use super::ops::matmul::{self, Addends};
+use super::ops::prefill;
+use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
+use super::ops::rope::{self, Heads};
+use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
-use super::schedule::{Forms, Rounded, Source, StepOp};
-use super::session::{Description, HipSession};
-use super::weight::Weight;
-use crate::Result;
-use crate::plan::fuse::{FusedOp, HeadPrep, Norm, Part, Project, Then};
+use super::schedule::{Forms, Place, Rounded, Source, StepOp};
+use super::scratch::SessionMemory;
+use super::stream::Stream;
+use crate::plan::fuse::{HeadPrep, Part, Project, Then};
 use crate::plan::*;
+use crate::{Error, Result};
 
 /// A step under way: its description is on the device.
 pub struct Running<'a> {
-    session: &'a HipSession,
-    program: &'a HipProgram,
-    n: usize,
-    n_outputs: usize,
-    /// u32: a token each, an output each.
-    tokens: Span<'a>,
-    outputs: Span<'a>,
-    tiles: Span<'a>,
-    n_tiles: usize,
-    described: Tokens<'a>,
+    pub stream: &'a Stream,
+    pub program: &'a HipProgram,
+    pub memory: &'a SessionMemory,
+    pub step: Described<'a>,
+}
+
+/// What a launcher does not get: the schedule has another op for it.
+fn misplaced(op: &Op) -> Error {
+    Error::Internal(format!("{} is scheduled otherwise", op.kind()))
+}
+
+/// What kernels that go on with the result take.
+fn is_weighted_rms(norm: Norm) -> bool {
+    norm.kind == NormKind::Rms && norm.weight.is_some() && norm.bias.is_none()
 }
 
 impl<'a> Running<'a> {
-    pub fn new(session: &'a HipSession, description: Description) -> Result<Self> {
-        let Description { n, n_outputs, n_tables, n_tiles } = description;
-        let all = session.part(session.layout.step.clone())?;
-        let [tokens, positions, sequences, outputs, tiles, tables] = description.starts();
-        let stride = session.table_stride();
-        let part = |start: usize, len: usize| all.part(4 * start as u64..4 * (start + len) as u64);
-        Ok(Running {
-            session,
-            program: &session.program,
-            n,
-            n_outputs,
-            tokens: part(tokens, n)?,
-            outputs: part(outputs, n_outputs)?,
-            tiles: part(tiles, 4 * n_tiles)?,
-            n_tiles,
-            described: Tokens {
-                n,
-                positions: part(positions, n)?,
-                sequences: part(sequences, n)?,
-                table: part(tables, n_tables * stride)?,
-                n_tables,
-                table_stride: stride,
-            },
-        })
-    }
-
     fn plan(&self) -> &'a Plan {
         &self.program.plan
     }
 
-    /// Rows of a buffer that the step fills.
-    pub fn rows(&self, id: BufferId) -> usize {
-        match self.plan().buffer(id).rows {
-            Rows::Tokens => self.n,
-            Rows::Outputs => self.n_outputs,
+    /// Tokens of the step.
+    fn n(&self) -> usize {
+        self.step.tokens.n
+    }
+
+    /// Rows of a value that the step fills.
+    pub fn rows(&self, id: ValueId) -> usize {
+        match self.plan().value(id).rows {
+            Rows::Tokens => self.n(),
+            Rows::Outputs => self.n_outputs(),
         }
     }
 
-    fn buffer(&self, id: BufferId) -> Result<Span<'a>> {
-        self.session.buffer(id)
+    fn n_outputs(&self) -> usize {
+        self.step.outputs.bytes() as usize / size_of::<u32>()
     }
 
-    fn width(&self, id: BufferId) -> usize {
-        self.plan().buffer(id).width
+    fn value(&self, id: impl Into<ValueId>) -> Result<Span<'a>> {
+        self.memory.value(self.plan(), id.into())
     }
 
-    fn rounded(&self, place: Rounded) -> Result<Quantized<'a>> {
-        let [q, ds] = &self.session.layout.rounded[place as usize];
-        Ok(Quantized { q: self.session.part(q.clone())?, ds: self.session.part(ds.clone())? })
+    fn vector(&self, id: Option<Vector>) -> Result<Option<Span<'a>>> {
+        id.map(|id| self.program.vector(id)).transpose()
     }
 
-    fn turns(&self, id: RopeId) -> Result<Turns<'a>> {
-        let rope = self.plan().rope(id);
-        Ok(Turns {
-            table: self.session.part(self.session.layout.turns[id.0 as usize].clone())?,
-            n_rot: 2 * rope.inv_freq.len(),
-            halves: rope.pairs == RopePairs::Halves,
-        })
+    /// Elements of a value that the step fills.
+    fn len(&self, id: ValueId) -> usize {
+        self.rows(id) * self.plan().width(id)
     }
 
-    fn target(&self, out: BufferId, to: Forms) -> Result<Target<'a>> {
-        Ok(Target {
-            plain: if to.plain { Some(self.buffer(out)?) } else { None },
-            rounded: to.rounded.map(|place| self.rounded(place)).transpose()?,
-        })
+    fn dest(&self, out: ValueId, to: Forms) -> Result<Dest<'a>> {
+        let rounded = match to.rounded {
+            Some(Rounded::Q8(place)) => Some(self.memory.rounded(place)?),
+            Some(Rounded::F16) => return Err(Error::Internal("f16 rows of few tokens".into())),
+            None => None,
+        };
+        Ok(Dest { plain: if to.plain { Some(self.value(out)?) } else { None }, rounded })
     }
 
     pub fn op(&self, op: &StepOp) -> Result<()> {
         match op {
             StepOp::Single(op) => self.single(op),
+            StepOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
+                self.prepare_heads(*cache, [*q, *k, *v], *q_prep, *k_prep)
+            }
             StepOp::Project { project, source, to } => self.project(project, *source, *to),
-            StepOp::Qkv { project, layer, rope } => self.qkv(project, *layer, *rope),
-            StepOp::Attention { layer, q, scale, out, to } => self.attention(*layer, *q, *scale, *out, *to),
+            StepOp::Qkv { project, cache, rope } => self.qkv(project, *cache, *rope),
+            StepOp::Attention { cache, q, scale, cap, out, to } => {
+                self.attention(*cache, *q, *scale, *cap, *out, *to)
+            }
         }
     }
 
-    fn single(&self, op: &FusedOp) -> Result<()> {
-        let stream = &self.session.stream;
+    fn single(&self, op: &Op) -> Result<()> {
+        let stream = self.stream;
         match *op {
-            FusedOp::Embed { weight, out } => {
-                ops::embed(stream, self.program.matrix(weight)?, self.tokens, self.buffer(out)?, self.n)
+            Op::Embed { weight, out } => {
+                let weight = self.program.matrix(weight)?;
+                ops::embed(stream, weight, self.step.ids, self.value(out)?, self.n())
             }
-            FusedOp::RmsNorm { x, norm, out } => self.norm(x, norm, out),
-            FusedOp::Rope { x, head_dim, rope } => self.rope(x, head_dim, rope),
-            FusedOp::KvAppend { layer, k, v } => self.append(layer, k, v),
-            FusedOp::PrepareHeads { layer, q, k, v, q_prep, k_prep } => {
-                self.prepare_heads(layer, [q, k, v], q_prep, k_prep)
+            Op::Norm { x, norm, group, out } => self.norm(x.0, norm, group, out.0),
+            Op::Affine { x, scale, bias, out } => {
+                let (scale, bias, n) = (self.vector(scale)?, self.vector(bias)?, self.rows(out.0));
+                let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
+                elementwise::affine(stream, x, scale, bias, to, n, width)
             }
-            FusedOp::Glu { gate, up, activation, out } => {
-                let n = self.rows(out) * self.width(out);
-                ops::glu(stream, activation, self.buffer(gate)?, self.buffer(up)?, self.buffer(out)?, n)
+            Op::Rope { x, head_dim, rope, out } => self.rope(x.0, head_dim, rope, out.0),
+            Op::Append { cache, k, v } => self.append(cache, k.0, v.0),
+            Op::Unary { x, f, out } => {
+                elementwise::unary(stream, f, self.value(x)?, self.value(out)?, self.len(out.0))
             }
-            FusedOp::Add { a, b, out } => {
-                let n = self.rows(out) * self.width(out);
-                ops::add(stream, self.buffer(a)?, self.buffer(b)?, self.buffer(out)?, n, n.max(1))
+            Op::Binary { a, b, f, out } => self.binary(f, [a.0, b.0], out.0),
+            Op::SelectRows { x, out } => {
+                let (from, to, outputs) = (self.value(x)?, self.value(out)?, self.step.outputs);
+                ops::select_rows(stream, from, outputs, to, self.n(), self.n_outputs(), self.plan().width(x))
             }
-            FusedOp::SelectRows { x, out } => {
-                let (from, to) = (self.buffer(x)?, self.buffer(out)?);
-                ops::select_rows(stream, from, self.outputs, to, self.n, self.n_outputs, self.width(x))
-            }
-            FusedOp::Project(_) | FusedOp::Attention { .. } => {
-                Err(crate::Error::Internal("an op that is scheduled otherwise".into()))
-            }
+            Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
         }
     }
 
-    /// Over each group of the norm's weight's length.
-    fn norm(&self, x: BufferId, norm: Norm, out: BufferId) -> Result<()> {
-        let group = self.plan().weight(norm.weight).cols;
-        let n = self.rows(x) * (self.width(x) / group.max(1));
-        let weight = self.program.vector(norm.weight)?;
-        let (from, to) = (self.buffer(x)?, self.buffer(out)?);
-        ops::rms_norm(&self.session.stream, from, weight, to, n, group, norm.eps)
+    fn norm(&self, x: ValueId, norm: Norm, group: usize, out: ValueId) -> Result<()> {
+        let (norm, n) = (self.norm_of(norm)?, self.len(x) / group.max(1));
+        norm::norm(self.stream, norm, self.value(x)?, self.value(out)?, n, group)
     }
 
-    fn rope(&self, x: BufferId, head_dim: usize, rope: RopeId) -> Result<()> {
-        let turns = self.turns(rope)?;
-        let heads = Heads { n_heads: self.width(x) / head_dim.max(1), head_dim, n_rot: turns.n_rot };
+    fn norm_of(&self, Norm { kind, weight, bias, eps }: Norm) -> Result<norm::Norm<'a>> {
+        Ok(norm::Norm { kind, weight: self.vector(weight)?, bias: self.vector(bias)?, eps })
+    }
+
+    fn rope(&self, x: ValueId, head_dim: usize, rope: RopeId, out: ValueId) -> Result<()> {
+        let turns = self.memory.turns(self.plan(), rope)?;
+        let heads = Heads { n_heads: self.plan().width(x) / head_dim.max(1), head_dim, n_rot: turns.n_rot };
         let pairs = self.plan().rope(rope).pairs;
-        let positions = self.described.positions;
-        ops::rope(&self.session.stream, pairs, self.buffer(x)?, positions, turns.table, self.n, heads)
+        let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
+        rope::rope(self.stream, pairs, from, to, positions, turns.table, self.n(), heads)
     }
 
-    fn append(&self, layer: usize, k: BufferId, v: BufferId) -> Result<()> {
-        let (k, v, cache) = (self.buffer(k)?, self.buffer(v)?, self.session.layer(layer)?);
+    fn append(&self, cache: CacheId, k: ValueId, v: ValueId) -> Result<()> {
+        let (k, v, cache) = (self.value(k)?, self.value(v)?, self.memory.cache(cache)?);
         let norms = HeadNorms { q: None, k: None, eps: 0.0 };
-        attend::prepare_heads(&self.session.stream, 0, k, k, v, norms, None, self.described, cache)
+        attend::prepare_heads(self.stream, 0, k, k, v, norms, None, self.step.tokens, cache)
+    }
+
+    fn binary(&self, f: Binary, [a, b]: [ValueId; 2], out: ValueId) -> Result<()> {
+        let n = self.len(out);
+        elementwise::binary(self.stream, f, self.value(a)?, self.value(b)?, self.value(out)?, n)
     }
 
     fn prepare_heads(
         &self,
-        layer: usize,
-        [q, k, v]: [BufferId; 3],
+        cache: CacheId,
+        [q, k, v]: [ValueId; 3],
         q_prep: HeadPrep,
         k_prep: HeadPrep,
     ) -> Result<()> {
+        let plan = self.plan();
+        let head_dim = plan.cache(cache).k;
         let eps = |prep: HeadPrep| prep.norm.map(|norm| norm.eps);
         let same_eps = eps(q_prep).zip(eps(k_prep)).is_none_or(|(a, b)| a == b);
-        if q_prep.rope != k_prep.rope || !same_eps {
+        let plain = [q_prep, k_prep].iter().filter_map(|prep| prep.norm).all(is_weighted_rms);
+        if q_prep.rope != k_prep.rope || !same_eps || !plain {
+            // each value stays in its slot all the way
             for (x, prep) in [(q, q_prep), (k, k_prep)] {
                 if let Some(norm) = prep.norm {
-                    self.norm(x, norm, x)?;
+                    self.norm(x, norm, head_dim, x)?;
                 }
                 if let Some(rope) = prep.rope {
-                    self.rope(x, self.plan().cache.head_dim, rope)?;
+                    self.rope(x, head_dim, rope, x)?;
                 }
             }
-            return self.append(layer, k, v);
+            return self.append(cache, k, v);
         }
-        let norm = |prep: HeadPrep| prep.norm.map(|norm| self.program.vector(norm.weight)).transpose();
-        let norms =
-            HeadNorms { q: norm(q_prep)?, k: norm(k_prep)?, eps: eps(q_prep).or(eps(k_prep)).unwrap_or(0.0) };
-        let turns = q_prep.rope.map(|rope| self.turns(rope)).transpose()?;
-        let (cache, n_head) = (self.session.layer(layer)?, self.plan().cache.n_head);
-        let (q, k, v) = (self.buffer(q)?, self.buffer(k)?, self.buffer(v)?);
-        attend::prepare_heads(&self.session.stream, n_head, q, k, v, norms, turns, self.described, cache)
+        let weight = |prep: HeadPrep| self.vector(prep.norm.and_then(|norm| norm.weight));
+        let eps = eps(q_prep).or(eps(k_prep)).unwrap_or(0.0);
+        let norms = HeadNorms { q: weight(q_prep)?, k: weight(k_prep)?, eps };
+        let turns = q_prep.rope.map(|rope| self.memory.turns(plan, rope)).transpose()?;
+        let (n_head, cache) = (plan.n_head(q, cache), self.memory.cache(cache)?);
+        let (q, k, v) = (self.value(q)?, self.value(k)?, self.value(v)?);
+        attend::prepare_heads(self.stream, n_head, q, k, v, norms, turns, self.step.tokens, cache)
     }
 
-    fn attention(&self, layer: usize, q: BufferId, scale: f32, out: BufferId, to: Forms) -> Result<()> {
-        let session = self.session;
-        let (q, to, cache) = (self.buffer(q)?, self.target(out, to)?, session.layer(layer)?);
-        let scratch = AttendScratch {
-            parts: session.part(session.layout.parts.clone())?,
-            tickets: session.part(session.layout.tickets.clone())?,
+    fn attention(
+        &self,
+        cache: CacheId,
+        q: ValueId,
+        scale: f32,
+        cap: f32,
+        out: ValueId,
+        to: Forms,
+    ) -> Result<()> {
+        let n_head = self.plan().n_head(q, cache);
+        let scores = Scores { scale, cap, window: self.plan().cache(cache).window };
+        let (q, cache) = (self.value(q)?, self.memory.cache(cache)?);
+        if self.n() > MATVEC_MAX_N {
+            let (tiles, out) = (self.step.tiles, self.value(out)?);
+            return prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scores, out);
+        }
+        let compute_units = self.stream.card().limits().compute_units as usize;
+        let shape = AttendShape::new(n_head, cache.n_head_kv, cache.head_pad, compute_units)?;
+        let scratch = self.memory.attend_scratch()?;
+        attend::attend(self.stream, shape, q, scores, self.step.tokens, cache, scratch, self.dest(out, to)?)
+    }
+
+    /// The product of a part; `dst` other than its own value's where it is added to a sum.
+    fn product(&self, part: &Part, then: Then) -> Result<Product<'a>> {
+        let dst = match then {
+            Then::AddTo { sum } => sum,
+            Then::Nothing | Then::Glu { .. } => part.out,
         };
-        if self.n > MATVEC_MAX_N && self.n_tiles > 0 {
-            let Tokens { table, n_tables, table_stride, .. } = self.described;
-            let tiles = Tiles { tiles: self.tiles, n_tiles: self.n_tiles, table, n_tables, table_stride };
-            let n_head = self.plan().cache.n_head;
-            let out = self.buffer(out)?;
-            return prefill::prefill_attention(&session.stream, self.n, n_head, q, tiles, cache, scale, out);
-        }
-        let width = self.width(out);
-        for first in (0..self.n).step_by(MATVEC_MAX_N) {
-            let n = MATVEC_MAX_N.min(self.n - first);
-            let word = |span: Span<'a>| span.part(4 * first as u64..4 * (first + n) as u64);
-            let tokens = Tokens {
-                n,
-                positions: word(self.described.positions)?,
-                sequences: word(self.described.sequences)?,
-                ..self.described
-            };
-            let (q, to) = (rows_from(q, first, width)?, target_from(to, first, width)?);
-            attend::attend(&session.stream, session.layout.attend, q, scale, tokens, cache, scratch, to)?;
-        }
-        Ok(())
+        Ok(Product {
+            weight: self.program.matrix(part.weight)?,
+            bias: self.vector(part.bias)?,
+            dst: self.value(dst)?,
+        })
     }
 
-    /// A weight of a part, and its bias.
-    fn weight(&self, part: &Part) -> Result<(&'a Weight, Option<Span<'a>>)> {
-        let bias = part.bias.map(|bias| self.program.vector(bias)).transpose()?;
-        Ok((self.program.matrix(part.weight)?, bias))
-    }
-
-    /// The input of a product in the forms that its weights want: (rounded, plain).
+    /// The input of a product of few rows in the forms that its weights want: (rounded, plain).
     fn input(&self, project: &Project, source: Source, n: usize) -> Result<(Quantized<'a>, Span<'a>)> {
         let wants = |rounded: bool| {
             project.parts.iter().any(|part| wants_rounded(self.plan().weight(part.weight).ty) == rounded)
         };
-        let cols = self.plan().weight(project.parts[0].weight).cols;
-        let stream = &self.session.stream;
-        let quantized = self.rounded(source.rounded.unwrap_or(Rounded::First))?;
-        let x = self.buffer(project.x)?;
+        let cols = self.plan().width(project.x);
+        let came = match source.rounded {
+            Some(Rounded::Q8(place)) => Some(place),
+            Some(Rounded::F16) | None => None,
+        };
+        let quantized = self.memory.rounded(came.unwrap_or(Place::First))?;
+        let x = self.value(project.x)?;
         let Some((norm, normed)) = project.norm else {
-            if wants(true) && source.rounded.is_none() {
-                ops::quantize(stream, x, quantized, n, cols)?;
+            if wants(true) && came.is_none() {
+                ops::quantize(self.stream, x, quantized, n, cols)?;
             }
             return Ok((quantized, x));
         };
-        let normed_span = self.buffer(normed)?;
+        let plain = self.value(normed)?;
         if cols.is_multiple_of(Q8_BLOCK) {
-            let to = Target {
-                plain: wants(false).then_some(normed_span),
-                rounded: wants(true).then_some(quantized),
-            };
-            let rows = source.select.then_some(self.outputs);
-            let weight = self.program.vector(norm.weight)?;
-            ops::rms_norm_to(stream, x, rows, weight, to, n, cols, norm.eps)?;
+            let to = Dest { plain: wants(false).then_some(plain), rounded: wants(true).then_some(quantized) };
+            let rows = source.select.then_some(self.step.outputs);
+            norm::norm_to(self.stream, self.norm_of(norm)?, x, rows, to, n, cols)?;
         } else {
-            self.norm(project.x, norm, normed)?;
+            self.norm(project.x, norm, cols, normed)?;
         }
-        Ok((quantized, normed_span))
+        Ok((quantized, plain))
     }
 
     fn project(&self, project: &Project, source: Source, to: Forms) -> Result<()> {
-        let n = if source.select { self.n_outputs } else { self.rows(project.x) };
-        if n == 0 {
-            return Ok(());
+        let n = if source.select { self.n_outputs() } else { self.rows(project.x) };
+        match n {
+            0 => Ok(()),
+            1..=MATVEC_MAX_N => self.project_few(project, source, to, n),
+            _ => self.project_many(project, source, to, n),
         }
-        if n > MATVEC_MAX_N && !source.select {
-            return self.project_many(project, source, to, n);
-        }
+    }
+
+    /// Matrix-vector products.
+    fn project_few(&self, project: &Project, source: Source, to: Forms, n: usize) -> Result<()> {
         let (rounded, plain) = self.input(project, source, n)?;
         let input = |ty| if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(plain) };
-        let stream = &self.session.stream;
-        let of = |id| self.plan().weight(id);
-
-        if let (Then::Glu(activation), 1, [gate, up]) = (project.then, n, &project.parts[..]) {
-            let (a, b) = (of(gate.weight), of(up.weight));
-            if (a.ty, a.rows, a.cols) == (b.ty, b.rows, b.cols) {
-                let (out, width) = (self.buffer(gate.out)?, a.rows);
-                let (gate, up) = (self.weight(gate)?, self.weight(up)?);
-                project::glu_matvec(stream, activation, gate, up, input(a.ty), out)?;
-                return match to.rounded {
-                    Some(place) => ops::quantize(stream, out, self.rounded(place)?, n, width),
-                    None => Ok(()),
-                };
-            }
-        }
-        let add = matches!(project.then, Then::AddTo(_));
         let mut products = Vec::with_capacity(project.parts.len());
         for part in &project.parts {
-            let (weight, bias) = self.weight(part)?;
-            let dst = match project.then {
-                Then::AddTo(into) => into,
-                _ => part.out,
-            };
-            products.push(Product { weight, bias, dst: self.buffer(dst)? });
+            products.push(self.product(part, project.then)?);
         }
-        for first in (0..n).step_by(MATVEC_MAX_N) {
-            let tokens = MATVEC_MAX_N.min(n - first);
+        if let (Then::Glu { f, out }, [gate, up], 1) = (project.then, &products[..], n)
+            && project::glu_takes(f, gate.weight, up.weight)
+        {
+            let x = input(gate.weight.ty());
+            project::glu_matvec(self.stream, f, gate, up, x, self.value(out)?)?;
+        } else {
+            let add = matches!(project.then, Then::AddTo { .. });
             for same in products.chunk_by(|a, b| a.weight.ty() == b.weight.ty()) {
-                let x = input_from(input(same[0].weight.ty()), first, same[0].weight.cols())?;
-                let mut part = Vec::with_capacity(same.len());
-                for product in same {
-                    let dst = rows_from(product.dst, first, product.weight.rows())?;
-                    part.push(Product { dst, ..*product });
-                }
-                for three in part.chunks(3) {
-                    project::matvec(stream, three, x, tokens, add)?;
+                for three in same.chunks(3) {
+                    project::matvec(self.stream, three, input(same[0].weight.ty()), n, add)?;
                 }
             }
+            self.glu(project)?;
         }
-        if let (Then::Glu(activation), [gate, up]) = (project.then, &project.parts[..]) {
-            let (out, width) = (self.buffer(gate.out)?, self.width(gate.out));
-            ops::glu(stream, activation, out, self.buffer(up.out)?, out, n * width)?;
-            if let Some(place) = to.rounded {
-                ops::quantize(stream, out, self.rounded(place)?, n, width)?;
+        match (project.then, to.rounded) {
+            (Then::Glu { out, .. }, Some(Rounded::Q8(place))) => {
+                let (x, to) = (self.value(out)?, self.memory.rounded(place)?);
+                ops::quantize(self.stream, x, to, n, self.plan().width(out))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
-    /// Of many tokens: matrix products of f16 rows.
+    /// The unit of two products, f32.
+    fn glu(&self, project: &Project) -> Result<()> {
+        match (project.then, &project.parts[..]) {
+            (Then::Glu { f, out }, [gate, up]) => self.binary(Binary::Glu(f), [gate.out, up.out], out),
+            _ => Ok(()),
+        }
+    }
+
+    /// Matrix products of f16 rows.
     fn project_many(&self, project: &Project, source: Source, to: Forms, n: usize) -> Result<()> {
-        let (session, stream) = (self.session, &self.session.stream);
-        let [h, scale] = &session.layout.half;
-        let half = HalfRows { h: session.part(h.clone())?, scale: session.part(scale.clone())? };
-        let (x, cols) = (self.buffer(project.x)?, self.plan().weight(project.parts[0].weight).cols);
-        match project.norm {
-            Some((norm, _)) => {
-                let weight = self.program.vector(norm.weight)?;
-                matmul::rms_norm_half(stream, x, weight, half, n, cols, norm.eps)?;
+        let (x, cols, half) = (self.value(project.x)?, self.plan().width(project.x), self.memory.half()?);
+        match (project.norm, source.rounded) {
+            (Some((norm @ Norm { weight: Some(weight), eps, .. }, _)), _) if is_weighted_rms(norm) => {
+                matmul::rms_norm_half(self.stream, x, self.program.vector(weight)?, half, n, cols, eps)?;
             }
-            None if source.rounded.is_none() => matmul::half_rows(stream, x, half, n, cols)?,
-            None => {}
+            (Some((norm, normed)), _) => {
+                self.norm(project.x, norm, cols, normed)?;
+                matmul::half_rows(self.stream, self.value(normed)?, half, n, cols)?;
+            }
+            (None, Some(Rounded::F16)) => {}
+            (None, Some(Rounded::Q8(_)) | None) => matmul::half_rows(self.stream, x, half, n, cols)?,
         }
-        let add = matches!(project.then, Then::AddTo(_));
+        let add = matches!(project.then, Then::AddTo { .. });
         for part in &project.parts {
-            let (weight, bias) = self.weight(part)?;
-            let dst = match project.then {
-                Then::AddTo(into) => into,
-                _ => part.out,
-            };
-            matmul::matmul(stream, weight, half, Addends { bias, dst: add }, self.buffer(dst)?, n)?;
+            let Product { weight, bias, dst } = self.product(part, project.then)?;
+            matmul::matmul(self.stream, weight, half, Addends { bias, dst: add }, dst, n)?;
         }
-        if let (Then::Glu(activation), [gate, up]) = (project.then, &project.parts[..]) {
-            let (out, up, width) = (self.buffer(gate.out)?, self.buffer(up.out)?, self.width(gate.out));
-            if to.plain {
-                ops::glu(stream, activation, out, up, out, n * width)?;
-            } else {
-                matmul::glu_half(stream, activation, out, up, half, n, width)?;
+        match (project.then, &project.parts[..], to.rounded) {
+            (Then::Glu { f, out }, [gate, up], Some(Rounded::F16)) => {
+                let (gate, up) = (self.value(gate.out)?, self.value(up.out)?);
+                matmul::glu_half(self.stream, f, gate, up, half, n, self.plan().width(out))
             }
+            _ => self.glu(project),
         }
-        Ok(())
     }
 
-    fn qkv(&self, project: &Project, layer: usize, rope: RopeId) -> Result<()> {
+    fn qkv(&self, project: &Project, cache: CacheId, rope: RopeId) -> Result<()> {
         let source = Source { rounded: None, select: false };
         let (rounded, plain) = self.input(project, source, 1)?;
-        let (turns, cache) = (self.turns(rope)?, self.session.layer(layer)?);
+        let (turns, cache) = (self.memory.turns(self.plan(), rope)?, self.memory.cache(cache)?);
         let mut products = [None; 3];
+        let mut types = Vec::with_capacity(products.len());
         for (product, part) in products.iter_mut().zip(&project.parts) {
-            let (weight, bias) = self.weight(part)?;
-            *product = Some(Product { weight, bias, dst: self.buffer(part.out)? });
-        }
-        let mut types = Vec::with_capacity(3);
-        for ty in products.iter().flatten().map(|product| product.weight.ty()) {
-            if !types.contains(&ty) {
-                types.push(ty);
+            let made = self.product(part, Then::Nothing)?;
+            if !types.contains(&made.weight.ty()) {
+                types.push(made.weight.ty());
             }
+            *product = Some(made);
         }
         for ty in types {
             let x = if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(plain) };
             let same = products.map(|product| product.filter(|product| product.weight.ty() == ty));
-            let Tokens { positions, table, .. } = self.described;
-            project::qkv(&self.session.stream, same, x, turns, positions, table, cache)?;
+            project::qkv(self.stream, same, x, turns, self.step.tokens, cache)?;
         }
         Ok(())
     }
-}
-
-/// Rows of f32 from `first` on.
-fn rows_from(span: Span<'_>, first: usize, width: usize) -> Result<Span<'_>> {
-    span.part((4 * first * width) as u64..span.bytes())
-}
-
-fn rounded_from(x: Quantized<'_>, first: usize, cols: usize) -> Result<Quantized<'_>> {
-    let blocks = (first * cols / Q8_BLOCK) as u64;
-    Ok(Quantized {
-        q: x.q.part((first * cols) as u64..x.q.bytes())?,
-        ds: x.ds.part(8 * blocks..x.ds.bytes())?,
-    })
-}
-
-fn input_from(input: Input<'_>, first: usize, cols: usize) -> Result<Input<'_>> {
-    Ok(match input {
-        Input::Rounded(x) => Input::Rounded(rounded_from(x, first, cols)?),
-        Input::Plain(x) => Input::Plain(rows_from(x, first, cols)?),
-    })
-}
-
-fn target_from(target: Target<'_>, first: usize, cols: usize) -> Result<Target<'_>> {
-    Ok(Target {
-        plain: target.plain.map(|plain| rows_from(plain, first, cols)).transpose()?,
-        rounded: target.rounded.map(|rounded| rounded_from(rounded, first, cols)).transpose()?,
-    })
 }

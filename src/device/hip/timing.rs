@@ -5,11 +5,10 @@ use super::graph::Graph;
 use super::ops::project::MATVEC_MAX_N;
 use super::program::HipProgram;
 use super::schedule::{Scheduled, StepOp};
-use super::session::{Description, HipSession};
 use super::step::Running;
 use crate::device::{OpTime, Step, StepTimes};
-use crate::plan::fuse::{FusedOp, Project};
-use crate::plan::{Plan, WeightId};
+use crate::plan::fuse::Project;
+use crate::plan::*;
 use crate::{Error, Result};
 
 /// Repetitions before those that are timed.
@@ -22,43 +21,38 @@ struct Kind<'a> {
     bytes: u64,
 }
 
-impl HipSession {
-    /// The step must be one that [`Step::check`] accepts.
-    pub(super) fn times_of(&mut self, step: &Step<'_>, repetitions: usize) -> Result<StepTimes> {
-        let description = self.describe(step)?;
-        let kinds = kinds(&self.program, self.ops(description.n), step)?;
-        let running = Running::new(self, description)?;
-        let all: Vec<&StepOp> = self.ops(description.n).iter().map(|scheduled| &scheduled.op).collect();
-        let whole = Work::new(self, description, &running, &all)?;
-        let clock = Clock::new(self, repetitions)?;
-        let mut ops = Vec::with_capacity(kinds.len());
-        for Kind { name, ops: same, bytes } in kinds {
-            let work = Work::new(self, description, &running, &same)?;
-            let seconds = clock.time(&whole, &work)?;
-            ops.push(OpTime { name, calls: same.len(), bytes, seconds });
-        }
-        Ok(StepTimes { ops, seconds: clock.time(&whole, &whole)? })
+/// Times of a step that has been described, of all its ops and of those of each kind.
+pub fn times(
+    running: &Running<'_>,
+    ops: &[Scheduled],
+    step: &Step<'_>,
+    repetitions: usize,
+) -> Result<StepTimes> {
+    let kinds = kinds(running.program, ops, step)?;
+    let all: Vec<&StepOp> = ops.iter().map(|scheduled| &scheduled.op).collect();
+    let whole = Work::new(running, &all)?;
+    let clock = Clock::new(running, repetitions)?;
+    let mut ops = Vec::with_capacity(kinds.len());
+    for Kind { name, ops: same, bytes } in kinds {
+        let work = Work::new(running, &same)?;
+        let seconds = clock.time(&whole, &work)?;
+        ops.push(OpTime { name, calls: same.len(), bytes, seconds });
     }
+    Ok(StepTimes { ops, seconds: clock.time(&whole, &whole)? })
 }
 
 /// Ops to be launched as a step launches them: steps of few tokens as a graph.
 struct Work<'a> {
-    session: &'a HipSession,
     running: &'a Running<'a>,
     ops: &'a [&'a StepOp],
     graph: Option<Graph>,
 }
 
 impl<'a> Work<'a> {
-    fn new(
-        session: &'a HipSession,
-        description: Description,
-        running: &'a Running<'a>,
-        ops: &'a [&'a StepOp],
-    ) -> Result<Self> {
-        let mut work = Work { session, running, ops, graph: None };
-        if description.n <= MATVEC_MAX_N {
-            work.graph = Graph::capture(&session.stream, || work.launch_each())?;
+    fn new(running: &'a Running<'a>, ops: &'a [&'a StepOp]) -> Result<Self> {
+        let mut work = Work { running, ops, graph: None };
+        if running.step.tokens.n <= MATVEC_MAX_N {
+            work.graph = Graph::capture(running.stream, || work.launch_each())?;
         }
         Ok(work)
     }
@@ -69,32 +63,32 @@ impl<'a> Work<'a> {
 
     fn launch(&self) -> Result<()> {
         match &self.graph {
-            Some(graph) => graph.launch(&self.session.stream),
+            Some(graph) => graph.launch(self.running.stream),
             None => self.launch_each(),
         }
     }
 }
 
 struct Clock<'a> {
-    session: &'a HipSession,
+    running: &'a Running<'a>,
     start: Event,
     end: Event,
     repetitions: usize,
 }
 
 impl<'a> Clock<'a> {
-    fn new(session: &'a HipSession, repetitions: usize) -> Result<Self> {
+    fn new(running: &'a Running<'a>, repetitions: usize) -> Result<Self> {
         if repetitions == 0 {
             return Err(Error::param("no repetitions to time"));
         }
-        let card = session.stream.card();
-        Ok(Clock { session, start: Event::new(card)?, end: Event::new(card)?, repetitions })
+        let card = running.stream.card();
+        Ok(Clock { running, start: Event::new(card)?, end: Event::new(card)?, repetitions })
     }
 
     /// Seconds of `work`, the median. Before each, `whole` runs: the ops find sound values, and the device's caches
     /// hold what a step leaves in them, not the weights that the last repetition read.
     fn time(&self, whole: &Work<'_>, work: &Work<'_>) -> Result<f64> {
-        let stream = &self.session.stream;
+        let stream = self.running.stream;
         let mut times = Vec::with_capacity(self.repetitions);
         for i in 0..WARM_UPS + self.repetitions {
             whole.launch()?;
@@ -147,37 +141,66 @@ fn without_layer(name: &str) -> &str {
 
 /// Bytes that the op must read of memory: its weights, or the cache. Activations are few, and in the device's caches.
 fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
-    let vector = |id: WeightId| 4 * program.plan.weight(id).cols as u64;
+    let plan = &program.plan;
+    let norm = |norm: Norm| [norm.weight, norm.bias].into_iter().flatten().map(|id| vector_bytes(plan, id));
     Ok(match op {
         StepOp::Project { source, .. } if source.select && step.outputs.is_empty() => 0,
-        StepOp::Project { project, .. } | StepOp::Qkv { project, .. } => weight_bytes(program, project)?,
-        StepOp::Attention { .. } => cache_bytes(&program.plan, step),
-        StepOp::Single(FusedOp::Embed { weight, .. }) => {
-            let layout = program.matrix(*weight)?.layout();
-            layout.file_bytes() / layout.rows.max(1) as u64 * step.tokens.len() as u64
+        StepOp::Project { project, .. } | StepOp::Qkv { project, .. } => project_bytes(program, project)?,
+        StepOp::Attention { cache, .. } => cache_bytes(plan.cache(*cache), step),
+        StepOp::PrepareHeads { q_prep, k_prep, .. } => {
+            [q_prep, k_prep].into_iter().filter_map(|prep| prep.norm).flat_map(norm).sum()
         }
-        StepOp::Single(FusedOp::RmsNorm { norm, .. }) => vector(norm.weight),
-        StepOp::Single(FusedOp::PrepareHeads { q_prep, k_prep, .. }) => {
-            [q_prep, k_prep].into_iter().filter_map(|prep| prep.norm).map(|norm| vector(norm.weight)).sum()
+        StepOp::Single(op) => {
+            let (mut bytes, mut found) = (0, Ok(()));
+            op.each(&mut |role| match role {
+                Role::Lookup(id) => match program.matrix(Lookup(id)) {
+                    Ok(weight) => {
+                        let layout = weight.layout();
+                        bytes += layout.file_bytes() / layout.rows.max(1) as u64 * step.tokens.len() as u64;
+                    }
+                    Err(error) => found = Err(error),
+                },
+                Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
+                Role::Matrix(_)
+                | Role::In(_)
+                | Role::Over(_)
+                | Role::Out(_)
+                | Role::Cache(_)
+                | Role::Rope(_) => {}
+            });
+            found?;
+            bytes
         }
-        StepOp::Single(_) => 0,
     })
 }
 
-fn weight_bytes(program: &HipProgram, project: &Project) -> Result<u64> {
-    let vector = |id: WeightId| 4 * program.plan.weight(id).cols as u64;
-    let mut bytes = project.norm.map_or(0, |(norm, _)| vector(norm.weight));
+fn vector_bytes(plan: &Plan, id: Vector) -> u64 {
+    4 * plan.weight(id).cols as u64
+}
+
+fn project_bytes(program: &HipProgram, project: &Project) -> Result<u64> {
+    let plan = &program.plan;
+    let norm = project.norm.map(|(norm, _)| [norm.weight, norm.bias]).into_iter().flatten();
+    let vectors = norm.chain(project.parts.iter().map(|part| part.bias)).flatten();
+    let mut bytes = vectors.map(|id| vector_bytes(plan, id)).sum();
     for part in &project.parts {
-        bytes += program.matrix(part.weight)?.layout().file_bytes() + part.bias.map_or(0, vector);
+        bytes += program.matrix(part.weight)?.layout().file_bytes();
     }
     Ok(bytes)
 }
 
-/// One layer's keys and values, f16, of each sequence up to its last token.
-fn cache_bytes(plan: &Plan, step: &Step<'_>) -> u64 {
-    let last = |t: &usize| step.sequences.get(t + 1) != step.sequences.get(*t);
-    let cells: u64 = (0..step.tokens.len()).filter(last).map(|t| u64::from(step.positions[t]) + 1).sum();
-    cells * (plan.cache.n_head_kv * plan.cache.head_dim * 2 * size_of::<half::f16>()) as u64
+/// Keys and values, f16, that the tokens of each sequence attend to.
+fn cache_bytes(cache: Cache, step: &Step<'_>) -> u64 {
+    let Cache { n_head_kv, k, v, window } = cache;
+    let mut cells = 0;
+    for run in
+        (0..step.tokens.len()).collect::<Vec<_>>().chunk_by(|a, b| step.sequences[*a] == step.sequences[*b])
+    {
+        let (first, last) = (step.positions[run[0]], step.positions[run[run.len() - 1]]);
+        let seen = window.map_or(0, |window| (first + 1).saturating_sub(window));
+        cells += u64::from(last) + 1 - u64::from(seen);
+    }
+    cells * (n_head_kv * (k + v) * size_of::<half::f16>()) as u64
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use super::super::kernels::{self, *};
 use super::super::memory::Span;
 use super::super::stream::Stream;
-use super::project::{LayerCache, Target, Turns};
+use super::project::{Dest, LayerCache, Turns};
 use super::{dim, holds, launch};
 use crate::{Error, Result};
 
@@ -21,7 +21,7 @@ pub struct Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         holds("positions", self.positions, &[self.n], 4)?;
         holds("sequences", self.sequences, &[self.n], 4)?;
         holds("table", self.table, &[self.n_tables, self.table_stride], 4)
@@ -107,6 +107,26 @@ fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<AttendArgs>, 
     Ok((kernel, heads))
 }
 
+/// How queries and keys become weights.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Factor on a product.
+    pub scale: f32,
+    /// Soft cap on what that gives; 0: none.
+    pub cap: f32,
+    /// Positions that a token sees, its own included; None: all.
+    pub window: Option<u32>,
+}
+
+impl Scores {
+    pub(super) fn window(&self) -> Result<u32> {
+        match self.window {
+            Some(0) => Err(Error::param("a window of no positions")),
+            window => Ok(window.map_or(NO_WINDOW, |window| window.min(NO_WINDOW))),
+        }
+    }
+}
+
 /// How attention of few tokens is divided, and the scratch that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttendShape {
@@ -125,14 +145,9 @@ impl AttendShape {
         Ok(AttendShape { n_head, n_head_kv, splits })
     }
 
-    /// Bytes of partial results of n tokens of heads padded to `head_pad`.
-    pub fn parts_bytes(&self, n: usize, head_pad: usize) -> u64 {
-        (n * self.n_head * self.splits) as u64 * (head_pad as u64 + 2) * 4
-    }
-
-    /// Bytes of tickets of n tokens.
-    pub fn tickets_bytes(&self, n: usize) -> u64 {
-        (n * self.n_head) as u64 * 4
+    /// Elements of a token's partial results of heads padded to `head_pad`. None: beyond usize.
+    pub fn part_floats(&self, head_pad: usize) -> Option<usize> {
+        self.n_head.checked_mul(self.splits)?.checked_mul(head_pad + 2)
     }
 }
 
@@ -143,18 +158,18 @@ pub struct AttendScratch<'a> {
     pub tickets: Span<'a>,
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to positions 0 to its own. For few
+/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to its window's positions. For few
 /// tokens; the result is n x n_head * head_dim.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(
     stream: &Stream,
     shape: AttendShape,
     q: Span<'_>,
-    scale: f32,
+    scores: Scores,
     tokens: Tokens<'_>,
     cache: LayerCache<'_>,
     scratch: AttendScratch<'_>,
-    to: Target<'_>,
+    to: Dest<'_>,
 ) -> Result<()> {
     let n = tokens.n;
     if n == 0 {
@@ -193,7 +208,9 @@ pub fn attend(
         head_dim: dim("head_dim", cache.head_dim)?,
         table_stride: dim("table_stride", tokens.table_stride)?,
         splits: dim("splits", splits)?,
-        scale,
+        window: scores.window()?,
+        scale: scores.scale,
+        cap: scores.cap,
     };
     // a group beyond the blocks that a sequence can have would find no work
     let splits = splits.min(tokens.table_stride.max(1));

@@ -4,9 +4,10 @@ use super::super::kernels::*;
 use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
+use super::elementwise::gate_code;
 use super::{dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::Activation;
+use crate::plan::Unary;
 use crate::{Error, Result};
 
 /// Columns that f16 rows are padded to a multiple of: what a product takes at a time.
@@ -43,7 +44,7 @@ pub fn half_rows(stream: &Stream, x: Span<'_>, dst: HalfRows<'_>, n: usize, cols
     each_row(stream, HALF_ROWS, n, cols, &args)
 }
 
-/// [`rms_norm`](super::rms_norm) of x (f32, n x cols), to f16 rows.
+/// The RMS norm of x (f32, n x cols) times the weight, to f16 rows.
 pub fn rms_norm_half(
     stream: &Stream,
     x: Span<'_>,
@@ -69,28 +70,25 @@ pub fn rms_norm_half(
     each_row(stream, HALF_ROWS_RMS_NORM, n, cols, &args)
 }
 
-/// [`glu`](super::glu) of gate and up (f32, n x cols), to f16 rows.
+/// `f(gate) * up` (f32, n x cols), to f16 rows; f is one of those with a [`gate_code`].
 pub fn glu_half(
     stream: &Stream,
-    activation: Activation,
+    f: Unary,
     gate: Span<'_>,
     up: Span<'_>,
     dst: HalfRows<'_>,
     n: usize,
     cols: usize,
 ) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => HALF_ROWS_SILU,
-        Activation::Gelu => HALF_ROWS_GELU,
-    };
+    let gelu = gate_code(f).ok_or_else(|| Error::Internal(format!("a gate of {f:?} on the way to f16")))?;
     for (name, span) in [("gate", gate), ("up", up)] {
         holds(name, span, &[n, cols], 4)?;
         is_aligned(name, span, 16)?;
     }
     dst.holds(n, cols)?;
     let (h, scale) = (dst.h.ptr(), dst.scale.ptr());
-    let args = HalfRowsGluArgs { gate: gate.ptr(), up: up.ptr(), h, scale, width: dim("cols", cols)? };
-    each_row(stream, kernel, n, cols, &args)
+    let (gate, up, width) = (gate.ptr(), up.ptr(), dim("cols", cols)?);
+    each_row(stream, HALF_ROWS_GLU, n, cols, &HalfRowsGluArgs { gate, up, h, scale, width, gelu })
 }
 
 fn each_row<A: Args>(stream: &Stream, kernel: Kernel<A>, n: usize, cols: usize, args: &A) -> Result<()> {

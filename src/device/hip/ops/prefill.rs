@@ -3,6 +3,7 @@
 use super::super::kernels::*;
 use super::super::memory::Span;
 use super::super::stream::Stream;
+use super::attend::Scores;
 use super::project::LayerCache;
 use super::{dim, holds, is_aligned, launch};
 use crate::{Error, Result};
@@ -59,8 +60,8 @@ pub fn attention_kernel(head_pad: usize) -> Result<(Kernel<PrefillAttentionArgs>
     }
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim, rotated) to the cells up to each token's own, which the cache
-/// holds already; out (f32) like q. What `tiles` says of tokens, positions and blocks is within n and the cache.
+/// Causal attention of q (f32, n x n_head x head_dim, rotated) to the cells of each token's window, which the cache holds
+/// already; out (f32) like q. What `tiles` says of tokens, positions and blocks is within n and the cache.
 #[allow(clippy::too_many_arguments)]
 pub fn prefill_attention(
     stream: &Stream,
@@ -69,7 +70,7 @@ pub fn prefill_attention(
     q: Span<'_>,
     tiles: Tiles<'_>,
     cache: LayerCache<'_>,
-    scale: f32,
+    scores: Scores,
     out: Span<'_>,
 ) -> Result<()> {
     let LayerCache { n_head_kv, head_dim, head_pad, .. } = cache;
@@ -95,7 +96,9 @@ pub fn prefill_attention(
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", head_dim)?,
         table_stride: dim("table_stride", tiles.table_stride)?,
-        scale,
+        window: scores.window()?,
+        scale: scores.scale,
+        cap: scores.cap,
     };
     if n == 0 || n_head == 0 || head_dim == 0 || tiles.n_tiles == 0 {
         return Ok(());

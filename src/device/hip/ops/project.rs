@@ -4,9 +4,11 @@ use super::super::kernels::*;
 use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
+use super::attend::Tokens;
+use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::Activation;
+use crate::plan::Unary;
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
@@ -220,22 +222,23 @@ impl Turns<'_> {
     }
 }
 
-/// Queries of one token to `products[0].dst` (f32), rotated; its keys and values to the cache at `position` (u32, on the
-/// device, below the cache's positions), through `table`, whose blocks the cache has. `products`: those of q, k, v that
-/// are of one type; the dst of k and v is not used.
+/// Queries of the one token to `products[0].dst` (f32), rotated; its keys and values to its cell of the cache. What
+/// `token` says of position and blocks is within the cache. `products`: those of q, k, v that are of one type; the dst of
+/// k and v is not used.
 pub fn qkv(
     stream: &Stream,
     products: [Option<Product<'_>>; 3],
     x: Input<'_>,
     turns: Turns<'_>,
-    position: Span<'_>,
-    table: Span<'_>,
+    token: Tokens<'_>,
     cache: LayerCache<'_>,
 ) -> Result<()> {
     cache.check()?;
     turns.check(&cache)?;
-    holds("position", position, &[1], 4)?;
-    holds("table", table, &[cache.n_blocks], 4)?;
+    token.check()?;
+    if token.n != 1 {
+        return Err(Error::Internal(format!("q, k and v of {} tokens at once", token.n)));
+    }
     let head_dim = cache.head_dim;
     let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
     let kv = products[1..].iter().flatten().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
@@ -246,8 +249,9 @@ pub fn qkv(
     let (q, ds) = x.pointers(group.ty, 1, group.cols)?;
     let to = Append {
         turns: turns.table.ptr(),
-        position: position.ptr(),
-        table: table.ptr(),
+        position: token.positions.ptr(),
+        sequence: token.sequences.ptr(),
+        table: token.table.ptr(),
         k: cache.k.ptr(),
         v: cache.v.ptr(),
         head_dim: dim("head_dim", head_dim)?,
@@ -255,7 +259,7 @@ pub fn qkv(
         n_head_kv: dim("n_head_kv", cache.n_head_kv)?,
         n_rot: dim("n_rot", turns.n_rot)?,
         halves: u32::from(turns.halves),
-        padding: 0,
+        table_stride: dim("table_stride", token.table_stride)?,
     };
     let cols = dim("cols", group.cols)?;
     let args = QkvArgs { parts: group.parts, q, ds, cols, sharing: group.sharing, to };
@@ -264,12 +268,12 @@ pub fn qkv(
 
 /// Where an op leaves its result: f32, rounded to 8 bits, or both.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Target<'a> {
+pub struct Dest<'a> {
     pub plain: Option<Span<'a>>,
     pub rounded: Option<Quantized<'a>>,
 }
 
-impl Target<'_> {
+impl Dest<'_> {
     /// (dst, q, ds) for n rows of `cols`.
     pub(super) fn pointers(&self, n: usize, cols: usize) -> Result<(Ptr, Ptr, Ptr)> {
         if let Some(plain) = self.plain {
@@ -284,35 +288,42 @@ impl Target<'_> {
     }
 }
 
-/// `dst[r] = activation(dot(gate[r], x) + bias) * (dot(up[r], x) + bias)` of one token. gate and up are of one type and
-/// shape; their `dst` is not used.
+/// Whether [`glu_matvec`] takes these.
+pub fn glu_takes(f: Unary, gate: &Weight, up: &Weight) -> bool {
+    let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
+    gate_code(f).is_some() && shape(gate) == shape(up)
+}
+
+/// `dst[r] = f(dot(gate[r], x) + bias) * (dot(up[r], x) + bias)` of one token. gate and up are of one type and shape;
+/// their `dst` is not used.
 pub fn glu_matvec(
     stream: &Stream,
-    activation: Activation,
-    gate: (&Weight, Option<Span<'_>>),
-    up: (&Weight, Option<Span<'_>>),
+    f: Unary,
+    gate: &Product<'_>,
+    up: &Product<'_>,
     x: Input<'_>,
     dst: Span<'_>,
 ) -> Result<()> {
-    let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
-    if shape(gate.0) != shape(up.0) {
-        return Err(Error::Internal("a gate of another shape than what it lets through".into()));
-    }
-    let (ty, rows, cols) = shape(gate.0);
-    for bias in [gate.1, up.1].into_iter().flatten() {
+    let Some(code) = gate_code(f).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
+        return Err(Error::Internal(format!(
+            "a gate of {f:?} or of another shape than what it lets through"
+        )));
+    };
+    let (ty, rows, cols) = (gate.weight.ty(), gate.weight.rows(), gate.weight.cols());
+    for bias in [gate.bias, up.bias].into_iter().flatten() {
         holds("bias", bias, &[rows], 4)?;
     }
     let (q, ds) = x.pointers(ty, 1, cols)?;
     holds("dst", dst, &[rows], 4)?;
     let pointer = |span: Option<Span<'_>>| span.map_or(Ptr::default(), Span::ptr);
     let to = Gated {
-        gate: gate.0.planes(),
-        up: up.0.planes(),
-        gate_bias: pointer(gate.1),
-        up_bias: pointer(up.1),
+        gate: gate.weight.planes(),
+        up: up.weight.planes(),
+        gate_bias: pointer(gate.bias),
+        up_bias: pointer(up.bias),
         dst: dst.ptr(),
         rows: dim("rows", rows)?,
-        gelu: u32::from(activation == Activation::Gelu),
+        gelu: code,
     };
     let (cols, both) = (dim("cols", cols)?, dim("rows", 2 * rows)?);
     let shape = matvec_shape(ty, both, cols, 1);

@@ -1,0 +1,107 @@
+//! What a step's kernels read of its tokens: words that one upload brings to the device.
+
+use super::memory::Span;
+use super::ops::attend::Tokens;
+use super::ops::prefill::{self, Tiles};
+use super::ops::project::MATVEC_MAX_N;
+use crate::device::{SessionLimits, Step};
+use crate::{Result, memory};
+
+/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, tiles, tables.
+#[derive(Clone, Copy, Debug)]
+pub struct Description {
+    pub n: usize,
+    pub n_outputs: usize,
+    n_tables: usize,
+    /// Blocks between two sequences' tables.
+    table_stride: usize,
+    /// Tiles of [`prefill`] attention, in steps of many tokens.
+    n_tiles: usize,
+}
+
+/// The words on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Described<'a> {
+    /// u32: a token each.
+    pub ids: Span<'a>,
+    /// u32: an index of a token each.
+    pub outputs: Span<'a>,
+    pub tokens: Tokens<'a>,
+    pub tiles: Tiles<'a>,
+}
+
+impl Description {
+    /// Words that a step takes at most. None: beyond usize.
+    pub fn most_words(limits: SessionLimits) -> Option<usize> {
+        let most = limits.max_tokens.max(limits.max_outputs);
+        let tables = limits.max_tokens.checked_mul(limits.n_blocks)?;
+        // 3 lists of tokens, outputs, a tile of 4 words a token; each list begins at a multiple of 4 words
+        most.checked_mul(8)?.checked_add(16)?.checked_add(tables)
+    }
+
+    /// Replaces `words` by the step's. `head_pad`: of the widest heads that attend.
+    pub fn write(
+        step: &Step<'_>,
+        limits: SessionLimits,
+        head_pad: usize,
+        words: &mut Vec<u32>,
+    ) -> Result<Description> {
+        let n = step.tokens.len();
+        let tiles = if n > MATVEC_MAX_N {
+            let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
+            memory::with_room(n * size_of::<[u32; 4]>() * 5, "attention tiles", || {
+                prefill::attention_tiles(tokens, head_pad)
+            })?
+        } else {
+            Vec::new()
+        };
+        let description = Description {
+            n,
+            n_outputs: step.outputs.len(),
+            n_tables: step.tables.len(),
+            table_stride: limits.n_blocks,
+            n_tiles: tiles.len(),
+        };
+        let starts @ [.., tables] = description.starts();
+        words.clear();
+        memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
+        let lists = [step.tokens, step.positions, step.sequences, step.outputs, tiles.as_flattened()];
+        for (list, start) in lists.into_iter().zip(starts) {
+            words.resize(start, 0);
+            words.extend_from_slice(list);
+        }
+        for (i, table) in step.tables.iter().enumerate() {
+            words.resize(tables + i * limits.n_blocks, 0);
+            words.extend_from_slice(&table[..table.len().min(limits.n_blocks)]);
+        }
+        Ok(description)
+    }
+
+    /// First word of each part, each a multiple of 16 bytes.
+    fn starts(&self) -> [usize; 6] {
+        let (tokens, outputs) = (self.n.next_multiple_of(4), self.n_outputs.next_multiple_of(4));
+        let tiles = 3 * tokens + outputs;
+        [0, tokens, 2 * tokens, 3 * tokens, tiles, tiles + 4 * self.n_tiles]
+    }
+
+    /// Its parts, where all the words lie at `words`.
+    pub fn at<'a>(&self, words: Span<'a>) -> Result<Described<'a>> {
+        let Description { n, n_outputs, n_tables, table_stride, n_tiles } = *self;
+        let [ids, positions, sequences, outputs, tiles, tables] = self.starts();
+        let part = |start: usize, len: usize| words.part(4 * start as u64..4 * (start + len) as u64);
+        let table = part(tables, n_tables * table_stride)?;
+        Ok(Described {
+            ids: part(ids, n)?,
+            outputs: part(outputs, n_outputs)?,
+            tokens: Tokens {
+                n,
+                positions: part(positions, n)?,
+                sequences: part(sequences, n)?,
+                table,
+                n_tables,
+                table_stride,
+            },
+            tiles: Tiles { tiles: part(tiles, 4 * n_tiles)?, n_tiles, table, n_tables, table_stride },
+        })
+    }
+}
