@@ -11,11 +11,6 @@ use crate::{Error, Result};
 /// Dequantizes as many whole blocks as `out` holds; the bytes are exactly theirs.
 pub(super) type Rows = fn(&[u8], &mut [f32]);
 
-/// Whether `row` below can turn `ty` into f32.
-pub fn is_supported(ty: TensorType) -> bool {
-    ty.dequant().is_some()
-}
-
 /// Dequantizes whole blocks: `bytes` holds `out.len()` elements of type `ty`.
 ///
 /// # Errors
@@ -25,7 +20,7 @@ pub fn row(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     let rows = ty.dequant().ok_or_else(|| Error::Unsupported {
         what: "tensor type",
         name: ty.name().to_owned(),
-        supported: supported(),
+        supported: TensorType::supported_names(),
     })?;
     if ty.row_bytes(out.len()) != Some(bytes.len()) {
         return Err(Error::param(format!(
@@ -38,11 +33,6 @@ pub fn row(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     }
     rows(bytes, out);
     Ok(())
-}
-
-/// Names of the types `row` knows, comma-separated.
-pub fn supported() -> String {
-    TensorType::all().filter(|&ty| is_supported(ty)).map(TensorType::name).collect::<Vec<_>>().join(", ")
 }
 
 /// Runs `one` over each block of `BYTES` bytes and `LEN` elements.

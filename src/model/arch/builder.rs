@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
 use crate::device::plan::*;
-use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::gguf::{Gguf, TensorInfo, TensorType};
 use crate::{Error, Result, memory};
 
 pub struct PlanBuilder<'a> {
@@ -52,11 +52,11 @@ impl<'a> PlanBuilder<'a> {
         if let Some(id) = self.ids.get(name) {
             return Ok(Some(*id));
         }
-        if !dequant::is_supported(tensor.ty) {
+        if !tensor.ty.is_supported() {
             return Err(Error::Unsupported {
                 what: "tensor type",
                 name: format!("{} ({name})", tensor.ty),
-                supported: dequant::supported(),
+                supported: TensorType::supported_names(),
             });
         }
         let id = WeightId(self.weights.len() as u32);
