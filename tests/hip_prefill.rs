@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use common::gpu::{EMULATED, Gpu, Input, Output, Test, nmse};
 use common::operands::{floats, load};
 use common::tiny_model::{Rng, random_tensor};
+use common::types::{extreme_blocks, quantized};
 use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
@@ -33,19 +34,7 @@ const TESTS: &[Test] = &[
     Test::new("half_rows_at_the_ends", half_rows_at_the_ends),
     Test::new("rms_norm_half", rms_norm_half),
     Test::new("glu_half", glu_half),
-    Test::new("matmul_f32", |gpu| matmul(gpu, F32)),
-    Test::new("matmul_f16", |gpu| matmul(gpu, F16)),
-    Test::new("matmul_bf16", |gpu| matmul(gpu, BF16)),
-    Test::new("matmul_q4_0", |gpu| matmul(gpu, Q4_0)),
-    Test::new("matmul_q4_1", |gpu| matmul(gpu, Q4_1)),
-    Test::new("matmul_q5_0", |gpu| matmul(gpu, Q5_0)),
-    Test::new("matmul_q5_1", |gpu| matmul(gpu, Q5_1)),
-    Test::new("matmul_q8_0", |gpu| matmul(gpu, Q8_0)),
-    Test::new("matmul_q2_k", |gpu| matmul(gpu, Q2_K)),
-    Test::new("matmul_q3_k", |gpu| matmul(gpu, Q3_K)),
-    Test::new("matmul_q4_k", |gpu| matmul(gpu, Q4_K)),
-    Test::new("matmul_q5_k", |gpu| matmul(gpu, Q5_K)),
-    Test::new("matmul_q6_k", |gpu| matmul(gpu, Q6_K)),
+    Test::of_each_type("matmul", matmul),
     Test::new("matmul_adds", matmul_adds),
     Test::new("matmul_extremes", matmul_extremes),
     Test::new("attention_of_one_sequence", attention_of_one_sequence),
@@ -353,31 +342,15 @@ fn matmul_adds(gpu: &Gpu) {
 /// alone.
 fn matmul_extremes(gpu: &Gpu) {
     let (rows, cols, n) = (5, 512, 10);
-    for (ty, scales_at) in [
-        (Q4_0, &[0][..]),
-        (Q4_1, &[0, 2]),
-        (Q5_0, &[0]),
-        (Q5_1, &[0, 2]),
-        (Q8_0, &[0]),
-        (Q2_K, &[80, 82]),
-        (Q3_K, &[108]),
-        (Q4_K, &[0, 2]),
-        (Q5_K, &[0, 2]),
-        (Q6_K, &[208]),
-    ] {
+    for ty in quantized() {
         for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
             for scale in [0.015, -0.5, 0.0] {
-                let mut bytes = vec![fill; ty.row_bytes(rows * cols).unwrap()];
+                let mut bytes = vec![0; ty.row_bytes(rows * cols).unwrap()];
                 let row_bytes = ty.row_bytes(cols).unwrap();
                 for (row, bytes) in bytes.chunks_exact_mut(row_bytes).enumerate() {
                     // row 3 is not finite
                     let scale = if row == 3 { f32::INFINITY } else { scale };
-                    for block in bytes.chunks_exact_mut(ty.block_bytes()) {
-                        // a minimum is subtracted: with the other sign the terms do not cancel
-                        for (at, scale) in scales_at.iter().zip([scale, -scale]) {
-                            block[*at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
-                        }
-                    }
+                    extreme_blocks(ty, bytes, fill, scale);
                 }
                 let weight = load(gpu, ty, rows, cols, &bytes);
                 let mut values = vec![0.0; rows * cols];
