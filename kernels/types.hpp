@@ -14,7 +14,7 @@ static_assert(sizeof(u16) == 2 && sizeof(u32) == 4 && sizeof(u64) == 8);
 #define HALF_TYPES(X) X(F16, f16) X(BF16, bf16)
 #define QUANTIZED_TYPES(X)                                                                                            \
     X(Q4_0, q4_0) X(Q4_1, q4_1) X(Q5_0, q5_0) X(Q5_1, q5_1) X(Q8_0, q8_0)                                             \
-    X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) X(Q5_K, q5_k) X(Q6_K, q6_k)
+    X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) X(Q5_K, q5_k) X(Q6_K, q6_k) X(MXFP4, mxfp4)
 #define TYPES(X) X(F32, f32) HALF_TYPES(X) QUANTIZED_TYPES(X)
 
 namespace blocks {
@@ -66,6 +66,11 @@ struct Q5_1 { // d, m, qh, qs: d * q + m
 struct Q8_0 { // d, qs (signed bytes): d * q
     static constexpr u32 ELEMENTS = 32, BYTES = 34;
     static constexpr Field PLANES[] = {{2, 32}, {0, 2}};
+};
+
+struct MXFP4 { // e (an exponent's byte), qs: 2^(e - 128) * value of q, doubled, as a float of 4 bits
+    static constexpr u32 ELEMENTS = 32, BYTES = 17;
+    static constexpr Field PLANES[] = {{1, 16}, {0, 1}};
 };
 
 // 256 elements, in groups of 16 or 32 that have an integer scale (and minimum) each.

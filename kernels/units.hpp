@@ -227,6 +227,52 @@ struct Symmetric : Columns32 {
 struct Q4_0 : Symmetric<false> {};
 struct Q5_0 : Symmetric<true> {};
 
+// Each byte of `q`, below 16, replaced by that signed byte of the table.
+DEVICE u32 look_up(u32 q, u32x4 table) {
+    const u32 at = q & 0x07070707, upper = q >> 3 & 0x01010101, mask = (upper << 8) - upper;
+#if defined(__NVPTX__)
+    u32 select = at | at >> 4, low, high; // a nibble for each byte
+    select = (select & 0xff) | (select >> 8 & 0xff00);
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(low) : "r"(table.x), "r"(table.y), "r"(select));
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(high) : "r"(table.z), "r"(table.w), "r"(select));
+#else
+    const u32 low = __builtin_amdgcn_perm(table.y, table.x, at), high = __builtin_amdgcn_perm(table.w, table.z, at);
+#endif
+    return (low & ~mask) | (high & mask);
+}
+DEVICE u32x4 look_up(u32x4 q, u32x4 table) {
+    return {look_up(q.x, table), look_up(q.y, table), look_up(q.z, table), look_up(q.w, table)};
+}
+
+// d * value, from a table of 16
+struct Table16 : Columns32 {
+    struct Quants {
+        u32x4 low, high;
+        float d;
+    };
+
+    DEVICE float dot(const Quants &w, const Input &x) { return w.d * (x.ds.x * (float)dot32(w, x)); }
+    DEVICE Affine affine(const Quants &w, u32) { return {w.d, 0.0f}; }
+};
+
+struct MXFP4 : Table16 {
+    struct Loaded {
+        Nibbles<false> q;
+        u8 e;
+    };
+
+    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) {
+        return {Nibbles<false>::load(w, first, unit), (w.as<u8>(1) + first)[unit]};
+    }
+
+    DEVICE Quants unpack(const Loaded &l, u32) {
+        // 0 1 2 3 4 6 8 12, then the same negative
+        const u32x4 table = {0x03020100, 0x0c080604, 0xfdfeff00, 0xf4f8fafc};
+        const u32 d = l.e < 2 ? 0x00200000u << l.e : (u32)(l.e - 1) << 23; // the two smallest are subnormal
+        return {look_up(Nibbles<false>::low(l.q), table), look_up(Nibbles<false>::high(l.q), table), bits<float>(d)};
+    }
+};
+
 // Types with a scale and a minimum for the unit.
 struct WithMin : Columns32 {
     struct Quants {

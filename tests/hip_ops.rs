@@ -17,8 +17,8 @@ use half::{bf16, f16};
 use rocmforge::Error;
 use rocmforge::device::hip::memory::{Buffer, Span};
 use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
-use rocmforge::device::hip::planes;
 use rocmforge::device::hip::ops::{self, Conversion, Heads, Quantized};
+use rocmforge::device::hip::planes;
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::plan::{Activation, Rope, RopePairs};
 use rocmforge::device::reference::ops as reference;
@@ -173,8 +173,10 @@ fn split(gpu: &Gpu) {
         for bit in 0..n_bits {
             single[bit * size + bit / 8] = 1 << (bit % 8);
         }
-        let bits_of = |block: &[u8]| (0..n_bits).filter(|b| block[b / 8] >> (b % 8) & 1 == 1).collect::<Vec<_>>();
-        let places: Vec<usize> = split_blocks(gpu, ty, &single).chunks_exact(size).flat_map(bits_of).collect();
+        let bits_of =
+            |block: &[u8]| (0..n_bits).filter(|b| block[b / 8] >> (b % 8) & 1 == 1).collect::<Vec<_>>();
+        let places: Vec<usize> =
+            split_blocks(gpu, ty, &single).chunks_exact(size).flat_map(bits_of).collect();
         let mut sorted = places.clone();
         sorted.sort_unstable();
         assert!(sorted.into_iter().eq(0..n_bits), "{ty}: bits are lost or doubled");

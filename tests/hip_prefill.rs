@@ -362,6 +362,9 @@ fn matmul_extremes(gpu: &Gpu) {
                 let half = Half::of(gpu, &x, n, cols);
                 let mut finite = half.values(gpu);
                 finite[2 * cols..3 * cols].fill(0.0);
+                // a row whose scale was infinity; but an exponent has none, and times zeros is zero
+                let row_is_finite =
+                    values[3 * cols..4 * cols].iter().all(|value| f16::from_f32(*value).is_finite());
                 let want = Product { rows, cols, weight: rounded(gpu, &values), x: finite }.compute();
                 for tile in MatMulTile::ALL {
                     let output = gpu.output::<f32>(n * rows);
@@ -372,7 +375,7 @@ fn matmul_extremes(gpu: &Gpu) {
                     for (i, (got, want)) in got.iter_mut().zip(&mut want).enumerate() {
                         if i / rows == 2 {
                             assert!(got.is_nan(), "{ty} of {fill:#04x}: {got}, from infinity");
-                        } else if i % rows == 3 {
+                        } else if i % rows == 3 && !row_is_finite {
                             assert!(!got.is_finite(), "{ty} of {fill:#04x}: {got}, by infinity");
                         } else {
                             continue;

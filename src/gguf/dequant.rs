@@ -125,6 +125,25 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
     });
 }
 
+/// Two to the power of `e` - 128: half of what the OCP Microscaling specification's E8M0 is, for quants that are doubled.
+pub(crate) fn e8m0_half(e: u8) -> f32 {
+    // the two smallest are subnormal
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+}
+
+/// e, 32 nibbles: 2^(e - 128) * value of q, doubled, as a float of 4 bits (E2M1).
+pub(super) fn mxfp4(bytes: &[u8], out: &mut [f32]) {
+    const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    let value = |q: u8| f32::from(VALUES[usize::from(q)]);
+    blocks(bytes, out, |b: &[u8; 17], o: &mut [f32; 32]| {
+        let d = e8m0_half(b[0]);
+        for (j, &q) in b[1..].iter().enumerate() {
+            o[j] = d * value(q & 15);
+            o[j + 16] = d * value(q >> 4);
+        }
+    });
+}
+
 // Superblocks of 256: groups of 16 or 32 elements, each with its own integer scale (and minimum),
 // and f16 factors d (and dmin) over all of them.
 

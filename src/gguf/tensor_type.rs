@@ -23,6 +23,7 @@ macro_rules! computed_types {
         Q4_K = 12, q4_k, quantized, 256, 144, [128, 16];
         Q5_K = 13, q5_k, quantized, 256, 176, [128, 32, 16];
         Q6_K = 14, q6_k, quantized, 256, 210, [128, 64, 16, 2];
+        MXFP4 = 39, mxfp4, quantized, 32, 17, [16, 1];
     } };
 }
 pub(crate) use computed_types;
@@ -107,7 +108,6 @@ computed_types! { tensor_types {
     IQ1_M   = 29, 256,  56;
     TQ1_0   = 34, 256,  54;
     TQ2_0   = 35, 256,  66;
-    MXFP4   = 39,  32,  17;
     NVFP4   = 40,  64,  36;
     Q1_0    = 41, 128,  18;
     Q2_0    = 42,  64,  18;

@@ -9,6 +9,7 @@ use rocmforge::gguf::TensorType;
 pub struct Factor {
     /// Its first byte in the block.
     at: usize,
+    kind: Kind,
     /// What it is in blocks of otherwise random bits for their values to have a standard deviation of 1 around 0. It follows
     /// from uniform bits: 4 bits spread 4.6, 5 bits 9.2, 8 bits 74; sub-scales are random too.
     pub unit: f32,
@@ -16,12 +17,23 @@ pub struct Factor {
     pub sign: f32,
 }
 
+#[derive(Clone, Copy)]
+enum Kind {
+    F16,
+    /// A byte e: 2^(e - 128).
+    Exponent,
+}
+
 const fn scale(at: usize, unit: f32) -> Factor {
-    Factor { at, unit, sign: 1.0 }
+    Factor { at, kind: Kind::F16, unit, sign: 1.0 }
 }
 
 const fn subtracted(at: usize, unit: f32) -> Factor {
-    Factor { at, unit, sign: -1.0 }
+    Factor { sign: -1.0, ..scale(at, unit) }
+}
+
+const fn exponent(at: usize, unit: f32) -> Factor {
+    Factor { kind: Kind::Exponent, ..scale(at, unit) }
 }
 
 /// The factors of a type's blocks; none of a float type.
@@ -38,13 +50,18 @@ pub fn factors(ty: TensorType) -> Vec<Factor> {
         Q4_K => vec![scale(0, 0.0045), subtracted(2, 0.0337)],
         Q5_K => vec![scale(0, 0.0022), subtracted(2, 0.034)],
         Q6_K => vec![scale(208, 0.0007)],
+        MXFP4 => vec![exponent(0, 0.17)],
         other => panic!("tests/common/types.rs knows no factors of {other}"),
     }
 }
 
 impl Factor {
+    /// To what is nearest to `value`; an exponent has no sign.
     pub fn set(self, block: &mut [u8], value: f32) {
-        block[self.at..self.at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+        match self.kind {
+            Kind::F16 => block[self.at..self.at + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes()),
+            Kind::Exponent => block[self.at] = (value.abs().log2().round() + 128.0) as u8,
+        }
     }
 }
 

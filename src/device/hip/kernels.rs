@@ -605,7 +605,8 @@ mod tests {
 
     #[test]
     fn arguments_lie_as_c_lays_them_out() {
-        let offsets: Vec<_> = MATVEC_N1.of(TensorType::Q4_K).unwrap().signature().args.iter().map(|a| a.offset).collect();
+        let offsets: Vec<_> =
+            MATVEC_N1.of(TensorType::Q4_K).unwrap().signature().args.iter().map(|a| a.offset).collect();
         assert_eq!(offsets, [0, 168, 176, 184, 188, 192, 196]);
         let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");

@@ -9,7 +9,8 @@
 //! One *unit* of a tile covers the columns of one block of the file (32, or 256 for the K types):
 //! ```text
 //! per block of 32 columns   base plane 64*BASE bytes, high plane 64*HIGH bytes
-//! then, by Scales           F16:    d [f16; 16]
+//! then, by Scales           E8M0:   d [u8; 16], an exponent
+//!                           F16:    d [f16; 16]
 //!                           F16Min: d [f16; 16], min [f16; 16]
 //!                           Sub:    scale [i8; 16] per group of 16 columns, d [f16; 16]
 //!                           SubMin: scale [u8; 16] per block, min [u8; 16] per block, d, dmin [f16; 16]
@@ -33,6 +34,8 @@ pub(super) const WORD: usize = 4 * TILE_ROWS;
 /// How a quant becomes a weight.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scales {
+    /// 2^(d - 128) * (q - ZERO), for 32 columns.
+    E8M0,
     /// d * (q - ZERO), for 32 columns.
     F16,
     /// d * q + min, for 32 columns.
@@ -45,7 +48,7 @@ pub(super) enum Scales {
     Nibble,
 }
 
-/// What the file holds beside the quants, for one block of one row. f16 stay as bytes.
+/// What the file holds beside the quants, for one block of one row. f16 stay as bytes; an exponent is the first of d.
 #[derive(Clone, Copy, Default)]
 pub(super) struct FileScales {
     pub d: [u8; 2],
@@ -64,6 +67,8 @@ pub(super) trait Format {
     const HIGH: usize;
     /// The quant that means 0; a power of two, or 0 for types with a minimum.
     const ZERO: i32 = 0;
+    /// What a quant of 4 bits stands for, plus ZERO; None where it stands for itself.
+    const TABLE: Option<[u8; 16]> = None;
     const SCALES: Scales;
 
     /// Quants of columns `32 * b ..` of a block of the file.
@@ -81,16 +86,30 @@ pub(super) trait Format {
     /// Where its d, and min or dmin, start.
     const D_AT: usize = Self::SCALES_AT
         + match Self::SCALES {
-            Scales::F16 | Scales::F16Min => 0,
+            Scales::E8M0 | Scales::F16 | Scales::F16Min => 0,
             Scales::Sub | Scales::SubMin | Scales::Nibble => 16 * TILE_ROWS,
         };
     const UNIT_BYTES: usize = Self::D_AT
         + match Self::SCALES {
+            Scales::E8M0 => TILE_ROWS,
             Scales::F16 | Scales::Sub => 2 * TILE_ROWS,
             Scales::F16Min | Scales::SubMin | Scales::Nibble => 4 * TILE_ROWS,
         };
     /// Whether 16 columns share a scale, not 32.
     const HALVES: bool = matches!(Self::SCALES, Scales::Sub | Scales::Nibble);
+    /// The largest number that is multiplied with an activation, before ZERO is taken off.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    const MOST: usize = match Self::TABLE {
+        None => (1 << (Self::BASE + Self::HIGH)) - 1,
+        Some(table) => {
+            let (mut most, mut q) = (0, 0);
+            while q < 16 {
+                most = if table[q] > most { table[q] } else { most };
+                q += 1;
+            }
+            most as usize
+        }
+    };
     const HAS_MIN: bool = matches!(Self::SCALES, Scales::F16Min | Scales::SubMin | Scales::Nibble);
 }
 
@@ -223,6 +242,24 @@ impl Format for Q8_0 {
     }
     fn scales(block: &[u8]) -> FileScales {
         FileScales { d: pair(block, 0), ..Default::default() }
+    }
+}
+
+/// d u8, quants [u4; 32]
+pub(super) struct MXFP4;
+impl Format for MXFP4 {
+    const TYPE: TensorType = TensorType::MXFP4;
+    const BASE: usize = 4;
+    const HIGH: usize = 0;
+    const ZERO: i32 = 16;
+    const TABLE: Option<[u8; 16]> = Some([16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4]);
+    const SCALES: Scales = Scales::E8M0;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> Quants {
+        nibbles(&block[1..17])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: [block[0], 0], ..Default::default() }
     }
 }
 
