@@ -4,6 +4,9 @@ mod cli_common;
 #[path = "common/tiny_model.rs"]
 #[allow(dead_code)]
 mod tiny_model;
+#[path = "common/types.rs"]
+#[allow(dead_code)]
+mod types;
 
 use cli_common::bigram::gguf_writer::{self, GgufWriter};
 use cli_common::{Scratch, rocmforge, stderr, stdout};
