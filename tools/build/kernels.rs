@@ -14,9 +14,9 @@ use std::{env, fs, io, thread};
 use flate2::Compression;
 use flate2::write::ZlibEncoder;
 
-use crate::cards;
-use crate::compiler::{self, Compiler, Search};
-use crate::targets::{self, Built, PTX_TARGETS, TARGETS};
+use super::cards;
+use super::compiler::{self, Compiler, Search};
+use super::targets::{self, Built, PTX_TARGETS, TARGETS};
 
 /// Narrow the targets; the first that is set counts.
 const ARCH_VARIABLES: [&str; 2] = ["ROCm_ARCH", "ROCM_ARCH"];

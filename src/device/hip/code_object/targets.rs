@@ -1,6 +1,6 @@
 //! The GPU targets: what a code object is compiled for, what it runs on, how many registers a SIMD has. build.rs
 //! includes this file too. Sources: LLVM's AMDGPUUsage (machine numbers, generic targets) and what clang's
-//! kernel-resource-usage remarks say (registers; tests/hip_code_objects.rs compares).
+//! kernel-resource-usage remarks say (registers; tests/hip_host/code_objects.rs compares).
 
 /// When build.rs compiles for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
