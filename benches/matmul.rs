@@ -8,9 +8,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use rocmforge::device::cpu::isa::Isa;
-use rocmforge::device::cpu::matmul::{
-    ActivationFormat, Activations, PackedMatrix, Q8Rows, SUPPORTED, matmul,
-};
+use rocmforge::device::cpu::matmul::{ActivationFormat, Activations, PackedMatrix, Q8Rows, matmul};
 use rocmforge::gguf::TensorType;
 
 const SHAPES: [(usize, usize); 4] = [(1536, 576), (576, 1536), (4864, 896), (896, 4864)];
@@ -76,7 +74,7 @@ fn main() {
     );
     println!("                        pack GB/s |  1 token, GB/s  |  {PREFILL} tokens, GMAC/s");
     println!("type    rows    cols    of file 1 |     1        2  |     1        2");
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         if !wanted.is_empty() && !wanted.iter().any(|name| name == ty.name()) {
             continue;
         }

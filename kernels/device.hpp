@@ -4,7 +4,7 @@
 // dequantized weights are then the same bits everywhere.
 #pragma once
 
-#include "blocks.hpp"
+#include "types.hpp"
 
 #if !defined(__AMDGCN__) && !defined(__NVPTX__)
 #error "for AMDGCN or NVPTX"

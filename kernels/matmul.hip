@@ -42,8 +42,9 @@ DEVICE void store_quants(u32x4 q, float scale, float min, f16 *to) {
     *(u32x4 *)(to + 8) = high;
 }
 
-template <class U>
-struct Quantized {
+// RAGGED: of float types, rows need not be a multiple of 8 values.
+template <class U, bool RAGGED>
+struct Weights {
     using Loaded = typename U::Loaded;
 
     DEVICE u32 unit(u32 col0, u32 half) { return U::COLS == 16 ? col0 / 16 + half : col0 / 32; }
@@ -54,13 +55,9 @@ struct Quantized {
 
     DEVICE void store(const Loaded &loaded, u32 col0, u32 half, f16 *to) {
         const auto w = U::unpack(loaded, unit(col0, half));
-        if constexpr (U::COLS == 16) {
-            store_quants(w.q, w.d, 0.0f, to);
-        } else {
-            const units::Affine factors = U::affine(w);
-            store_quants(half ? w.high : w.low, half ? factors.high_scale : factors.low_scale,
-                         half ? factors.high_min : factors.low_min, to);
-        }
+        const units::Affine factors = U::affine(w, half);
+        const float min = U::ZERO == 0.0f ? factors.min : U::ZERO * factors.scale;
+        store_quants(U::bytes(w, half), factors.scale, min, to);
     }
 };
 
@@ -105,7 +102,8 @@ struct Values {
     }
 };
 
-struct F32 {
+template <bool RAGGED>
+struct Weights<units::F32, RAGGED> {
     using Loaded = Values<u32, true>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
@@ -119,7 +117,7 @@ struct F32 {
 };
 
 template <bool RAGGED>
-struct BF16 {
+struct Weights<units::BF16, RAGGED> {
     using Loaded = Values<u16, RAGGED>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
@@ -133,11 +131,11 @@ struct BF16 {
 };
 
 template <bool RAGGED>
-struct F16 {
+struct Weights<units::F16, RAGGED> {
     using Loaded = Values<u16, RAGGED>;
 
     DEVICE Loaded load(const Planes &w, u32 row, u32 cols, u32 col0, u32 half) {
-        return BF16<RAGGED>::load(w, row, cols, col0, half);
+        return Weights<units::BF16, RAGGED>::load(w, row, cols, col0, half);
     }
     DEVICE void store(const Loaded &v, u32, u32, f16 *to) {
         Loaded::store(to, [&](u32 k) { return v.words[k]; });
@@ -273,27 +271,15 @@ DEVICE void multiply(const Product &p) {
     }
 }
 
-#define MATMUL(name, W, SIDE)                                                                                         \
+#define MATMUL(name, SIDE, ...)                                                                                       \
     KERNEL(256, 2) void matmul_##name##_##SIDE(Planes w, const f16 *x, const float *scale, const float *bias,         \
                                                float *dst, u32 rows, u32 cols, u32 n, u32 add) {                      \
-        multiply<W, SIDE>({w, x, scale, bias, dst, rows, cols, n, add});                                              \
+        multiply<Weights<__VA_ARGS__>, SIDE>({w, x, scale, bias, dst, rows, cols, n, add});                           \
     }
-#define MATMULS(name, ...) MATMUL(name, __VA_ARGS__, 128) MATMUL(name, __VA_ARGS__, 64)
-
-MATMUL(f32, F32, 64)
-MATMUL(f16, F16<true>, 64)
-MATMUL(f16, F16<false>, 128)
-MATMUL(bf16, BF16<true>, 64)
-MATMUL(bf16, BF16<false>, 128)
-MATMULS(q4_0, Quantized<units::Q4_0>)
-MATMULS(q4_1, Quantized<units::Q4_1>)
-MATMULS(q5_0, Quantized<units::Q5_0>)
-MATMULS(q5_1, Quantized<units::Q5_1>)
-MATMULS(q8_0, Quantized<units::Q8_0>)
-MATMULS(q2_k, Quantized<units::Q2_K>)
-MATMULS(q3_k, Quantized<units::Q3_K>)
-MATMULS(q4_k, Quantized<units::Q4_K>)
-MATMULS(q5_k, Quantized<units::Q5_K>)
-MATMULS(q6_k, Quantized<units::Q6_K>)
+#define MATMUL_64(Type, name) MATMUL(name, 64, units::Type, true)
+#define MATMUL_128(Type, name) MATMUL(name, 128, units::Type, false)
+TYPES(MATMUL_64)
+HALF_TYPES(MATMUL_128) // a large tile of F32 would take too many registers
+QUANTIZED_TYPES(MATMUL_128)
 
 } // namespace matmul

@@ -12,81 +12,6 @@ using namespace units;
 
 constexpr u32 TEAM = 32;
 
-// Float weights: 8 columns a unit, f32 inputs.
-
-struct InputF32 {
-    f32x4 low, high;
-
-    DEVICE InputF32 load(const u8 *x, const f32x2 *, u32 unit) {
-        const f32x4 *values = (const f32x4 *)x;
-        return {values[2 * unit], values[2 * unit + 1]};
-    }
-};
-
-struct Floats {
-    static constexpr u32 COLS = 8;
-    using Input = InputF32;
-
-    struct Quants {
-        f32x4 low, high;
-    };
-
-    DEVICE float dot(const Quants &w, const Input &x) {
-        float sum = 0.0f;
-#pragma unroll
-        for (int k = 0; k < 4; k++) sum = fma(w.high[k], x.high[k], fma(w.low[k], x.low[k], sum));
-        return sum;
-    }
-};
-
-struct F32 : Floats {
-    using Loaded = Quants;
-
-    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) {
-        const u32x4 *p = w.as<u32x4>(0) + (first + unit) * 2;
-        return {bits<f32x4>(load_streaming(p)), bits<f32x4>(load_streaming(p + 1))};
-    }
-    DEVICE Quants unpack(const Loaded &l, u32) { return l; }
-    DEVICE float element(const Planes &w, u64 i) { return w.as<float>(0)[i]; }
-};
-
-struct F16 : Floats {
-    using Loaded = u32x4;
-
-    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) { return load_streaming(w.as<u32x4>(0) + first + unit); }
-    DEVICE Quants unpack(const Loaded &l, u32) {
-        Quants q;
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const u32 low = l[k / 2], high = l[2 + k / 2];
-            q.low[k] = f16_value((u16)(low >> (k % 2 * 16)));
-            q.high[k] = f16_value((u16)(high >> (k % 2 * 16)));
-        }
-        return q;
-    }
-    DEVICE float element(const Planes &w, u64 i) { return f16_value(w.as<u16>(0)[i]); }
-};
-
-struct BF16 : Floats {
-    using Loaded = u32x4;
-
-    DEVICE Loaded load(const Planes &w, u64 first, u32 unit) { return F16::load(w, first, unit); }
-    DEVICE Quants unpack(const Loaded &l, u32) {
-        Quants q;
-#pragma unroll
-        for (int k = 0; k < 4; k++) {
-            const u32 low = l[k / 2], high = l[2 + k / 2];
-            q.low[k] = bits<float>(k % 2 ? low & 0xffff0000 : low << 16);
-            q.high[k] = bits<float>(k % 2 ? high & 0xffff0000 : high << 16);
-        }
-        return q;
-    }
-    DEVICE float element(const Planes &w, u64 i) { return bf16_value(w.as<u16>(0)[i]); }
-};
-
-template <class W>
-constexpr bool IS_FLOAT = W::COLS == Floats::COLS;
-
 // Tokens' rows: quants and factors, or f32 in `q` for float weights.
 struct Rows {
     const u8 *q;
@@ -319,11 +244,16 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
 #define ONE_TOKEN_WAVES 3
 #endif
 
-// The rows of a team as in `matvec_shape`, kernels.rs; FEW: with 2 to 4 tokens.
-#define MATVECS(name, Type, FEW)                                                                                      \
+// Rows of a team with 2 to 4 tokens, as in `matvec_shape`, kernels.rs.
+template <class W>
+constexpr u32 FEW_ROWS = 4;
+template <>
+constexpr u32 FEW_ROWS<Q2_K> = 2;
+
+#define MATVECS(Type, name)                                                                                           \
     MATVEC(name, Type, 2, 1, ONE_TOKEN_WAVES)                                                                         \
-    MATVEC(name, Type, FEW, 2, 2)                                                                                     \
-    MATVEC(name, Type, FEW, 4, 2)                                                                                     \
+    MATVEC(name, Type, FEW_ROWS<Type>, 2, 2)                                                                          \
+    MATVEC(name, Type, FEW_ROWS<Type>, 4, 2)                                                                          \
     MATVEC(name, Type, 2, 8, 2)                                                                                       \
     KERNEL(128, ONE_TOKEN_WAVES)                                                                                      \
     void qkv_##name(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Append to) {                    \
@@ -332,19 +262,6 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
     KERNEL(128, ONE_TOKEN_WAVES) void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing) {     \
         multiply_glu<Type>(to, Rows{q, ds}, cols, sharing);                                                           \
     }
-
-MATVECS(f32, F32, 4)
-MATVECS(f16, F16, 4)
-MATVECS(bf16, BF16, 4)
-MATVECS(q4_0, Q4_0, 4)
-MATVECS(q4_1, Q4_1, 4)
-MATVECS(q5_0, Q5_0, 4)
-MATVECS(q5_1, Q5_1, 4)
-MATVECS(q8_0, Q8_0, 4)
-MATVECS(q2_k, Q2_K, 2)
-MATVECS(q3_k, Q3_K, 4)
-MATVECS(q4_k, Q4_K, 4)
-MATVECS(q5_k, Q5_K, 4)
-MATVECS(q6_k, Q6_K, 4)
+TYPES(MATVECS)
 
 } // namespace matvec

@@ -11,11 +11,6 @@ use crate::{Error, Result};
 /// Dequantizes as many whole blocks as `out` holds; the bytes are exactly theirs.
 pub(super) type Rows = fn(&[u8], &mut [f32]);
 
-/// Whether `row` below can turn `ty` into f32.
-pub fn is_supported(ty: TensorType) -> bool {
-    ty.dequant().is_some()
-}
-
 /// Dequantizes whole blocks: `bytes` holds `out.len()` elements of type `ty`.
 ///
 /// # Errors
@@ -25,7 +20,7 @@ pub fn row(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     let rows = ty.dequant().ok_or_else(|| Error::Unsupported {
         what: "tensor type",
         name: ty.name().to_owned(),
-        supported: supported(),
+        supported: TensorType::supported_names(),
     })?;
     if ty.row_bytes(out.len()) != Some(bytes.len()) {
         return Err(Error::param(format!(
@@ -38,11 +33,6 @@ pub fn row(ty: TensorType, bytes: &[u8], out: &mut [f32]) -> Result<()> {
     }
     rows(bytes, out);
     Ok(())
-}
-
-/// Names of the types `row` knows, comma-separated.
-pub fn supported() -> String {
-    TensorType::all().filter(|&ty| is_supported(ty)).map(TensorType::name).collect::<Vec<_>>().join(", ")
 }
 
 /// Runs `one` over each block of `BYTES` bytes and `LEN` elements.
@@ -131,6 +121,25 @@ pub(super) fn q8_0(bytes: &[u8], out: &mut [f32]) {
         let d = half(b, 0);
         for (o, &q) in o.iter_mut().zip(&b[2..]) {
             *o = d * (q as i8) as f32;
+        }
+    });
+}
+
+/// Two to the power of `e` - 128: half of what the OCP Microscaling specification's E8M0 is, for quants that are doubled.
+pub(crate) fn e8m0_half(e: u8) -> f32 {
+    // the two smallest are subnormal
+    f32::from_bits(if e < 2 { 0x0020_0000 << e } else { (u32::from(e) - 1) << 23 })
+}
+
+/// e, 32 nibbles: 2^(e - 128) * value of q, doubled, as a float of 4 bits (E2M1).
+pub(super) fn mxfp4(bytes: &[u8], out: &mut [f32]) {
+    const VALUES: [i8; 16] = [0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12];
+    let value = |q: u8| f32::from(VALUES[usize::from(q)]);
+    blocks(bytes, out, |b: &[u8; 17], o: &mut [f32; 32]| {
+        let d = e8m0_half(b[0]);
+        for (j, &q) in b[1..].iter().enumerate() {
+            o[j] = d * value(q & 15);
+            o[j + 16] = d * value(q >> 4);
         }
     });
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::*;
 use crate::Error;
-use crate::gguf::{Gguf, TensorInfo, dequant};
+use crate::gguf::{Gguf, TensorInfo};
 
 /// What memory is for, in errors.
 const PLAN: &str = "the plan";
@@ -143,11 +143,11 @@ impl<'a> Builder<'a> {
         {
             return Ok(*id);
         }
-        if !dequant::is_supported(tensor.ty) {
+        if !tensor.ty.is_supported() {
             return Err(Error::Unsupported {
                 what: "tensor type",
                 name: format!("{} ({})", tensor.ty, key.0),
-                supported: dequant::supported(),
+                supported: TensorType::supported_names(),
             });
         }
         self.know(key.0.clone())?;

@@ -13,6 +13,7 @@ use rocmforge::device::DeviceChoice;
 use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::memory::{Buffer, Pool, Span, Staging};
 use rocmforge::device::hip::stream::Stream;
+use rocmforge::gguf::TensorType;
 
 use super::emulated;
 
@@ -26,7 +27,7 @@ const REAL: &str = "ROCMFORGE_TEST_GPU";
 #[derive(Clone, Copy)]
 pub struct Test {
     name: &'static str,
-    run: fn(&Gpu),
+    run: Run,
     /// Too slow for the emulator: run there by `--ignored` alone.
     slow: bool,
     /// Of emulated cards only.
@@ -35,9 +36,43 @@ pub struct Test {
     env: &'static [(&'static str, &'static str)],
 }
 
+#[derive(Clone, Copy)]
+enum Run {
+    Once(fn(&Gpu)),
+    /// A test for each type that the library computes with.
+    OfEachType(fn(&Gpu, TensorType)),
+    OfType(fn(&Gpu, TensorType), TensorType),
+}
+
 impl Test {
     pub const fn new(name: &'static str, run: fn(&Gpu)) -> Self {
-        Test { name, run, slow: false, emulated_only: false, env: &[] }
+        Test { name, run: Run::Once(run), slow: false, emulated_only: false, env: &[] }
+    }
+
+    /// A test of each type that the library computes with: "name_q4_0" and so on.
+    pub const fn of_each_type(name: &'static str, run: fn(&Gpu, TensorType)) -> Self {
+        Test { run: Run::OfEachType(run), ..Test::new(name, |_| ()) }
+    }
+
+    /// The tests that this stands for.
+    fn each(self) -> Vec<Test> {
+        let Run::OfEachType(run) = self.run else { return vec![self] };
+        TensorType::supported().map(|ty| Test { run: Run::OfType(run, ty), ..self }).collect()
+    }
+
+    fn name(&self) -> String {
+        match self.run {
+            Run::OfType(_, ty) => format!("{}_{}", self.name, ty.name().to_lowercase()),
+            _ => self.name.to_owned(),
+        }
+    }
+
+    fn run(&self, gpu: &Gpu) {
+        match self.run {
+            Run::Once(run) => run(gpu),
+            Run::OfType(run, ty) => run(gpu, ty),
+            Run::OfEachType(_) => unreachable!("`each` took it apart"),
+        }
     }
 
     pub const fn slow(name: &'static str, run: fn(&Gpu)) -> Self {
@@ -61,43 +96,49 @@ pub struct Group {
     pub cards: &'static [&'static str],
 }
 
+impl Group {
+    fn each(&self) -> impl Iterator<Item = Test> + use<> {
+        self.tests.iter().flat_map(|test| test.each())
+    }
+}
+
 /// Runs the tests as libtest would (names to filter by, --list, --ignored, --exact), on the real GPU or on each of
 /// their emulated cards. They are called GROUP::CARD::TEST.
 pub fn main(groups: &'static [Group]) -> ExitCode {
     if let Ok(name) = std::env::var(CHILD) {
-        let mut tests = groups.iter().flat_map(|group| group.tests.iter().map(|test| (group.name, test)));
-        let test = tests.find(|(group, test)| name == format!("{group}::{}", test.name));
-        (test.expect("a test of this program").1.run)(&Gpu::open());
+        let mut tests = groups.iter().flat_map(|group| group.each().map(|test| (group.name, test)));
+        let test = tests.find(|(group, test)| name == format!("{group}::{}", test.name()));
+        test.expect("a test of this program").1.run(&Gpu::open());
         return ExitCode::SUCCESS;
     }
     let mut args = Arguments::from_args();
     let mut trials = Vec::new();
-    for Group { name: group, tests, cards } in groups {
+    for group in groups {
         if is_real() {
             args.test_threads = Some(1);
-            for test in tests.iter().filter(|test| !test.emulated_only) {
+            for test in group.each().filter(|test| !test.emulated_only) {
                 let trial = move || match test.env {
                     [] => {
-                        (test.run)(&Gpu::open());
+                        test.run(&Gpu::open());
                         Ok(())
                     }
-                    _ => in_child(group, test, &mut Command::new(std::env::current_exe()?)),
+                    _ => in_child(group.name, &test, &mut Command::new(std::env::current_exe()?)),
                 };
                 let is_slow = test.slow && std::env::var_os(REAL).is_some_and(|value| value == "small");
-                let name = format!("{group}::gpu::{}", test.name);
+                let name = format!("{}::gpu::{}", group.name, test.name());
                 trials.push(Trial::test(name, trial).with_ignored_flag(is_slow));
             }
             continue;
         }
-        for (arch, test) in cards.iter().flat_map(|arch| tests.iter().map(move |test| (arch, test))) {
+        for (arch, test) in group.cards.iter().flat_map(|arch| group.each().map(move |test| (arch, test))) {
             let trial = move || {
                 let mut command = Command::new(std::env::current_exe()?);
                 command
                     .env("ROCMFORGE_HIP_LIBRARY", emulated::library())
                     .env("ROCMFORGE_EMULATOR_CARD", arch);
-                in_child(group, test, &mut command)
+                in_child(group.name, &test, &mut command)
             };
-            let name = format!("{group}::{arch}::{}", test.name);
+            let name = format!("{}::{arch}::{}", group.name, test.name());
             trials.push(Trial::test(name, trial).with_ignored_flag(test.slow));
         }
     }
@@ -106,7 +147,7 @@ pub fn main(groups: &'static [Group]) -> ExitCode {
 
 /// The test in a process of its own.
 fn in_child(group: &str, test: &Test, command: &mut Command) -> Result<(), Failed> {
-    command.env(CHILD, format!("{group}::{}", test.name)).envs(test.env.iter().copied());
+    command.env(CHILD, format!("{group}::{}", test.name())).envs(test.env.iter().copied());
     let output = command.output()?;
     if output.status.success() {
         return Ok(());

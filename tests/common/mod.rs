@@ -13,3 +13,4 @@ pub mod models;
 #[cfg(feature = "hip")]
 pub mod operands;
 pub mod tiny_model;
+pub mod types;

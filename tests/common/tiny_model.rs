@@ -7,6 +7,7 @@ use half::f16;
 use rocmforge::gguf::{Gguf, TensorType, Value};
 
 use super::gguf_writer::GgufWriter;
+use super::types::factors;
 
 /// Vigna's splitmix64.
 #[derive(Clone)]
@@ -178,7 +179,7 @@ impl Weights<'_> {
 }
 
 /// Raw bytes of `n` elements of `ty` with a standard deviation of about `sigma`. Quantized blocks are random
-/// bits with their scales (at the byte offsets of each format) set to give that.
+/// bits with their factors set to give that.
 pub fn random_tensor(rng: &mut Rng, ty: TensorType, n: usize, sigma: f32) -> Vec<u8> {
     let uniform = sigma * 3f32.sqrt(); // half the width of the uniform distribution with that deviation
     match ty {
@@ -192,28 +193,10 @@ pub fn random_tensor(rng: &mut Rng, ty: TensorType, n: usize, sigma: f32) -> Vec
         }
         _ => {}
     }
-    // (offset of an f16 field, what it holds in units of sigma): the scale d, and the minimum m that centres the
-    // formats without a sign. The units follow from uniform bits: 4 bits spread 4.6, 5 bits 9.2, 8 bits 74, and so on.
-    let fields: &[(usize, f32)] = match ty {
-        TensorType::Q4_0 => &[(0, 0.21)],
-        TensorType::Q4_1 => &[(0, 0.21), (2, -1.6)],
-        TensorType::Q5_0 => &[(0, 0.11)],
-        TensorType::Q5_1 => &[(0, 0.11), (2, -1.7)],
-        TensorType::Q8_0 => &[(0, 0.0135)],
-        // the super-blocks: random sub-scales times random quants; the minimum's sub-scales are random too
-        TensorType::Q2_K => &[(80, 0.08), (82, 0.12)],
-        TensorType::Q3_K => &[(108, 0.023)],
-        TensorType::Q4_K => &[(0, 0.0045), (2, 0.0337)],
-        TensorType::Q5_K => &[(0, 0.0022), (2, 0.034)],
-        TensorType::Q6_K => &[(208, 0.0007)],
-        other => panic!("no random blocks of {other}"),
-    };
     let size = ty.block_bytes();
     let mut bytes: Vec<u8> = (0..n / ty.block_len() * size).map(|_| rng.next() as u8).collect();
     for block in bytes.chunks_exact_mut(size) {
-        for (at, unit) in fields {
-            block[*at..at + 2].copy_from_slice(&f16::from_f32(unit * sigma).to_le_bytes());
-        }
+        factors(ty).iter().for_each(|factor| factor.set(block, factor.unit * sigma));
     }
     bytes
 }

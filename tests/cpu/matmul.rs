@@ -3,65 +3,34 @@
 //! Oracle: the tensor's bytes dequantized by `gguf::dequant` (itself checked against the `gguf` Python
 //! package) and a dot product in f64.
 
+use crate::common;
+
+use common::tiny_model::Rng;
+use common::types::{extreme_blocks, factors, quantized};
 use rocmforge::device::cpu::isa::Isa;
 use rocmforge::device::cpu::matmul::{
-    ActivationFormat, Activations, PackedMatrix, Q8Rows, SUPPORTED, TILE_ROWS, matmul,
+    ActivationFormat, Activations, PackedMatrix, Q8Rows, TILE_ROWS, matmul,
 };
 use rocmforge::gguf::{TensorType, dequant};
 
 use TensorType::*;
 
-/// splitmix64
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Uniform in -1..1.
-    fn signed(&mut self) -> f32 {
-        (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    }
-
-    fn vec(&mut self, len: usize) -> Vec<f32> {
-        (0..len).map(|_| self.signed()).collect()
-    }
+/// Uniform in -1..1.
+fn floats(random: &mut Rng, len: usize) -> Vec<f32> {
+    (0..len).map(|_| random.signed()).collect()
 }
 
-/// Where a block of `ty` has its f16 scales.
-fn scales_at(ty: TensorType) -> &'static [usize] {
+/// A tensor of random quants, sub-scales included, with factors in -0.1..0.1.
+fn tensor(ty: TensorType, n: usize, random: &mut Rng) -> Vec<u8> {
     match ty {
-        Q4_0 | Q5_0 | Q8_0 => &[0],
-        Q4_1 | Q5_1 | Q4_K | Q5_K => &[0, 2],
-        Q2_K => &[80, 82],
-        Q3_K => &[108],
-        Q6_K => &[208],
-        _ => unreachable!("{ty} has no blocks"),
-    }
-}
-
-fn is_float(ty: TensorType) -> bool {
-    matches!(ty, F32 | F16 | BF16)
-}
-
-/// A tensor of random quants, sub-scales included, with f16 scales in -0.1..0.1.
-fn tensor(ty: TensorType, n: usize, random: &mut Random) -> Vec<u8> {
-    match ty {
-        F32 => random.vec(n).into_iter().flat_map(f32::to_le_bytes).collect(),
-        F16 => random.vec(n).into_iter().flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
-        BF16 => random.vec(n).into_iter().flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
+        F32 => floats(random, n).into_iter().flat_map(f32::to_le_bytes).collect(),
+        F16 => floats(random, n).into_iter().flat_map(|x| half::f16::from_f32(x).to_le_bytes()).collect(),
+        BF16 => floats(random, n).into_iter().flat_map(|x| half::bf16::from_f32(x).to_le_bytes()).collect(),
         _ => {
             let n_bytes = ty.row_bytes(n).unwrap();
             let mut bytes: Vec<u8> = (0..n_bytes).map(|_| (random.next() >> 32) as u8).collect();
             for block in bytes.chunks_exact_mut(ty.block_bytes()) {
-                for &at in scales_at(ty) {
-                    let scale = half::f16::from_f32(0.1 * random.signed());
-                    block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
-                }
+                factors(ty).iter().for_each(|factor| factor.set(block, 0.1 * random.signed()));
             }
             bytes
         }
@@ -81,15 +50,15 @@ struct Case {
 
 impl Case {
     fn new(ty: TensorType, rows: usize, cols: usize, tokens: usize) -> Self {
-        let mut random = Random((rows * 1_000_003 + cols * 1009 + tokens) as u64 ^ (ty as u64) << 40);
+        let mut random = Rng((rows * 1_000_003 + cols * 1009 + tokens) as u64 ^ (ty as u64) << 40);
         Case {
             ty,
             rows,
             cols,
             tokens,
             bytes: tensor(ty, rows * cols, &mut random),
-            x: random.vec(tokens * cols),
-            bias: random.vec(rows),
+            x: floats(&mut random, tokens * cols),
+            bias: floats(&mut random, rows),
         }
     }
 
@@ -104,7 +73,7 @@ impl Case {
 
     fn quantize(&self, isa: Isa) -> Q8Rows {
         let rows = Q8Rows::new(self.tokens, self.cols).unwrap();
-        if !is_float(self.ty) {
+        if !self.ty.is_float() {
             for (t, x) in self.x.chunks_exact(self.cols).enumerate() {
                 // SAFETY: one thread, an available path.
                 unsafe { rows.quantize_row(isa, t, x) };
@@ -148,7 +117,7 @@ impl Case {
     /// The activations as the product sees them.
     fn rounded(&self, isa: Isa) -> Vec<f32> {
         let mut x = self.x.clone();
-        if !is_float(self.ty) {
+        if !self.ty.is_float() {
             let rows = self.quantize(isa);
             for (t, x) in x.chunks_exact_mut(self.cols).enumerate() {
                 // SAFETY: one thread.
@@ -184,7 +153,7 @@ fn paths() -> impl Iterator<Item = Isa> {
 
 #[test]
 fn every_type_and_shape_is_the_product_of_the_rounded_activations() {
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         for cols in [1usize, 7, 32, 50, 64, 96, 160, 256, 512, 768] {
             if !cols.is_multiple_of(ty.block_len()) {
                 continue;
@@ -199,10 +168,10 @@ fn every_type_and_shape_is_the_product_of_the_rounded_activations() {
 
 #[test]
 fn rounding_the_activations_costs_little() {
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         let case = Case::new(ty, 64, 768, 8);
         let (want, _) = case.expected(&case.x);
-        let limit = if is_float(ty) { 1e-12 } else { 1e-4 };
+        let limit = if ty.is_float() { 1e-12 } else { 1e-4 };
         for isa in paths() {
             let got = case.run(isa);
             let error: f64 = got.iter().zip(&want).map(|(got, want)| (f64::from(*got) - want).powi(2)).sum();
@@ -214,7 +183,7 @@ fn rounding_the_activations_costs_little() {
 
 #[test]
 fn a_token_alone_gives_the_same_bits() {
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         for tokens in [2, 3, 5, 8, 9, 17, 31] {
             let case = Case::new(ty, 33, 512, tokens);
             for isa in paths() {
@@ -242,7 +211,7 @@ fn threads_share_the_packing_and_the_product() {
     // SAFETY: each thread writes rows of its own tiles only.
     unsafe impl Sync for Out {}
 
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         let case = Case::new(ty, 100, 256, 9);
         for isa in paths() {
             let w = PackedMatrix::new(ty, case.rows, case.cols).unwrap();
@@ -269,7 +238,7 @@ fn threads_share_the_packing_and_the_product() {
 
 #[test]
 fn only_the_named_rows_and_tokens_are_written() {
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         let case = Case::new(ty, 33, 256, 6);
         for isa in paths() {
             let (w, rows) = (case.pack(), case.quantize(isa));
@@ -290,18 +259,11 @@ fn only_the_named_rows_and_tokens_are_written() {
 /// Blocks at the ends of every field's range: all quants, sub-scales and signs at once.
 #[test]
 fn extreme_blocks_do_not_overflow() {
-    for ty in SUPPORTED.into_iter().filter(|ty| !is_float(*ty)) {
+    for ty in quantized() {
         for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
             for (scale, x) in [(65504.0, 127.0), (-65504.0, 1.0), (6e-8, -1.0), (0.0, 1.0), (1.0, -127.0)] {
                 let mut case = Case::new(ty, 17, 512, 9);
-                // K types subtract their minimum: terms of one sign, lest they cancel.
-                let min = if matches!(ty, Q2_K | Q4_K | Q5_K) { -scale } else { scale };
-                for block in case.bytes.chunks_exact_mut(ty.block_bytes()) {
-                    block.fill(fill);
-                    for (&at, scale) in scales_at(ty).iter().zip([scale, min]) {
-                        block[at..at + 2].copy_from_slice(&half::f16::from_f32(scale).to_le_bytes());
-                    }
-                }
+                extreme_blocks(ty, &mut case.bytes, fill, scale);
                 // One sign in each half, so that every partial sum is at its largest.
                 for (i, v) in case.x.iter_mut().enumerate() {
                     *v = if i % 512 < 256 { x } else { -x / 3.0 };
@@ -314,8 +276,8 @@ fn extreme_blocks_do_not_overflow() {
 
 #[test]
 fn activations_round_to_nearest_even_alike_on_every_path() {
-    let mut random = Random(5);
-    let mut x = random.vec(96);
+    let mut random = Rng(5);
+    let mut x = floats(&mut random, 96);
     // amax 127 makes the scale 1: halves go to the even neighbour.
     x[..8].copy_from_slice(&[127.0, 0.5, 1.5, -0.5, -2.5, 3.49, -126.5, 2.500_001]);
     x[64..].fill(0.0);
@@ -338,7 +300,7 @@ fn activations_round_to_nearest_even_alike_on_every_path() {
 
 #[test]
 fn what_is_not_finite_stays_so_and_tiny_values_vanish() {
-    for ty in SUPPORTED {
+    for ty in TensorType::supported() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut case = Case::new(ty, 17, 512, 3);
             case.x[512 + 300] = bad;

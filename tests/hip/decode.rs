@@ -45,8 +45,6 @@ pub const TESTS: &[Test] = &[
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
-const TYPES: [TensorType; 13] = [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K];
-
 fn put(gpu: &Gpu, output: &Output, values: &[f32]) {
     gpu.write(output.span(), &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
 }
@@ -401,7 +399,7 @@ const QKV: QkvCase = QkvCase {
 };
 
 fn qkv_types(gpu: &Gpu) {
-    for ty in TYPES {
+    for ty in TensorType::supported() {
         qkv(gpu, QkvCase { ty, ..QKV });
         qkv(gpu, QkvCase { ty, cols: 1280, n_head: 3, n_head_kv: 1, bias: false, ..QKV });
     }
@@ -462,7 +460,7 @@ fn glu(
 }
 
 fn glu_types(gpu: &Gpu) {
-    for ty in TYPES {
+    for ty in TensorType::supported() {
         glu(gpu, ty, Activation::Silu, 96, 512, [false; 2], 1.0);
         glu(gpu, ty, Activation::Gelu, 64, 1280, [true, false], 1.0);
     }

@@ -10,11 +10,13 @@ use crate::common;
 use common::gpu::{Gpu, Output, Test, nmse};
 use common::operands::{Rounded, bits, floats, load, products, words};
 use common::tiny_model::{Rng, random_tensor};
+use common::types::{extreme_blocks, quantized};
 use half::{bf16, f16};
 use rocmforge::Error;
 use rocmforge::device::hip::memory::{Buffer, Span};
 use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
 use rocmforge::device::hip::ops::{self, Conversion, Heads, Quantized};
+use rocmforge::device::hip::planes;
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::plan::{Activation, Rope, RopePairs};
 use rocmforge::device::reference::ops as reference;
@@ -37,36 +39,9 @@ pub const TESTS: &[Test] = &[
     Test::new("softmax", softmax),
     Test::new("arg_max", arg_max),
     Test::new("quantize", quantize),
-    Test::new("matvec_f32", |gpu| matvec(gpu, F32)),
-    Test::new("matvec_f16", |gpu| matvec(gpu, F16)),
-    Test::new("matvec_bf16", |gpu| matvec(gpu, BF16)),
-    Test::new("matvec_q4_0", |gpu| matvec(gpu, Q4_0)),
-    Test::new("matvec_q4_1", |gpu| matvec(gpu, Q4_1)),
-    Test::new("matvec_q5_0", |gpu| matvec(gpu, Q5_0)),
-    Test::new("matvec_q5_1", |gpu| matvec(gpu, Q5_1)),
-    Test::new("matvec_q8_0", |gpu| matvec(gpu, Q8_0)),
-    Test::new("matvec_q2_k", |gpu| matvec(gpu, Q2_K)),
-    Test::new("matvec_q3_k", |gpu| matvec(gpu, Q3_K)),
-    Test::new("matvec_q4_k", |gpu| matvec(gpu, Q4_K)),
-    Test::new("matvec_q5_k", |gpu| matvec(gpu, Q5_K)),
-    Test::new("matvec_q6_k", |gpu| matvec(gpu, Q6_K)),
+    Test::of_each_type("matvec", matvec),
     Test::new("matvec_extremes", matvec_extremes),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
-];
-
-/// Types whose blocks are split into planes, with the place and size of each plane's field in a block of the file
-/// (ggml-common.h).
-const SPLIT: [(TensorType, &[(usize, usize)]); 10] = [
-    (Q4_0, &[(2, 16), (0, 2)]),
-    (Q4_1, &[(4, 16), (0, 4)]),
-    (Q5_0, &[(6, 16), (2, 4), (0, 2)]),
-    (Q5_1, &[(8, 16), (4, 4), (0, 4)]),
-    (Q8_0, &[(2, 32), (0, 2)]),
-    (Q2_K, &[(16, 64), (0, 16), (80, 4)]),
-    (Q3_K, &[(32, 64), (0, 32), (96, 12), (108, 2)]),
-    (Q4_K, &[(16, 128), (0, 16)]),
-    (Q5_K, &[(48, 128), (16, 32), (0, 16)]),
-    (Q6_K, &[(0, 128), (128, 64), (192, 16), (208, 2)]),
 ];
 
 fn transpose(gpu: &Gpu) {
@@ -167,73 +142,56 @@ fn read(gpu: &Gpu) {
     }
 }
 
-/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`), from each element's bits: byte i of
-/// each 16 has elements i and i + 16.
-fn nibbles(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
-    let firsts = (0..len / 2).map(|at| at / 16 * 32 + at % 16);
-    firsts.map(|e| element(e) & 15 | (element(e + 16) & 15) << 4).collect()
+/// Blocks with their fields as they lie in the planes, one field behind the other.
+fn split_blocks(gpu: &Gpu, ty: TensorType, bytes: &[u8]) -> Vec<u8> {
+    let n_blocks = bytes.len() / ty.block_bytes();
+    let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), bytes);
+    let on_device = gpu.bytes(weight.span());
+    let mut blocks = Vec::with_capacity(bytes.len());
+    for block in 0..n_blocks {
+        for (first, field) in weight.layout().offsets.iter().zip(planes::fields(ty).unwrap()) {
+            let (first, field) = (*first as usize, *field as usize);
+            blocks.extend_from_slice(&on_device[first + block * field..][..field]);
+        }
+    }
+    blocks
 }
 
-/// Byte i of each 8 has elements i, i + 8, i + 16, i + 24.
-fn pairs(element: impl Fn(usize) -> u8) -> Vec<u8> {
-    let firsts = (0..64).map(|at| at / 8 * 32 + at % 8);
-    firsts.map(|e| (0..4).fold(0, |byte, k| byte | (element(e + 8 * k) & 3) << (2 * k))).collect()
-}
-
-/// Bit k of byte b of each 4 is element 4 * k + b.
-fn single_bits(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
-    let firsts = (0..len / 8).map(|at| at / 4 * 32 + at % 4);
-    firsts.map(|e| (0..8).fold(0, |byte, k| byte | (element(e + 4 * k) & 1) << k)).collect()
-}
-
-/// A plane of a block whose bits are brought together; None where it is as in the file. Where element e has its bits:
-/// ggml-quants.c, dequantize_row_*.
-fn rearranged(ty: TensorType, plane: usize, b: &[u8]) -> Option<Vec<u8>> {
-    let q4_k = |at: usize| move |e: usize| b[at + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4);
-    let two = |at: usize| move |e: usize| b[at + e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2);
-    let one = |at: usize| move |e: usize| b[at + e % 32] >> (e / 32);
-    Some(match (ty, plane) {
-        (Q5_0, 1) => single_bits(32, |e| b[2 + e / 8] >> (e % 8)),
-        (Q5_1, 1) => single_bits(32, |e| b[4 + e / 8] >> (e % 8)),
-        (Q2_K, 0) => pairs(two(16)),
-        (Q3_K, 0) => pairs(two(32)),
-        (Q3_K, 1) => single_bits(256, one(0)),
-        (Q4_K, 0) => nibbles(256, q4_k(16)),
-        (Q5_K, 0) => nibbles(256, q4_k(48)),
-        (Q5_K, 1) => single_bits(256, one(16)),
-        (Q6_K, 0) => nibbles(256, |e| b[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4)),
-        (Q6_K, 1) => pairs(two(128)),
-        _ => return None,
-    })
-}
-
+/// Each bit of a block gets a place of its own in the planes, the same in every block. (That kernels look for it there is
+/// what `embed` tests.)
 fn split(gpu: &Gpu) {
-    for (ty, fields) in SPLIT {
+    for ty in quantized() {
+        let size = ty.block_bytes();
+        let n_bits = 8 * size;
+        let mut single = vec![0u8; n_bits * size];
+        for bit in 0..n_bits {
+            single[bit * size + bit / 8] = 1 << (bit % 8);
+        }
+        let bits_of =
+            |block: &[u8]| (0..n_bits).filter(|b| block[b / 8] >> (b % 8) & 1 == 1).collect::<Vec<_>>();
+        let places: Vec<usize> =
+            split_blocks(gpu, ty, &single).chunks_exact(size).flat_map(bits_of).collect();
+        let mut sorted = places.clone();
+        sorted.sort_unstable();
+        assert!(sorted.into_iter().eq(0..n_bits), "{ty}: bits are lost or doubled");
         for n_blocks in [1, 3, 257, gpu.pick(100_001, 600)] {
             let mut rng = Rng(5);
-            let size = ty.block_bytes();
             let bytes: Vec<u8> = (0..n_blocks * size).map(|_| rng.next() as u8).collect();
-            let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
-            let on_device = gpu.bytes(weight.span());
-            for (plane, (at, field)) in fields.iter().enumerate() {
-                let plain = |b: &[u8]| b[*at..at + field].to_vec();
-                let plane_of = |b: &[u8]| rearranged(ty, plane, b).unwrap_or_else(|| plain(b));
-                let want: Vec<u8> = bytes.chunks_exact(size).flat_map(plane_of).collect();
-                let first = weight.layout().offsets[plane] as usize;
-                let got = &on_device[first..first + want.len()];
-                assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
+            let mut want = vec![0u8; bytes.len()];
+            for (block, want) in bytes.chunks_exact(size).zip(want.chunks_exact_mut(size)) {
+                bits_of(block).into_iter().for_each(|bit| want[places[bit] / 8] |= 1 << (places[bit] % 8));
             }
+            assert!(split_blocks(gpu, ty, &bytes) == want, "{ty}, {n_blocks} blocks");
         }
     }
 }
 
 fn embed(gpu: &Gpu) {
-    let types = [F32, F16, BF16].into_iter().chain(SPLIT.iter().map(|(ty, _)| *ty));
-    for ty in types {
+    for ty in TensorType::supported() {
         let widths: &[usize] = match ty.block_len() {
-            1 => &[1, 33, 576],
-            32 => &[32, 576, 896],
-            _ => &[256, 1024],
+            1 => &[1, 33, 576, 2081],
+            32 => &[32, 576, 896, 2080],
+            _ => &[256, 1024, 2304],
         };
         for &cols in widths {
             let rows = 7;
@@ -505,32 +463,15 @@ fn one_matvec(
     project::matvec(&gpu.stream, &[product], x, n, add).unwrap();
 }
 
-/// Where each type has its scales; a second one, of what is subtracted, gets the other sign. (Q4_1 and Q5_1 add theirs.)
-const EXTREMES: [(TensorType, &[usize]); 8] = [
-    (Q4_0, &[0]),
-    (Q5_0, &[0]),
-    (Q8_0, &[0]),
-    (Q2_K, &[80, 82]),
-    (Q3_K, &[108]),
-    (Q4_K, &[0, 2]),
-    (Q5_K, &[0, 2]),
-    (Q6_K, &[208]),
-];
-
 /// Blocks at the ends of every field's range: all quants, sub-scales and signs at once; activations that are not
 /// finite spoil their own token alone.
 fn matvec_extremes(gpu: &Gpu) {
     let (rows, cols, n) = (3, 512, 3);
-    for (ty, scales_at) in EXTREMES {
+    for ty in quantized() {
         for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
             for scale in [1.0, -65504.0, 6e-8, 0.0] {
-                let mut bytes = vec![fill; ty.row_bytes(rows * cols).unwrap()];
-                for block in bytes.chunks_exact_mut(ty.block_bytes()) {
-                    // a minimum is subtracted: with the other sign the terms do not cancel
-                    for (at, scale) in scales_at.iter().zip([scale, -scale]) {
-                        block[*at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
-                    }
-                }
+                let mut bytes = vec![0; ty.row_bytes(rows * cols).unwrap()];
+                extreme_blocks(ty, &mut bytes, fill, scale);
                 // one sign in each half, so that every partial sum is at its largest
                 let mut x: Vec<f32> =
                     (0..n * cols).map(|i| if i % cols < 256 { 127.0 } else { -127.0 / 3.0 }).collect();

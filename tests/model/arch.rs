@@ -135,9 +135,8 @@ fn the_goldens_tell_the_variants_apart() {
 
 #[test]
 fn random_tensors_have_the_deviation_asked_for() {
-    use TensorType::*;
     let mut rng = Rng(7);
-    for ty in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K] {
+    for ty in TensorType::supported() {
         let mut values = vec![0.0; 256 * 64];
         dequant::row(ty, &random_tensor(&mut rng, ty, values.len(), 0.1), &mut values).unwrap();
         let n = values.len() as f64;

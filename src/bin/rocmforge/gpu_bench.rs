@@ -8,7 +8,6 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use half::f16;
 use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::Graph;
@@ -20,7 +19,7 @@ use rocmforge::device::hip::sampler::DeviceSampler;
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::engine::{DeviceChoice, DeviceKind, Sampler, SamplerParams};
-use rocmforge::gguf::TensorType;
+use rocmforge::gguf::{TensorType, dequant};
 use serde_json::json;
 
 use crate::args::DeviceName;
@@ -220,7 +219,7 @@ impl GpuBench {
         let Some(n_blocks) = shape.rows.checked_mul(shape.cols / ty.block_len()).filter(|n| *n > 0) else {
             bail!("{shape} is no matrix");
         };
-        let first = loader.load(ty, shape.rows, shape.cols, &random_blocks(ty, n_blocks), "a matrix")?;
+        let first = loader.load(ty, shape.rows, shape.cols, &random_blocks(ty, n_blocks)?, "a matrix")?;
         loader.finish()?;
         let bytes = first.bytes();
         let (free, _) = self.card.memory()?;
@@ -347,23 +346,20 @@ impl GpuBench {
     }
 }
 
-/// Blocks of random bits with scales of an ordinary size; after 65,536 they repeat.
-fn random_blocks(ty: TensorType, n: usize) -> Vec<u8> {
-    // of each f16 of a block; an f16 in the upper half of an f32, or as a bf16, is small too
-    let scales_at: &[usize] = match ty {
-        TensorType::F32 => &[2],
-        TensorType::Q4_1 | TensorType::Q5_1 | TensorType::Q4_K | TensorType::Q5_K => &[0, 2],
-        TensorType::Q2_K => &[80, 82],
-        TensorType::Q3_K => &[108],
-        TensorType::Q6_K => &[208],
-        _ => &[0],
-    };
+/// Blocks of random bits whose values are small; after [`PERIOD`] they repeat.
+fn random_blocks(ty: TensorType, n: usize) -> Result<Vec<u8>> {
+    const PERIOD: usize = 4096;
     let mut rng = Rng(3);
     let size = ty.block_bytes();
-    let mut bytes: Vec<u8> = (0..n.min(1 << 16) * size).map(|_| rng.next() as u8).collect();
+    let mut bytes = vec![0; n.min(PERIOD) * size];
+    let mut values = vec![0.0f32; ty.block_len()];
     for block in bytes.chunks_exact_mut(size) {
-        for at in scales_at {
-            block[*at..at + 2].copy_from_slice(&f16::from_f32(0.01 * rng.signed()).to_le_bytes());
+        loop {
+            block.iter_mut().for_each(|byte| *byte = rng.next() as u8);
+            dequant::row(ty, block, &mut values)?;
+            if values.iter().all(|value| value.abs() <= 1.0) {
+                break;
+            }
         }
     }
     let period = bytes.len();
@@ -372,7 +368,7 @@ fn random_blocks(ty: TensorType, n: usize) -> Vec<u8> {
         let more = (n * size - bytes.len()).min(period);
         bytes.extend_from_within(..more);
     }
-    bytes
+    Ok(bytes)
 }
 
 /// Vigna's splitmix64.
@@ -407,13 +403,15 @@ mod tests {
 
     #[test]
     fn blocks_repeat_but_no_value_is_odd() {
-        for ty in prefill::TYPES {
-            let n = (1 << 16) + 5;
-            let bytes = random_blocks(ty, n);
+        for ty in TensorType::supported() {
+            let n = 4096 + 50;
+            let bytes = random_blocks(ty, n).unwrap();
             assert_eq!(bytes.len(), n * ty.block_bytes());
-            let mut values = vec![0.0; 5 * ty.block_len()];
-            rocmforge::gguf::dequant::row(ty, &bytes[(1 << 16) * ty.block_bytes()..], &mut values).unwrap();
-            assert!(values.iter().all(|x| x.is_finite()) && values.iter().any(|x| *x != 0.0), "{ty}");
+            let behind = &bytes[4096 * ty.block_bytes()..];
+            assert!(bytes.starts_with(behind), "{ty}");
+            let mut values = vec![0.0; 50 * ty.block_len()];
+            dequant::row(ty, behind, &mut values).unwrap();
+            assert!(values.iter().all(|x| x.is_finite()) && values.iter().any(|x| x.abs() > 1e-3), "{ty}");
         }
     }
 }

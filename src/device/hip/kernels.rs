@@ -3,32 +3,19 @@
 
 use std::marker::PhantomData;
 
+use super::planes;
 use crate::gguf::TensorType;
+use crate::gguf::tensor_type::computed_types;
+use crate::{Error, Result};
 
 /// Address in device memory; 0 is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Ptr(pub u64);
 
-/// A weight's planes: each field of the GGUF block in a plane of its own, `[row][block][field bytes]`, 256-byte
-/// aligned, the widest field first. Unused entries are none. Fields are as in the file but for
-/// - Q4_K qs, Q5_K qs, Q6_K ql: byte i of each 16 has the low 4 bits of elements i and i + 16 of 32, as in Q4_0;
-/// - Q2_K qs, Q3_K qs, Q6_K qh: byte i of each 8 has 2 bits of elements i, i + 8, i + 16, i + 24 of 32;
-/// - Q5_0, Q5_1, Q5_K qh, Q3_K hmask: bit 8 * b + k of each 32-bit word is that of element 4 * k + b of 32.
-///
-/// | type | planes: bytes of a block |
-/// |---|---|
-/// | F32, F16, BF16 | values |
-/// | Q8_0 | qs 32, d 2 |
-/// | Q4_0 | qs 16, d 2 |
-/// | Q4_1 | qs 16, dm 4 |
-/// | Q5_0 | qs 16, qh 4, d 2 |
-/// | Q5_1 | qs 16, qh 4, dm 4 |
-/// | Q2_K | qs 64, scales 16, dm 4 |
-/// | Q3_K | qs 64, hmask 32, scales 12, d 2 |
-/// | Q4_K | qs 128, dm + scales 16 |
-/// | Q5_K | qs 128, qh 32, dm + scales 16 |
-/// | Q6_K | ql 128, qh 64, scales 16, d 2 |
+/// A weight's planes, as kernels/types.hpp lays them out: each field of the GGUF block in a plane of its own,
+/// `[row][block][field bytes]`, 256-byte aligned, the widest field first. A float type is one plane of values. Unused
+/// entries are null.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(transparent)]
 pub struct Planes(pub [Ptr; 4]);
@@ -191,6 +178,27 @@ impl<A> Clone for Kernel<A> {
 impl<A> Copy for Kernel<A> {}
 
 impl<A> Kernel<A> {
+    /// The kernel of this name, which takes A, when the library is compiled.
+    const fn named(name: &str) -> Self {
+        let mut id = 0;
+        while !is_same(SIGNATURES[id].name, name) {
+            id += 1;
+        }
+        Kernel { id, args: PhantomData }
+    }
+
+    const fn each_named<const N: usize>(names: [Option<&str>; N]) -> [Option<Self>; N] {
+        let mut kernels = [const { None }; N];
+        let mut i = 0;
+        while i < N {
+            if let Some(name) = names[i] {
+                kernels[i] = Some(Self::named(name));
+            }
+            i += 1;
+        }
+        kernels
+    }
+
     /// Index into [`SIGNATURES`].
     pub const fn id(self) -> usize {
         self.id
@@ -199,6 +207,17 @@ impl<A> Kernel<A> {
     pub const fn signature(self) -> &'static Signature {
         &SIGNATURES[self.id]
     }
+}
+
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut same = a.len() == b.len();
+    let mut i = 0;
+    while same && i < a.len() {
+        same = a[i] == b[i];
+        i += 1;
+    }
+    same
 }
 
 /// A type of which an argument can be.
@@ -225,9 +244,65 @@ pub unsafe trait Args: Copy {
     const ARGS: &'static [Arg];
 }
 
+/// A kernel for each tensor type that has one.
+pub struct ByType<A: 'static>([Option<Kernel<A>>; TensorType::N_SUPPORTED]);
+
+impl<A> ByType<A> {
+    pub fn find(&self, ty: TensorType) -> Option<Kernel<A>> {
+        self.0[ty.supported_index()?]
+    }
+
+    /// `Error::Internal` where there is none: plans have none but supported types.
+    pub fn of(&self, ty: TensorType) -> Result<Kernel<A>> {
+        self.find(ty).ok_or_else(|| Error::Internal(format!("no kernel of {ty} takes these arguments")))
+    }
+}
+
+/// Whether a family of kernels (all, quantized, but_f32) has one of a type.
+macro_rules! has {
+    (quantized float $name:ident) => {
+        false
+    };
+    (but_f32 float F32) => {
+        false
+    };
+    ($family:ident $kind:ident $name:ident) => {
+        true
+    };
+}
+
+/// Names of a kernel, `"name"`, or of one for each type of a family, `"before the type's name" family "behind it"`.
+macro_rules! names {
+    ($name:literal) => {
+        [Some($name)]
+    };
+    ($before:literal $family:ident $behind:literal) => {
+        computed_types!(names @ $before $family $behind;)
+    };
+    (
+        @ $before:literal $family:ident $behind:literal;
+        $($name:ident = $id:literal, $function:ident, $kind:ident, $len:literal, $bytes:literal, $planes:tt;)*
+    ) => {
+        [$(if has!($family $kind $name) {
+            Some(concat!($before, stringify!($function), $behind))
+        } else {
+            None
+        }),*]
+    };
+}
+
+macro_rules! constant {
+    ($constant:ident $args:ident $name:literal) => {
+        pub const $constant: Kernel<$args> = Kernel::named($name);
+    };
+    ($constant:ident $args:ident $($names:tt)*) => {
+        pub static $constant: ByType<$args> = ByType(Kernel::each_named(names!($($names)*)));
+    };
+}
+
 macro_rules! kernels {
     ($($(#[$doc:meta])* $args:ident ( $($field:ident: $ty:ty),* ) $block:tt
-        $(waves $waves:literal { $($constant:ident = $name:literal),* $(,)? }),+)*) => {
+        $(waves $waves:literal { $($constant:ident = $name:literal $($family:ident $behind:literal)?),* $(,)? }),+)*) => {
         $(
             $(#[$doc])*
             #[derive(Clone, Copy, Debug)]
@@ -245,24 +320,48 @@ macro_rules! kernels {
                 }),*];
             }
 
-            $($(pub const $constant: Kernel<$args> =
-                Kernel { id: Id::$constant as usize, args: PhantomData };)*)+
+            $($(constant! { $constant $args $name $($family $behind)? })*)+
         )*
 
-        #[allow(non_camel_case_types, clippy::upper_case_acronyms)]
-        enum Id {
-            $($($($constant,)*)+)*
-        }
-
-        /// All kernels, in the order of their ids.
-        pub const SIGNATURES: &[Signature] = &[$($($(Signature {
-            name: $name,
-            args: $args::ARGS,
-            block: $block,
-            waves: $waves,
-        },)*)+)*];
+        /// What all of a name's kernels have in common, with their names.
+        const GROUPS: &[(Signature, &[Option<&str>])] = &[$($($((
+            Signature { name: "", args: $args::ARGS, block: $block, waves: $waves },
+            &names!($name $($family $behind)?),
+        ),)*)+)*];
     };
 }
+
+const N_KERNELS: usize = {
+    let (mut n, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        let mut name = 0;
+        while name < GROUPS[group].1.len() {
+            n += GROUPS[group].1[name].is_some() as usize;
+            name += 1;
+        }
+        group += 1;
+    }
+    n
+};
+
+/// All kernels, in the order of their ids.
+pub const SIGNATURES: &[Signature] = &{
+    let mut all = [GROUPS[0].0; N_KERNELS];
+    let (mut n, mut group) = (0, 0);
+    while group < GROUPS.len() {
+        let (signature, names) = GROUPS[group];
+        let mut name = 0;
+        while name < names.len() {
+            if let Some(name) = names[name] {
+                all[n] = Signature { name, ..signature };
+                n += 1;
+            }
+            name += 1;
+        }
+        group += 1;
+    }
+    all
+};
 
 // Buffers are row-major. `rows`, `cols` are the weight's: cols inputs, rows outputs; `n` counts tokens.
 kernels! {
@@ -289,34 +388,13 @@ kernels! {
 
     /// GGUF blocks, as in the file, to planes. src: aligned to 4 bytes. Grid: x over n_blocks / 256.
     SplitArgs(src: Ptr, planes: Planes, n_blocks: u64) [256, 1, 1] waves 8 {
-        SPLIT_Q4_0 = "split_q4_0",
-        SPLIT_Q4_1 = "split_q4_1",
-        SPLIT_Q5_0 = "split_q5_0",
-        SPLIT_Q5_1 = "split_q5_1",
-        SPLIT_Q8_0 = "split_q8_0",
-        SPLIT_Q2_K = "split_q2_k",
-        SPLIT_Q3_K = "split_q3_k",
-        SPLIT_Q4_K = "split_q4_k",
-        SPLIT_Q5_K = "split_q5_k",
-        SPLIT_Q6_K = "split_q6_k",
+        SPLIT = "split_" quantized "",
     }
 
     /// `dst[t]` = row `tokens[t]` (u32) of w as f32, cols wide. A token >= rows gives NaN. Grid: x over tokens, y over
-    /// cols / 256.
+    /// cols / 1024.
     EmbedArgs(w: Planes, tokens: Ptr, dst: Ptr, rows: u32, cols: u32) [256, 1, 1] waves 8 {
-        EMBED_F32 = "embed_f32",
-        EMBED_F16 = "embed_f16",
-        EMBED_BF16 = "embed_bf16",
-        EMBED_Q4_0 = "embed_q4_0",
-        EMBED_Q4_1 = "embed_q4_1",
-        EMBED_Q5_0 = "embed_q5_0",
-        EMBED_Q5_1 = "embed_q5_1",
-        EMBED_Q8_0 = "embed_q8_0",
-        EMBED_Q2_K = "embed_q2_k",
-        EMBED_Q3_K = "embed_q3_k",
-        EMBED_Q4_K = "embed_q4_k",
-        EMBED_Q5_K = "embed_q5_k",
-        EMBED_Q6_K = "embed_q6_k",
+        EMBED = "embed_" all "",
     }
 
     /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight + bias`, for rows of `width`; if `layer`, of x[r] less its mean.
@@ -421,93 +499,21 @@ kernels! {
     /// quantize_q8 leaves it, or f32 in `q` for a float weight. Grid: x over the parts' rows / `rows` of
     /// [`matvec_shape`]; `sharing` of the same.
     MatVecArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, n: u32, sharing: u32, add: u32) [128, 1, 1] waves 2 {
-        MATVEC_F32_N1 = "matvec_f32_n1",
-        MATVEC_F32_N2 = "matvec_f32_n2",
-        MATVEC_F32_N4 = "matvec_f32_n4",
-        MATVEC_F32_N8 = "matvec_f32_n8",
-        MATVEC_F16_N1 = "matvec_f16_n1",
-        MATVEC_F16_N2 = "matvec_f16_n2",
-        MATVEC_F16_N4 = "matvec_f16_n4",
-        MATVEC_F16_N8 = "matvec_f16_n8",
-        MATVEC_BF16_N1 = "matvec_bf16_n1",
-        MATVEC_BF16_N2 = "matvec_bf16_n2",
-        MATVEC_BF16_N4 = "matvec_bf16_n4",
-        MATVEC_BF16_N8 = "matvec_bf16_n8",
-        MATVEC_Q4_0_N1 = "matvec_q4_0_n1",
-        MATVEC_Q4_0_N2 = "matvec_q4_0_n2",
-        MATVEC_Q4_0_N4 = "matvec_q4_0_n4",
-        MATVEC_Q4_0_N8 = "matvec_q4_0_n8",
-        MATVEC_Q4_1_N1 = "matvec_q4_1_n1",
-        MATVEC_Q4_1_N2 = "matvec_q4_1_n2",
-        MATVEC_Q4_1_N4 = "matvec_q4_1_n4",
-        MATVEC_Q4_1_N8 = "matvec_q4_1_n8",
-        MATVEC_Q5_0_N1 = "matvec_q5_0_n1",
-        MATVEC_Q5_0_N2 = "matvec_q5_0_n2",
-        MATVEC_Q5_0_N4 = "matvec_q5_0_n4",
-        MATVEC_Q5_0_N8 = "matvec_q5_0_n8",
-        MATVEC_Q5_1_N1 = "matvec_q5_1_n1",
-        MATVEC_Q5_1_N2 = "matvec_q5_1_n2",
-        MATVEC_Q5_1_N4 = "matvec_q5_1_n4",
-        MATVEC_Q5_1_N8 = "matvec_q5_1_n8",
-        MATVEC_Q8_0_N1 = "matvec_q8_0_n1",
-        MATVEC_Q8_0_N2 = "matvec_q8_0_n2",
-        MATVEC_Q8_0_N4 = "matvec_q8_0_n4",
-        MATVEC_Q8_0_N8 = "matvec_q8_0_n8",
-        MATVEC_Q2_K_N1 = "matvec_q2_k_n1",
-        MATVEC_Q2_K_N2 = "matvec_q2_k_n2",
-        MATVEC_Q2_K_N4 = "matvec_q2_k_n4",
-        MATVEC_Q2_K_N8 = "matvec_q2_k_n8",
-        MATVEC_Q3_K_N1 = "matvec_q3_k_n1",
-        MATVEC_Q3_K_N2 = "matvec_q3_k_n2",
-        MATVEC_Q3_K_N4 = "matvec_q3_k_n4",
-        MATVEC_Q3_K_N8 = "matvec_q3_k_n8",
-        MATVEC_Q4_K_N1 = "matvec_q4_k_n1",
-        MATVEC_Q4_K_N2 = "matvec_q4_k_n2",
-        MATVEC_Q4_K_N4 = "matvec_q4_k_n4",
-        MATVEC_Q4_K_N8 = "matvec_q4_k_n8",
-        MATVEC_Q5_K_N1 = "matvec_q5_k_n1",
-        MATVEC_Q5_K_N2 = "matvec_q5_k_n2",
-        MATVEC_Q5_K_N4 = "matvec_q5_k_n4",
-        MATVEC_Q5_K_N8 = "matvec_q5_k_n8",
-        MATVEC_Q6_K_N1 = "matvec_q6_k_n1",
-        MATVEC_Q6_K_N2 = "matvec_q6_k_n2",
-        MATVEC_Q6_K_N4 = "matvec_q6_k_n4",
-        MATVEC_Q6_K_N8 = "matvec_q6_k_n8",
+        MATVEC_N1 = "matvec_" all "_n1",
+        MATVEC_N2 = "matvec_" all "_n2",
+        MATVEC_N4 = "matvec_" all "_n4",
+        MATVEC_N8 = "matvec_" all "_n8",
     }
 
     /// q (part 0, to its dst), k and v (parts 1 and 2, to the cache) of one token, rotated as `to` says. A part has whole
     /// heads. Grid and `sharing` as of a matvec kernel with 2 rows a team.
     QkvArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, sharing: u32, to: Append) [128, 1, 1] waves 2 {
-        QKV_F32 = "qkv_f32",
-        QKV_F16 = "qkv_f16",
-        QKV_BF16 = "qkv_bf16",
-        QKV_Q4_0 = "qkv_q4_0",
-        QKV_Q4_1 = "qkv_q4_1",
-        QKV_Q5_0 = "qkv_q5_0",
-        QKV_Q5_1 = "qkv_q5_1",
-        QKV_Q8_0 = "qkv_q8_0",
-        QKV_Q2_K = "qkv_q2_k",
-        QKV_Q3_K = "qkv_q3_k",
-        QKV_Q4_K = "qkv_q4_k",
-        QKV_Q5_K = "qkv_q5_k",
-        QKV_Q6_K = "qkv_q6_k",
+        QKV = "qkv_" all "",
     }
 
     /// Gate and up of one token. Grid and `sharing` as of a matvec kernel with as many rows a team as both have.
     GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32, sharing: u32) [128, 1, 1] waves 2 {
-        GLU_F32 = "glu_f32",
-        GLU_F16 = "glu_f16",
-        GLU_BF16 = "glu_bf16",
-        GLU_Q4_0 = "glu_q4_0",
-        GLU_Q4_1 = "glu_q4_1",
-        GLU_Q5_0 = "glu_q5_0",
-        GLU_Q5_1 = "glu_q5_1",
-        GLU_Q8_0 = "glu_q8_0",
-        GLU_Q2_K = "glu_q2_k",
-        GLU_Q3_K = "glu_q3_k",
-        GLU_Q4_K = "glu_q4_k",
-        GLU_Q5_K = "glu_q5_k",
-        GLU_Q6_K = "glu_q6_k",
+        GLU_MATVEC = "glu_" all "",
     }
 
     /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512. Grid: x over tokens, y over
@@ -556,31 +562,8 @@ kernels! {
     /// by the number at the end of the name.
     MatMulArgs(w: Planes, x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, add: u32)
         [256, 1, 1] waves 2 {
-        MATMUL_F32_64 = "matmul_f32_64",
-        MATMUL_F16_64 = "matmul_f16_64",
-        MATMUL_BF16_64 = "matmul_bf16_64",
-        MATMUL_Q4_0_64 = "matmul_q4_0_64",
-        MATMUL_Q4_1_64 = "matmul_q4_1_64",
-        MATMUL_Q5_0_64 = "matmul_q5_0_64",
-        MATMUL_Q5_1_64 = "matmul_q5_1_64",
-        MATMUL_Q8_0_64 = "matmul_q8_0_64",
-        MATMUL_Q2_K_64 = "matmul_q2_k_64",
-        MATMUL_Q3_K_64 = "matmul_q3_k_64",
-        MATMUL_Q4_K_64 = "matmul_q4_k_64",
-        MATMUL_Q5_K_64 = "matmul_q5_k_64",
-        MATMUL_Q6_K_64 = "matmul_q6_k_64",
-        MATMUL_F16_128 = "matmul_f16_128",
-        MATMUL_BF16_128 = "matmul_bf16_128",
-        MATMUL_Q4_0_128 = "matmul_q4_0_128",
-        MATMUL_Q4_1_128 = "matmul_q4_1_128",
-        MATMUL_Q5_0_128 = "matmul_q5_0_128",
-        MATMUL_Q5_1_128 = "matmul_q5_1_128",
-        MATMUL_Q8_0_128 = "matmul_q8_0_128",
-        MATMUL_Q2_K_128 = "matmul_q2_k_128",
-        MATMUL_Q3_K_128 = "matmul_q3_k_128",
-        MATMUL_Q4_K_128 = "matmul_q4_k_128",
-        MATMUL_Q5_K_128 = "matmul_q5_k_128",
-        MATMUL_Q6_K_128 = "matmul_q6_k_128",
+        MATMUL_64 = "matmul_" all "_64",
+        MATMUL_128 = "matmul_" but_f32 "_128",
     }
 
     /// Causal attention of many tokens, for heads padded to D. q, out: f32 `[token][head][head_dim]`, q rotated and
@@ -615,19 +598,9 @@ pub struct MatVecShape {
     pub sharing: u32,
 }
 
-/// Columns that a lane of a matvec kernel takes at a time: 16 bytes of quants, of 2 and 3 bits 8.
-pub fn unit_cols(ty: TensorType) -> u32 {
-    use TensorType::*;
-    match ty {
-        F32 | F16 | BF16 => 8,
-        Q8_0 => 16,
-        _ => 32,
-    }
-}
-
 /// For weights of `rows` rows in all, `cols` columns, and `n` tokens.
 pub fn matvec_shape(ty: TensorType, rows: u32, cols: u32, n: u32) -> MatVecShape {
-    // As in kernels/matvec.hip.
+    // `FEW_ROWS` of kernels/matvec.hip.
     let team_rows = match (n, ty) {
         (2..=4, TensorType::Q2_K) => 2,
         (2..=4, _) => 4,
@@ -636,7 +609,7 @@ pub fn matvec_shape(ty: TensorType, rows: u32, cols: u32, n: u32) -> MatVecShape
     // A lane takes one unit at a time. Sums of several tokens cost more to bring together: then a row is shared only
     // if there are too few to fill a GPU.
     let enough = if n <= 1 { u32::MAX } else { 8192 / n.next_power_of_two() };
-    let (units, teams) = (cols / unit_cols(ty), rows.div_ceil(team_rows));
+    let (units, teams) = (cols / planes::unit_cols(ty), rows.div_ceil(team_rows));
     let mut sharing = 1;
     while sharing < 4 && units > 32 * sharing && teams.saturating_mul(sharing) < enough {
         sharing *= 2;
@@ -650,7 +623,8 @@ mod tests {
 
     #[test]
     fn arguments_lie_as_c_lays_them_out() {
-        let offsets: Vec<_> = MATVEC_Q4_K_N1.signature().args.iter().map(|a| a.offset).collect();
+        let offsets: Vec<_> =
+            MATVEC_N1.of(TensorType::Q4_K).unwrap().signature().args.iter().map(|a| a.offset).collect();
         assert_eq!(offsets, [0, 168, 176, 184, 188, 192, 196]);
         let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");

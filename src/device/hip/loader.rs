@@ -22,8 +22,6 @@ pub struct Loader {
 
 /// Blocks are split in pieces of a multiple of this, so that each piece's planes start 16-byte aligned.
 const PIECE_BLOCKS: u64 = 256;
-/// Bytes of a block of Q6_K.
-const LARGEST_BLOCK: u64 = 210;
 
 impl Loader {
     pub fn new(pool: &Arc<Pool>) -> Result<Self> {
@@ -32,7 +30,7 @@ impl Loader {
 
     /// Moves at most half of `staging` at a time; that must hold 256 blocks of any type.
     pub fn with_staging(pool: &Arc<Pool>, staging: Staging) -> Result<Self> {
-        if (staging.half_bytes() as u64) < PIECE_BLOCKS * LARGEST_BLOCK {
+        if (staging.half_bytes() as u64) < PIECE_BLOCKS * TensorType::LARGEST_BLOCK as u64 {
             return Err(Error::param(format!("staging of {} bytes is too small", staging.half_bytes())));
         }
         let blocks = pool.alloc(staging.half_bytes() as u64, "blocks on their way to a GPU")?;
@@ -62,11 +60,11 @@ impl Loader {
             )));
         }
         let weight = Weight::uninit(&self.pool, layout, what)?;
-        if ops::is_split(ty) {
-            self.split(&weight, bytes)?;
-        } else {
+        if ty.is_float() {
             let dst = weight.span().first(bytes.len() as u64)?;
             self.staging.upload(&self.stream, bytes, dst)?;
+        } else {
+            self.split(&weight, bytes)?;
         }
         Ok(weight)
     }

@@ -91,28 +91,6 @@ pub fn read(stream: &Stream, src: Span<'_>, dst: Span<'_>) -> Result<()> {
     over(stream, READ_BYTES, n, READ_SHARE, &ReadArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
-/// Whether a weight of this type is split into planes, rather than one plane of values.
-pub fn is_split(ty: TensorType) -> bool {
-    split_kernel(ty).is_some()
-}
-
-fn split_kernel(ty: TensorType) -> Option<Kernel<SplitArgs>> {
-    use TensorType::*;
-    Some(match ty {
-        Q4_0 => SPLIT_Q4_0,
-        Q4_1 => SPLIT_Q4_1,
-        Q5_0 => SPLIT_Q5_0,
-        Q5_1 => SPLIT_Q5_1,
-        Q8_0 => SPLIT_Q8_0,
-        Q2_K => SPLIT_Q2_K,
-        Q3_K => SPLIT_Q3_K,
-        Q4_K => SPLIT_Q4_K,
-        Q5_K => SPLIT_Q5_K,
-        Q6_K => SPLIT_Q6_K,
-        _ => return None,
-    })
-}
-
 /// `n_blocks` blocks of `ty` as the file has them, to the planes of a weight.
 pub(super) fn split(
     stream: &Stream,
@@ -121,39 +99,36 @@ pub(super) fn split(
     planes: Planes,
     n_blocks: u64,
 ) -> Result<()> {
-    let kernel = split_kernel(ty).ok_or_else(|| Error::Internal(format!("no kernel splits {ty}")))?;
     holds("src", src, &[n_blocks as usize, ty.block_bytes()], 1)?;
     is_aligned("src", src, 4)?;
-    over(stream, kernel, n_blocks, 256, &SplitArgs { src: src.ptr(), planes, n_blocks })
+    over(stream, SPLIT.of(ty)?, n_blocks, 256, &SplitArgs { src: src.ptr(), planes, n_blocks })
 }
 
 /// `dst[t]` (f32) = row `tokens[t]` (u32) of `w`; NaN where there is no such row.
 pub fn embed(stream: &Stream, w: &Weight, tokens: Span<'_>, dst: Span<'_>, n: usize) -> Result<()> {
-    use TensorType::*;
-    let kernel = match w.ty() {
-        F32 => EMBED_F32,
-        F16 => EMBED_F16,
-        BF16 => EMBED_BF16,
-        Q4_0 => EMBED_Q4_0,
-        Q4_1 => EMBED_Q4_1,
-        Q5_0 => EMBED_Q5_0,
-        Q5_1 => EMBED_Q5_1,
-        Q8_0 => EMBED_Q8_0,
-        Q2_K => EMBED_Q2_K,
-        Q3_K => EMBED_Q3_K,
-        Q4_K => EMBED_Q4_K,
-        Q5_K => EMBED_Q5_K,
-        Q6_K => EMBED_Q6_K,
-        other => return Err(Error::Internal(format!("no kernel embeds {other}"))),
-    };
     holds("tokens", tokens, &[n], 4)?;
     holds("dst", dst, &[n, w.cols()], 4)?;
-    if n == 0 {
+    if !w.ty().is_float() {
+        is_aligned("dst", dst, 16)?;
+    }
+    embed_rows(stream, w.ty(), w.planes(), tokens, dst, n, (w.rows(), w.cols()))
+}
+
+fn embed_rows(
+    stream: &Stream,
+    ty: TensorType,
+    w: Planes,
+    tokens: Span<'_>,
+    dst: Span<'_>,
+    n: usize,
+    (rows, cols): (usize, usize),
+) -> Result<()> {
+    if n == 0 || cols == 0 {
         return Ok(());
     }
-    let (rows, cols) = (dim("rows", w.rows())?, dim("cols", w.cols())?);
-    let args = EmbedArgs { w: w.planes(), tokens: tokens.ptr(), dst: dst.ptr(), rows, cols };
-    launch(stream, kernel, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
+    let (rows, cols) = (dim("rows", rows)?, dim("cols", cols)?);
+    let args = EmbedArgs { w, tokens: tokens.ptr(), dst: dst.ptr(), rows, cols };
+    launch(stream, EMBED.of(ty)?, [n as u64, u64::from(cols).div_ceil(1024), 1], &args)
 }
 
 /// `dst[i] = x[rows[i]]`: n rows of `width` f32 elements of the `n_x` rows of x.
@@ -169,13 +144,8 @@ pub fn select_rows(
     holds("x", x, &[n_x, width], 4)?;
     holds("rows", rows, &[n], 4)?;
     holds("dst", dst, &[n, width], 4)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
     let w = Planes([x.ptr(), Ptr::default(), Ptr::default(), Ptr::default()]);
-    let (n_x, cols) = (dim("rows of x", n_x)?, dim("width", width)?);
-    let args = EmbedArgs { w, tokens: rows.ptr(), dst: dst.ptr(), rows: n_x, cols };
-    launch(stream, EMBED_F32, [n as u64, u64::from(cols).div_ceil(256), 1], &args)
+    embed_rows(stream, TensorType::F32, w, rows, dst, n, (n_x, width))
 }
 
 /// `dst[r] = softmax(scale * x[r])`, for n rows of `width`. In place allowed.

@@ -136,7 +136,7 @@ pub fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = file.tensor(FACTORS) else {
         return Ok(None);
     };
-    if !dequant::is_supported(tensor.ty) || tensor.row_len() != n || tensor.rows() != 1 {
+    if !tensor.ty.is_supported() || tensor.row_len() != n || tensor.rows() != 1 {
         return Err(Error::model(format!(
             "{FACTORS} is {} {:?}; F32 [{n}] is wanted",
             tensor.ty,

@@ -19,6 +19,7 @@ BLOCKS = {1: 512, 32: 8, 256: 3}  # by elements per block
 SCALES = {
     "F32": [], "F16": [0], "BF16": [], "Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0],
     "Q2_K": [80, 82], "Q3_K": [108], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q6_K": [208],
+    "MXFP4": [],
 }  # fmt: skip
 
 
@@ -40,6 +41,8 @@ def main():
         blocks = rng.integers(0, 256, (n, size), dtype=np.uint8)
         for at in scales:
             blocks[:, at : at + 2] = finite_halves(rng, n)
+        if name == "MXFP4":  # exponents of all sizes, 12 times which is finite; the two that are subnormal
+            blocks[:, 0] = np.concatenate([[0, 1, 251], rng.integers(2, 252, n - 3)])
         if name in ("F32", "BF16"):  # the same for their exponents, in the last byte
             high = blocks[:, -1]
             high[(high & 0x7F) == 0x7F] ^= 0x40

@@ -19,22 +19,6 @@ const TOKENS: usize = 512;
 /// Weights of more rows are heads, which a prompt needs for its last token alone.
 const MOST_ROWS: usize = 65_536;
 
-pub const TYPES: [TensorType; 13] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-];
-
 /// Heads of Qwen2.5 0.5B and of Llama 3 8B: of queries, of keys, elements.
 const HEADS: [(usize, usize, usize); 2] = [(14, 2, 64), (32, 8, 128)];
 /// Positions before the step's.
@@ -67,7 +51,7 @@ impl GpuBench {
     pub fn prefill(&self, shapes: &[Shape], mut report: impl FnMut(Figure) -> Result<()>) -> Result<()> {
         let mut loader = Loader::new(&self.pool)?;
         for &shape in shapes.iter().filter(|shape| shape.rows <= MOST_ROWS) {
-            for ty in TYPES.into_iter().filter(|ty| shape.cols % ty.block_len() == 0) {
+            for ty in TensorType::supported().filter(|ty| shape.cols % ty.block_len() == 0) {
                 interrupt::check()?;
                 let weights = self.copies(&mut loader, ty, shape)?;
                 for tile in MatMulTile::ALL.into_iter().filter(|tile| tile.takes(ty, shape.cols)) {
@@ -107,7 +91,7 @@ impl GpuBench {
                 matmul::matmul_by(&self.stream, tile, weight, half, add, dst.span(), TOKENS)
             })
         })?;
-        let signature = matmul::matmul_kernel(weights[0].ty(), tile)?.signature();
+        let signature = tile.kernel(weights[0].ty())?.signature();
         let operations = 2.0 * rows as f64 * cols as f64 * TOKENS as f64;
         Ok(Figure::new(signature, shape.to_string(), operations, seconds / weights.len() as f64))
     }

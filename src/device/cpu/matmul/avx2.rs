@@ -58,7 +58,10 @@ unsafe fn quantized<F: Format, const N: usize>(
             let x = x.add(u * F::BLOCKS);
             for b in 0..F::BLOCKS {
                 for half in 0..2 {
-                    let d = halfs(unit.add(F::D_AT + 2 * LANES * half));
+                    let d = match F::SCALES {
+                        Scales::E8M0 => exponents(unit.add(F::D_AT + LANES * half)),
+                        _ => halfs(unit.add(F::D_AT + 2 * LANES * half)),
+                    };
                     let d_min = match F::HAS_MIN {
                         true => halfs(unit.add(F::D_AT + 2 * TILE_ROWS + 2 * LANES * half)),
                         false => d,
@@ -106,6 +109,18 @@ unsafe fn halfs(p: *const u8) -> __m256 {
     unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
 }
 
+/// 2^(e - 128), as `dequant::e8m0_half`.
+#[inline(always)]
+unsafe fn exponents(p: *const u8) -> __m256 {
+    unsafe {
+        let e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(p.cast()));
+        let normal = _mm256_slli_epi32::<23>(_mm256_sub_epi32(e, _mm256_set1_epi32(1)));
+        let subnormal = _mm256_sllv_epi32(_mm256_set1_epi32(0x0020_0000), e);
+        let is_normal = _mm256_cmpgt_epi32(e, _mm256_set1_epi32(1));
+        _mm256_castsi256_ps(_mm256_blendv_epi8(subnormal, normal, is_normal))
+    }
+}
+
 /// The words of a block, of 8 rows x 4 columns each.
 #[inline(always)]
 unsafe fn words<F: Format>(p: *const u8) -> [__m256i; WORDS] {
@@ -117,6 +132,10 @@ unsafe fn words<F: Format>(p: *const u8) -> [__m256i; WORDS] {
             if F::HIGH > 0 {
                 let high = _mm256_loadu_si256(p.add(WORD * (F::BASE + g % F::HIGH)).cast());
                 *word = _mm256_or_si256(*word, bits(high, F::HIGH, F::HIGH * (g / F::HIGH), F::BASE));
+            }
+            if let Some(table) = F::TABLE {
+                let table = _mm256_broadcastsi128_si256(_mm_loadu_si128(table.as_ptr().cast()));
+                *word = _mm256_shuffle_epi8(table, *word);
             }
         }
         words
@@ -147,7 +166,7 @@ unsafe fn scales<F: Format>(sub: *const u8, d: __m256, d_min: __m256, i: usize) 
         let times = |d, factors| _mm256_mul_ps(d, _mm256_cvtepi32_ps(factors));
         let minus = |x| _mm256_xor_ps(x, _mm256_set1_ps(-0.0));
         match F::SCALES {
-            Scales::F16 | Scales::F16Min => (d, d_min),
+            Scales::E8M0 | Scales::F16 | Scales::F16Min => (d, d_min),
             Scales::Sub => (times(d, _mm256_cvtepi8_epi32(bytes(i))), d_min),
             Scales::SubMin => {
                 let scale = times(d, _mm256_cvtepu8_epi32(bytes(i)));
@@ -168,7 +187,7 @@ unsafe fn dot<F: Format>(words: &[__m256i], x: &[i8], minus_sum: i32) -> __m256i
     unsafe {
         let ones = _mm256_set1_epi16(1);
         let activations = |g: usize| _mm256_set1_epi32(x.as_ptr().add(4 * g).cast::<i32>().read_unaligned());
-        if F::BASE == 8 {
+        if 2 * 127 * F::MOST > 32767 {
             // Products of unsigned bytes would pass 16 bits: magnitudes, with the sign on the activation.
             let mut dot = _mm256_setzero_si256();
             for (g, word) in words.iter().enumerate() {
@@ -181,7 +200,7 @@ unsafe fn dot<F: Format>(words: &[__m256i], x: &[i8], minus_sum: i32) -> __m256i
         }
         let mut dot = _mm256_set1_epi32(F::ZERO * minus_sum);
         // Words whose pair sums, of two products each, fit 16 bits together.
-        let run = (32767 / (2 * 127 * ((1 << (F::BASE + F::HIGH)) - 1))).min(words.len());
+        let run = (32767 / (2 * 127 * F::MOST)).min(words.len());
         for (i, words) in words.chunks(run).enumerate() {
             let mut pairs = _mm256_setzero_si256();
             for (g, word) in words.iter().enumerate() {

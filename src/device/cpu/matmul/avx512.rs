@@ -56,7 +56,10 @@ unsafe fn quantized<F: Format, const N: usize>(
                 prefetch(unit.wrapping_add(AHEAD), F::UNIT_BYTES);
             }
             let x = x.add(u * F::BLOCKS);
-            let d = halfs(unit.add(F::D_AT));
+            let d = match F::SCALES {
+                Scales::E8M0 => exponents(unit.add(F::D_AT)),
+                _ => halfs(unit.add(F::D_AT)),
+            };
             let d_min = if F::HAS_MIN { halfs(unit.add(F::D_AT + 2 * TILE_ROWS)) } else { d };
             for b in 0..F::BLOCKS {
                 let words = words::<F>(unit.add(b * F::QUANT_BYTES));
@@ -105,6 +108,17 @@ unsafe fn halfs(p: *const u8) -> __m512 {
     unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
 }
 
+/// 2^(e - 128), as `dequant::e8m0_half`.
+#[inline(always)]
+unsafe fn exponents(p: *const u8) -> __m512 {
+    unsafe {
+        let e = _mm512_cvtepu8_epi32(_mm_loadu_si128(p.cast()));
+        let normal = _mm512_slli_epi32::<23>(_mm512_sub_epi32(e, _mm512_set1_epi32(1)));
+        let is_subnormal = _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2));
+        _mm512_castsi512_ps(_mm512_mask_sllv_epi32(normal, is_subnormal, _mm512_set1_epi32(0x0020_0000), e))
+    }
+}
+
 /// The words of a block: quants of 16 rows x 4 columns each.
 #[inline(always)]
 unsafe fn words<F: Format>(p: *const u8) -> [__m512i; WORDS] {
@@ -116,6 +130,10 @@ unsafe fn words<F: Format>(p: *const u8) -> [__m512i; WORDS] {
             if F::HIGH > 0 {
                 let high = _mm512_loadu_si512(p.add(WORD * (F::BASE + g % F::HIGH)).cast());
                 *word = _mm512_or_si512(*word, bits(high, F::HIGH, F::HIGH * (g / F::HIGH), F::BASE));
+            }
+            if let Some(table) = F::TABLE {
+                let table = _mm512_broadcast_i32x4(_mm_loadu_si128(table.as_ptr().cast()));
+                *word = _mm512_shuffle_epi8(table, *word);
             }
         }
         words
@@ -146,7 +164,7 @@ unsafe fn scales<F: Format>(unit: *const u8, d: __m512, d_min: __m512, i: usize)
         let times = |d, factors| _mm512_mul_ps(d, _mm512_cvtepi32_ps(factors));
         let minus = |x| _mm512_xor_ps(x, _mm512_set1_ps(-0.0));
         match F::SCALES {
-            Scales::F16 | Scales::F16Min => (d, d_min),
+            Scales::E8M0 | Scales::F16 | Scales::F16Min => (d, d_min),
             Scales::Sub => (times(d, _mm512_cvtepi8_epi32(bytes(i))), d_min),
             Scales::SubMin => {
                 let scale = times(d, _mm512_cvtepu8_epi32(bytes(i)));

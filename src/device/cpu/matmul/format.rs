@@ -9,13 +9,18 @@
 //! One *unit* of a tile covers the columns of one block of the file (32, or 256 for the K types):
 //! ```text
 //! per block of 32 columns   base plane 64*BASE bytes, high plane 64*HIGH bytes
-//! then, by Scales           F16:    d [f16; 16]
+//! then, by Scales           E8M0:   d [u8; 16], an exponent
+//!                           F16:    d [f16; 16]
 //!                           F16Min: d [f16; 16], min [f16; 16]
 //!                           Sub:    scale [i8; 16] per group of 16 columns, d [f16; 16]
 //!                           SubMin: scale [u8; 16] per block, min [u8; 16] per block, d, dmin [f16; 16]
 //!                           Nibble: scale | min << 4 [u8; 16] per group of 16 columns, d, dmin [f16; 16]
 //! ```
 //! Units of a tile follow each other; the same bytes serve every instruction set.
+
+#![allow(non_camel_case_types)] // types are called as in the file
+
+use crate::gguf::TensorType;
 
 /// Rows of a tile.
 pub const TILE_ROWS: usize = 16;
@@ -29,6 +34,8 @@ pub(super) const WORD: usize = 4 * TILE_ROWS;
 /// How a quant becomes a weight.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Scales {
+    /// 2^(d - 128) * (q - ZERO), for 32 columns.
+    E8M0,
     /// d * (q - ZERO), for 32 columns.
     F16,
     /// d * q + min, for 32 columns.
@@ -41,7 +48,7 @@ pub(super) enum Scales {
     Nibble,
 }
 
-/// What the file holds beside the quants, for one block of one row. f16 stay as bytes.
+/// What the file holds beside the quants, for one block of one row. f16 stay as bytes; an exponent is the first of d.
 #[derive(Clone, Copy, Default)]
 pub(super) struct FileScales {
     pub d: [u8; 2],
@@ -54,24 +61,24 @@ pub(super) struct FileScales {
 pub(super) type Quants = [u32; WORDS];
 
 pub(super) trait Format {
+    const TYPE: TensorType;
     /// Bits of the base plane and of the high plane (0: none).
     const BASE: usize;
     const HIGH: usize;
     /// The quant that means 0; a power of two, or 0 for types with a minimum.
     const ZERO: i32 = 0;
+    /// What a quant of 4 bits stands for, plus ZERO; None where it stands for itself.
+    const TABLE: Option<[u8; 16]> = None;
     const SCALES: Scales;
-    /// Bytes of a block of the file.
-    const FILE_BYTES: usize;
 
     /// Quants of columns `32 * b ..` of a block of the file.
     fn quants(block: &[u8], b: usize) -> Quants;
     fn scales(block: &[u8]) -> FileScales;
 
+    /// Bytes of a block of the file.
+    const FILE_BYTES: usize = Self::TYPE.block_bytes();
     /// Blocks of 32 columns in a unit.
-    const BLOCKS: usize = match Self::SCALES {
-        Scales::F16 | Scales::F16Min => 1,
-        Scales::Sub | Scales::SubMin | Scales::Nibble => 8,
-    };
+    const BLOCKS: usize = Self::TYPE.block_len() / BLOCK;
     /// Bytes of the quants of a block of 32 columns.
     const QUANT_BYTES: usize = WORD * (Self::BASE + Self::HIGH);
     /// Where a unit's scales start.
@@ -79,16 +86,30 @@ pub(super) trait Format {
     /// Where its d, and min or dmin, start.
     const D_AT: usize = Self::SCALES_AT
         + match Self::SCALES {
-            Scales::F16 | Scales::F16Min => 0,
+            Scales::E8M0 | Scales::F16 | Scales::F16Min => 0,
             Scales::Sub | Scales::SubMin | Scales::Nibble => 16 * TILE_ROWS,
         };
     const UNIT_BYTES: usize = Self::D_AT
         + match Self::SCALES {
+            Scales::E8M0 => TILE_ROWS,
             Scales::F16 | Scales::Sub => 2 * TILE_ROWS,
             Scales::F16Min | Scales::SubMin | Scales::Nibble => 4 * TILE_ROWS,
         };
     /// Whether 16 columns share a scale, not 32.
     const HALVES: bool = matches!(Self::SCALES, Scales::Sub | Scales::Nibble);
+    /// The largest number that is multiplied with an activation, before ZERO is taken off.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code))]
+    const MOST: usize = match Self::TABLE {
+        None => (1 << (Self::BASE + Self::HIGH)) - 1,
+        Some(table) => {
+            let (mut most, mut q) = (0, 0);
+            while q < 16 {
+                most = if table[q] > most { table[q] } else { most };
+                q += 1;
+            }
+            most as usize
+        }
+    };
     const HAS_MIN: bool = matches!(Self::SCALES, Scales::F16Min | Scales::SubMin | Scales::Nibble);
 }
 
@@ -144,11 +165,11 @@ fn bits(bytes: &[u8], shift: usize, mask: u32) -> Quants {
 /// d f16, quants [u4; 32]
 pub(super) struct Q4_0;
 impl Format for Q4_0 {
+    const TYPE: TensorType = TensorType::Q4_0;
     const BASE: usize = 4;
     const HIGH: usize = 0;
     const ZERO: i32 = 8;
     const SCALES: Scales = Scales::F16;
-    const FILE_BYTES: usize = 18;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> Quants {
         nibbles(&block[2..18])
@@ -161,10 +182,10 @@ impl Format for Q4_0 {
 /// d f16, min f16, quants [u4; 32]
 pub(super) struct Q4_1;
 impl Format for Q4_1 {
+    const TYPE: TensorType = TensorType::Q4_1;
     const BASE: usize = 4;
     const HIGH: usize = 0;
     const SCALES: Scales = Scales::F16Min;
-    const FILE_BYTES: usize = 20;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> Quants {
         nibbles(&block[4..20])
@@ -177,11 +198,11 @@ impl Format for Q4_1 {
 /// d f16, fifth bits [u1; 32], low bits [u4; 32]
 pub(super) struct Q5_0;
 impl Format for Q5_0 {
+    const TYPE: TensorType = TensorType::Q5_0;
     const BASE: usize = 4;
     const HIGH: usize = 1;
     const ZERO: i32 = 16;
     const SCALES: Scales = Scales::F16;
-    const FILE_BYTES: usize = 22;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> Quants {
         with_fifth_bits(nibbles(&block[6..22]), &block[2..6])
@@ -194,10 +215,10 @@ impl Format for Q5_0 {
 /// d f16, min f16, fifth bits [u1; 32], low bits [u4; 32]
 pub(super) struct Q5_1;
 impl Format for Q5_1 {
+    const TYPE: TensorType = TensorType::Q5_1;
     const BASE: usize = 4;
     const HIGH: usize = 1;
     const SCALES: Scales = Scales::F16Min;
-    const FILE_BYTES: usize = 24;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> Quants {
         with_fifth_bits(nibbles(&block[8..24]), &block[4..8])
@@ -210,17 +231,35 @@ impl Format for Q5_1 {
 /// d f16, quants [i8; 32]
 pub(super) struct Q8_0;
 impl Format for Q8_0 {
+    const TYPE: TensorType = TensorType::Q8_0;
     const BASE: usize = 8;
     const HIGH: usize = 0;
     const ZERO: i32 = 128;
     const SCALES: Scales = Scales::F16;
-    const FILE_BYTES: usize = 34;
     #[inline(always)]
     fn quants(block: &[u8], _: usize) -> Quants {
         bits(&block[2..], 0, 0xff).map(|quants| quants ^ (0x80 * EACH))
     }
     fn scales(block: &[u8]) -> FileScales {
         FileScales { d: pair(block, 0), ..Default::default() }
+    }
+}
+
+/// d u8, quants [u4; 32]
+pub(super) struct MXFP4;
+impl Format for MXFP4 {
+    const TYPE: TensorType = TensorType::MXFP4;
+    const BASE: usize = 4;
+    const HIGH: usize = 0;
+    const ZERO: i32 = 16;
+    const TABLE: Option<[u8; 16]> = Some([16, 17, 18, 19, 20, 22, 24, 28, 16, 15, 14, 13, 12, 10, 8, 4]);
+    const SCALES: Scales = Scales::E8M0;
+    #[inline(always)]
+    fn quants(block: &[u8], _: usize) -> Quants {
+        nibbles(&block[1..17])
+    }
+    fn scales(block: &[u8]) -> FileScales {
+        FileScales { d: [block[0], 0], ..Default::default() }
     }
 }
 
@@ -240,12 +279,12 @@ fn with_bit(mut quants: Quants, high: &[u8], b: usize, at: usize) -> Quants {
 }
 
 /// scale and min [u4, u4; 16], quants [u2; 256], d f16, dmin f16
-pub(super) struct Q2K;
-impl Format for Q2K {
+pub(super) struct Q2_K;
+impl Format for Q2_K {
+    const TYPE: TensorType = TensorType::Q2_K;
     const BASE: usize = 2;
     const HIGH: usize = 0;
     const SCALES: Scales = Scales::Nibble;
-    const FILE_BYTES: usize = 84;
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> Quants {
         two_bits(&block[16..80], b)
@@ -261,13 +300,13 @@ impl Format for Q2K {
 }
 
 /// third bits [u1; 256], low bits [u2; 256], scales [u6; 16] with zero 32, d f16
-pub(super) struct Q3K;
-impl Format for Q3K {
+pub(super) struct Q3_K;
+impl Format for Q3_K {
+    const TYPE: TensorType = TensorType::Q3_K;
     const BASE: usize = 2;
     const HIGH: usize = 1;
     const ZERO: i32 = 4;
     const SCALES: Scales = Scales::Sub;
-    const FILE_BYTES: usize = 110;
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> Quants {
         with_bit(two_bits(&block[32..96], b), &block[..32], b, 2)
@@ -305,12 +344,12 @@ fn half_bytes(bytes: &[u8], b: usize) -> Quants {
 }
 
 /// d f16, dmin f16, scales and mins [u6; 16], quants [u4; 256]
-pub(super) struct Q4K;
-impl Format for Q4K {
+pub(super) struct Q4_K;
+impl Format for Q4_K {
+    const TYPE: TensorType = TensorType::Q4_K;
     const BASE: usize = 4;
     const HIGH: usize = 0;
     const SCALES: Scales = Scales::SubMin;
-    const FILE_BYTES: usize = 144;
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> Quants {
         half_bytes(&block[16..144], b)
@@ -322,29 +361,29 @@ impl Format for Q4K {
 }
 
 /// d f16, dmin f16, scales and mins [u6; 16], fifth bits [u1; 256], low bits [u4; 256]
-pub(super) struct Q5K;
-impl Format for Q5K {
+pub(super) struct Q5_K;
+impl Format for Q5_K {
+    const TYPE: TensorType = TensorType::Q5_K;
     const BASE: usize = 4;
     const HIGH: usize = 1;
     const SCALES: Scales = Scales::SubMin;
-    const FILE_BYTES: usize = 176;
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> Quants {
         with_bit(half_bytes(&block[48..176], b), &block[16..48], b, 4)
     }
     fn scales(block: &[u8]) -> FileScales {
-        Q4K::scales(block)
+        Q4_K::scales(block)
     }
 }
 
 /// low bits [u4; 256], high bits [u2; 256], scales [i8; 16], d f16
-pub(super) struct Q6K;
-impl Format for Q6K {
+pub(super) struct Q6_K;
+impl Format for Q6_K {
+    const TYPE: TensorType = TensorType::Q6_K;
     const BASE: usize = 4;
     const HIGH: usize = 2;
     const ZERO: i32 = 32;
     const SCALES: Scales = Scales::Sub;
-    const FILE_BYTES: usize = 210;
     #[inline(always)]
     fn quants(block: &[u8], b: usize) -> Quants {
         // 128 columns: the low nibbles of 64 bytes, then their high nibbles.

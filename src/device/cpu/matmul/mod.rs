@@ -23,6 +23,7 @@ use std::sync::Arc;
 use super::isa::Isa;
 use super::memory::{self, Memory};
 use crate::gguf::TensorType;
+use crate::gguf::tensor_type::computed_types;
 use crate::{Error, Result};
 
 pub use activations::Q8Rows;
@@ -42,10 +43,7 @@ pub enum ActivationFormat {
 impl ActivationFormat {
     /// Of products with weights of the type.
     pub fn of(ty: TensorType) -> Self {
-        match ty {
-            TensorType::F32 | TensorType::F16 | TensorType::BF16 => ActivationFormat::F32,
-            _ => ActivationFormat::Q8,
-        }
+        if ty.is_float() { ActivationFormat::F32 } else { ActivationFormat::Q8 }
     }
 }
 
@@ -74,48 +72,29 @@ pub struct PackedMatrix {
 /// What is to be packed: type, rows, columns.
 pub type Shape = (TensorType, usize, usize);
 
-/// Evaluates `$body` with `$F` the format of a quantized type, or `$W` the element of a float type.
+/// Evaluates `$quantized` with `$F` the format of a quantized type, or `$float` with `$W` the element of a float type.
 macro_rules! with_type {
     ($ty:expr, quantized $F:ident => $quantized:expr, float $W:ident => $float:expr, else => $none:expr) => {
+        computed_types!(with_type @ ($ty) ($F => $quantized) ($W => $float) ($none);)
+    };
+    (
+        @ ($ty:expr) $quantized:tt $float:tt ($none:expr);
+        $($name:ident = $id:literal, $function:ident, $kind:ident, $len:literal, $bytes:literal, $planes:tt;)*
+    ) => {
         match $ty {
-            TensorType::Q4_0 => with_type!(@ $F = format::Q4_0, $quantized),
-            TensorType::Q4_1 => with_type!(@ $F = format::Q4_1, $quantized),
-            TensorType::Q5_0 => with_type!(@ $F = format::Q5_0, $quantized),
-            TensorType::Q5_1 => with_type!(@ $F = format::Q5_1, $quantized),
-            TensorType::Q8_0 => with_type!(@ $F = format::Q8_0, $quantized),
-            TensorType::Q2_K => with_type!(@ $F = format::Q2K, $quantized),
-            TensorType::Q3_K => with_type!(@ $F = format::Q3K, $quantized),
-            TensorType::Q4_K => with_type!(@ $F = format::Q4K, $quantized),
-            TensorType::Q5_K => with_type!(@ $F = format::Q5K, $quantized),
-            TensorType::Q6_K => with_type!(@ $F = format::Q6K, $quantized),
-            TensorType::F32 => with_type!(@ $W = float::F32, $float),
-            TensorType::F16 => with_type!(@ $W = float::F16, $float),
-            TensorType::BF16 => with_type!(@ $W = float::BF16, $float),
+            $(TensorType::$name => with_type!(@$kind $name $quantized $float),)*
             _ => $none,
         }
     };
-    (@ $T:ident = $format:ty, $body:expr) => {{
-        type $T = $format;
+    (@quantized $name:ident ($F:ident => $body:expr) $float:tt) => {{
+        type $F = format::$name;
+        $body
+    }};
+    (@float $name:ident $quantized:tt ($W:ident => $body:expr)) => {{
+        type $W = float::$name;
         $body
     }};
 }
-
-/// Types that [`PackedMatrix`] takes.
-pub const SUPPORTED: [TensorType; 13] = [
-    TensorType::F32,
-    TensorType::F16,
-    TensorType::BF16,
-    TensorType::Q4_0,
-    TensorType::Q4_1,
-    TensorType::Q5_0,
-    TensorType::Q5_1,
-    TensorType::Q8_0,
-    TensorType::Q2_K,
-    TensorType::Q3_K,
-    TensorType::Q4_K,
-    TensorType::Q5_K,
-    TensorType::Q6_K,
-];
 
 impl PackedMatrix {
     /// Allocates; [`pack_tile`](Self::pack_tile) fills. Columns are whole blocks of the type. All lie in one
@@ -223,7 +202,7 @@ fn tile_bytes(ty: TensorType, cols: usize) -> Result<usize> {
     else => return Err(Error::Unsupported {
         what: "tensor type",
         name: ty.to_string(),
-        supported: SUPPORTED.map(|ty| ty.name()).join(", "),
+        supported: TensorType::supported_names(),
     }));
     let whole =
         bytes.ok_or_else(|| Error::param(format!("a {ty} matrix of {cols} columns: not whole blocks")));

@@ -68,12 +68,16 @@ fn plane(words: &[Word; WORDS], bits: usize, from: usize, out: &mut [u8]) {
 fn pack_scales<F: Format>(rows: &[FileScales; TILE_ROWS], unit: &mut [u8]) {
     let (sub, d) = unit[F::SCALES_AT..].split_at_mut(F::D_AT - F::SCALES_AT);
     for (r, scales) in rows.iter().enumerate() {
+        if F::SCALES == Scales::E8M0 {
+            d[r] = scales.d[0];
+            continue;
+        }
         d[2 * r..][..2].copy_from_slice(&scales.d);
         if F::HAS_MIN {
             d[2 * TILE_ROWS + 2 * r..][..2].copy_from_slice(&scales.min);
         }
         match F::SCALES {
-            Scales::F16 | Scales::F16Min => {}
+            Scales::E8M0 | Scales::F16 | Scales::F16Min => {}
             Scales::Sub | Scales::Nibble => {
                 for i in 0..16 {
                     sub[i * TILE_ROWS + r] = scales.sub[i];

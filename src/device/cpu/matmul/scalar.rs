@@ -6,6 +6,7 @@ use super::activations::Q8Block;
 use super::float::Float;
 use super::format::{BLOCK, Format, Scales, TILE_ROWS, WORD, WORDS};
 use super::{Kernels, Sums};
+use crate::gguf::dequant::e8m0_half;
 
 pub(super) struct Scalar;
 
@@ -24,7 +25,10 @@ impl Kernels for Scalar {
         // SAFETY: the tile holds its units.
         let tile = unsafe { std::slice::from_raw_parts(tile, units * F::UNIT_BYTES) };
         for (u, unit) in tile.chunks_exact(F::UNIT_BYTES).enumerate() {
-            let d = halfs(&unit[F::D_AT..]);
+            let d = match F::SCALES {
+                Scales::E8M0 => std::array::from_fn(|r| e8m0_half(unit[F::D_AT + r])),
+                _ => halfs(&unit[F::D_AT..]),
+            };
             let d_min = if F::HAS_MIN { halfs(&unit[F::D_AT + 2 * TILE_ROWS..]) } else { [0.0; TILE_ROWS] };
             for b in 0..F::BLOCKS {
                 let columns = columns::<F>(&unit[b * F::QUANT_BYTES..][..F::QUANT_BYTES]);
@@ -89,7 +93,8 @@ fn columns<F: Format>(bytes: &[u8]) -> [Lanes; BLOCK] {
         for i in 0..4 {
             for r in 0..TILE_ROWS {
                 let quant = (word[r] >> (8 * i)) & 0xff;
-                columns[4 * g + i][r] = (quant as i32 - F::ZERO) as f32;
+                let value = F::TABLE.map_or(quant, |table| u32::from(table[quant as usize]));
+                columns[4 * g + i][r] = (value as i32 - F::ZERO) as f32;
             }
         }
     }
@@ -112,7 +117,7 @@ fn scales<F: Format>(unit: &[u8], d: &Lanes, d_min: &Lanes, b: usize) -> [(Lanes
     let sub = |i: usize| &unit[F::SCALES_AT + i * TILE_ROWS..][..TILE_ROWS];
     let zero = [0.0; TILE_ROWS];
     match F::SCALES {
-        Scales::F16 | Scales::F16Min => [(*d, *d_min), (zero, zero)],
+        Scales::E8M0 | Scales::F16 | Scales::F16Min => [(*d, *d_min), (zero, zero)],
         Scales::Sub => [0, 1].map(|h| (times(d, |r| i32::from(sub(2 * b + h)[r] as i8)), zero)),
         Scales::SubMin => {
             let scale = times(d, |r| i32::from(sub(b)[r]));

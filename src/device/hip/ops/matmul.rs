@@ -117,15 +117,23 @@ impl MatMulTile {
         }
     }
 
+    fn kernels(self) -> &'static ByType<MatMulArgs> {
+        match self {
+            MatMulTile::Small => &MATMUL_64,
+            MatMulTile::Large => &MATMUL_128,
+        }
+    }
+
+    /// The kernel for weights of a type.
+    pub fn kernel(self, ty: TensorType) -> Result<Kernel<MatMulArgs>> {
+        self.kernels().of(ty)
+    }
+
     /// Whether there is a kernel for weights of `cols` columns. The large one of F32 would take too many registers;
     /// those of 2-byte floats load 8 columns at a time.
     pub fn takes(self, ty: TensorType, cols: usize) -> bool {
-        use TensorType::*;
-        match (self, ty) {
-            (MatMulTile::Large, F32) => false,
-            (MatMulTile::Large, F16 | BF16) => cols.is_multiple_of(8),
-            _ => true,
-        }
+        let loads = self == MatMulTile::Small || !ty.is_float() || cols.is_multiple_of(8);
+        self.kernels().find(ty).is_some() && loads
     }
 
     /// The better one for a product of n tokens on a GPU of so many compute units.
@@ -141,40 +149,6 @@ impl MatMulTile {
             MatMulTile::Small
         }
     }
-}
-
-/// The matrix-matrix kernel of a type.
-pub fn matmul_kernel(ty: TensorType, tile: MatMulTile) -> Result<Kernel<MatMulArgs>> {
-    use MatMulTile::*;
-    use TensorType::*;
-    Ok(match (ty, tile) {
-        (F32, Small) => MATMUL_F32_64,
-        (F16, Small) => MATMUL_F16_64,
-        (BF16, Small) => MATMUL_BF16_64,
-        (Q4_0, Small) => MATMUL_Q4_0_64,
-        (Q4_1, Small) => MATMUL_Q4_1_64,
-        (Q5_0, Small) => MATMUL_Q5_0_64,
-        (Q5_1, Small) => MATMUL_Q5_1_64,
-        (Q8_0, Small) => MATMUL_Q8_0_64,
-        (Q2_K, Small) => MATMUL_Q2_K_64,
-        (Q3_K, Small) => MATMUL_Q3_K_64,
-        (Q4_K, Small) => MATMUL_Q4_K_64,
-        (Q5_K, Small) => MATMUL_Q5_K_64,
-        (Q6_K, Small) => MATMUL_Q6_K_64,
-        (F16, Large) => MATMUL_F16_128,
-        (BF16, Large) => MATMUL_BF16_128,
-        (Q4_0, Large) => MATMUL_Q4_0_128,
-        (Q4_1, Large) => MATMUL_Q4_1_128,
-        (Q5_0, Large) => MATMUL_Q5_0_128,
-        (Q5_1, Large) => MATMUL_Q5_1_128,
-        (Q8_0, Large) => MATMUL_Q8_0_128,
-        (Q2_K, Large) => MATMUL_Q2_K_128,
-        (Q3_K, Large) => MATMUL_Q3_K_128,
-        (Q4_K, Large) => MATMUL_Q4_K_128,
-        (Q5_K, Large) => MATMUL_Q5_K_128,
-        (Q6_K, Large) => MATMUL_Q6_K_128,
-        (ty, tile) => return Err(Error::Internal(format!("no {tile:?} matrix-matrix kernel for {ty}"))),
-    })
 }
 
 /// What is added to a product.
@@ -210,7 +184,7 @@ pub fn matmul_by(
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let kernel = matmul_kernel(w.ty(), tile)?;
+    let kernel = tile.kernel(w.ty())?;
     if !tile.takes(w.ty(), w.cols()) {
         return Err(Error::Internal(format!(
             "{tile:?} tiles of a {} weight of {} columns",

@@ -23,7 +23,7 @@ pub enum Input<'a> {
 
 /// Whether a weight of this type wants [`Input::Rounded`].
 pub fn wants_rounded(ty: TensorType) -> bool {
-    !matches!(ty, TensorType::F32 | TensorType::F16 | TensorType::BF16)
+    !ty.is_float()
 }
 
 /// A product of one of the weights that share an input.
@@ -53,47 +53,13 @@ impl<'a> Input<'a> {
     }
 }
 
-/// The kernels of a type.
-pub struct TypeKernels {
-    /// For at most 1, 2, 4, 8 tokens.
-    pub matvec: [Kernel<MatVecArgs>; 4],
-    pub qkv: Kernel<QkvArgs>,
-    pub glu: Kernel<GluMatVecArgs>,
-}
-
-pub fn type_kernels(ty: TensorType) -> Result<TypeKernels> {
-    use TensorType::*;
-    macro_rules! kernels {
-        ($n1:ident $n2:ident $n4:ident $n8:ident $qkv:ident $glu:ident) => {
-            TypeKernels { matvec: [$n1, $n2, $n4, $n8], qkv: $qkv, glu: $glu }
-        };
-    }
-    Ok(match ty {
-        F32 => kernels!(MATVEC_F32_N1 MATVEC_F32_N2 MATVEC_F32_N4 MATVEC_F32_N8 QKV_F32 GLU_F32),
-        F16 => kernels!(MATVEC_F16_N1 MATVEC_F16_N2 MATVEC_F16_N4 MATVEC_F16_N8 QKV_F16 GLU_F16),
-        BF16 => kernels!(MATVEC_BF16_N1 MATVEC_BF16_N2 MATVEC_BF16_N4 MATVEC_BF16_N8 QKV_BF16 GLU_BF16),
-        Q4_0 => kernels!(MATVEC_Q4_0_N1 MATVEC_Q4_0_N2 MATVEC_Q4_0_N4 MATVEC_Q4_0_N8 QKV_Q4_0 GLU_Q4_0),
-        Q4_1 => kernels!(MATVEC_Q4_1_N1 MATVEC_Q4_1_N2 MATVEC_Q4_1_N4 MATVEC_Q4_1_N8 QKV_Q4_1 GLU_Q4_1),
-        Q5_0 => kernels!(MATVEC_Q5_0_N1 MATVEC_Q5_0_N2 MATVEC_Q5_0_N4 MATVEC_Q5_0_N8 QKV_Q5_0 GLU_Q5_0),
-        Q5_1 => kernels!(MATVEC_Q5_1_N1 MATVEC_Q5_1_N2 MATVEC_Q5_1_N4 MATVEC_Q5_1_N8 QKV_Q5_1 GLU_Q5_1),
-        Q8_0 => kernels!(MATVEC_Q8_0_N1 MATVEC_Q8_0_N2 MATVEC_Q8_0_N4 MATVEC_Q8_0_N8 QKV_Q8_0 GLU_Q8_0),
-        Q2_K => kernels!(MATVEC_Q2_K_N1 MATVEC_Q2_K_N2 MATVEC_Q2_K_N4 MATVEC_Q2_K_N8 QKV_Q2_K GLU_Q2_K),
-        Q3_K => kernels!(MATVEC_Q3_K_N1 MATVEC_Q3_K_N2 MATVEC_Q3_K_N4 MATVEC_Q3_K_N8 QKV_Q3_K GLU_Q3_K),
-        Q4_K => kernels!(MATVEC_Q4_K_N1 MATVEC_Q4_K_N2 MATVEC_Q4_K_N4 MATVEC_Q4_K_N8 QKV_Q4_K GLU_Q4_K),
-        Q5_K => kernels!(MATVEC_Q5_K_N1 MATVEC_Q5_K_N2 MATVEC_Q5_K_N4 MATVEC_Q5_K_N8 QKV_Q5_K GLU_Q5_K),
-        Q6_K => kernels!(MATVEC_Q6_K_N1 MATVEC_Q6_K_N2 MATVEC_Q6_K_N4 MATVEC_Q6_K_N8 QKV_Q6_K GLU_Q6_K),
-        other => return Err(Error::Internal(format!("no matrix-vector kernel for {other}"))),
-    })
-}
-
 /// The matrix-vector kernel of a type for 1 to [`MATVEC_MAX_N`] tokens.
 pub fn matvec_kernel(ty: TensorType, n: usize) -> Result<Kernel<MatVecArgs>> {
-    let by_tokens = type_kernels(ty)?.matvec;
     match n {
-        1 => Ok(by_tokens[0]),
-        2 => Ok(by_tokens[1]),
-        3..=4 => Ok(by_tokens[2]),
-        5..=MATVEC_MAX_N => Ok(by_tokens[3]),
+        1 => MATVEC_N1.of(ty),
+        2 => MATVEC_N2.of(ty),
+        3..=4 => MATVEC_N4.of(ty),
+        5..=MATVEC_MAX_N => MATVEC_N8.of(ty),
         _ => Err(Error::param(format!("{n} tokens; a matrix-vector kernel takes 1 to {MATVEC_MAX_N}"))),
     }
 }
@@ -263,7 +229,7 @@ pub fn qkv(
     };
     let cols = dim("cols", group.cols)?;
     let args = QkvArgs { parts: group.parts, q, ds, cols, sharing: group.sharing, to };
-    launch(stream, type_kernels(group.ty)?.qkv, group.grid, &args)
+    launch(stream, QKV.of(group.ty)?, group.grid, &args)
 }
 
 /// Where an op leaves its result: f32, rounded to 8 bits, or both.
@@ -328,5 +294,5 @@ pub fn glu_matvec(
     let (cols, both) = (dim("cols", cols)?, dim("rows", 2 * rows)?);
     let shape = matvec_shape(ty, both, cols, 1);
     let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing };
-    launch(stream, type_kernels(ty)?.glu, [u64::from(both.div_ceil(shape.rows)), 1, 1], &args)
+    launch(stream, GLU_MATVEC.of(ty)?, [u64::from(both.div_ceil(shape.rows)), 1, 1], &args)
 }
