@@ -3,14 +3,12 @@
 
 #include "device.hpp"
 
-// x * sigmoid(x)
-DEVICE float silu(float x) { return x / (1.0f + exp(-x)); }
-
-// The tanh approximation: Hendrycks & Gimpel 2016, section 2.
-DEVICE float gelu(float x) {
-    constexpr float ROOT_2_PI = 0.797884561f; // sqrt(2 / pi)
-    const float inner = ROOT_2_PI * (x + 0.044715f * x * x * x);
-    return 0.5f * x * (1.0f + tanh(inner));
+// silu is x * sigmoid(x). gelu, in the tanh approximation (Hendrycks & Gimpel 2016, section 2), is x * sigmoid(2 y), as
+// 1 + tanh(y) = 2 sigmoid(2 y).
+DEVICE float activate(float x, u32 gelu) {
+    constexpr float TWO_ROOT_2_PI = 1.59576912f; // 2 sqrt(2 / pi)
+    const float inner = gelu ? TWO_ROOT_2_PI * (x + 0.044715f * x * x * x) : x;
+    return x / (1.0f + exp(-inner));
 }
 
 // Four columns of a block of 32 rounded to 8 bits, as src/device/cpu/matmul/activations.rs defines it: the same bits.

@@ -6,8 +6,7 @@ namespace elementwise {
 constexpr u32 THREADS = 256, PER_THREAD = 4;
 
 // dst[i] = activation(gate[i]) * up[i]
-template <class Activation>
-DEVICE void glu(const float *gate, const float *up, float *dst, u64 n, Activation activation) {
+KERNEL(256, 8) void glu(const float *gate, const float *up, float *dst, u64 n, u32 gelu) {
     const u64 first = (u64)group_x() * (THREADS * PER_THREAD) + thread_x();
     float g[PER_THREAD], u[PER_THREAD];
 #pragma unroll
@@ -19,7 +18,7 @@ DEVICE void glu(const float *gate, const float *up, float *dst, u64 n, Activatio
 #pragma unroll
     for (u32 k = 0; k < PER_THREAD; k++) {
         const u64 i = first + k * THREADS;
-        if (i < n) dst[i] = activation(g[k]) * u[k];
+        if (i < n) dst[i] = activate(g[k], gelu) * u[k];
     }
 }
 
@@ -41,14 +40,6 @@ KERNEL(256, 8) void add_f32(const float *a, const float *b, float *dst, u64 n, u
         const u64 i = start + k * THREADS + thread_x();
         if (i < n) dst[i] = sum[k];
     }
-}
-
-KERNEL(256, 8) void glu_silu_f32(const float *gate, const float *up, float *dst, u64 n) {
-    glu(gate, up, dst, n, [](float x) { return silu(x); });
-}
-
-KERNEL(256, 8) void glu_gelu_f32(const float *gate, const float *up, float *dst, u64 n) {
-    glu(gate, up, dst, n, [](float x) { return gelu(x); });
 }
 
 } // namespace elementwise

@@ -95,27 +95,22 @@ KERNEL(256, 4) void half_rows_rms_norm(const float *x, const float *weight, f16 
     width % 4 ? norm<false>(x, weight, h, scale, width, eps) : norm<true>(x, weight, h, scale, width, eps);
 }
 
-template <bool WHOLE, class Activation>
-DEVICE void gated(const float *gate, const float *up, f16 *h, float *scale, u32 width, Activation activation) {
+template <bool WHOLE>
+DEVICE void gated(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 gelu) {
     const float *gates = gate + (u64)group_x() * width, *ups = up + (u64)group_x() * width;
     make(
         [=](u32 col) {
             f32x4 v = four<WHOLE>(gates, col, width);
             const f32x4 u = four<WHOLE>(ups, col, width);
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) v[k] = activation(v[k]) * u[k];
+            for (u32 k = 0; k < 4; k++) v[k] = activate(v[k], gelu) * u[k];
             return v;
         },
         [] { return 1.0f; }, h, scale, width);
 }
 
-#define HALF_ROWS_GLU(activation)                                                                                     \
-    KERNEL(256, 4) void half_rows_##activation(const float *gate, const float *up, f16 *h, float *scale, u32 width) { \
-        const auto f = [](float x) { return activation(x); };                                                         \
-        width % 4 ? gated<false>(gate, up, h, scale, width, f) : gated<true>(gate, up, h, scale, width, f);           \
-    }
-
-HALF_ROWS_GLU(silu)
-HALF_ROWS_GLU(gelu)
+KERNEL(256, 4) void half_rows_glu(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 gelu) {
+    width % 4 ? gated<false>(gate, up, h, scale, width, gelu) : gated<true>(gate, up, h, scale, width, gelu);
+}
 
 } // namespace half_rows

@@ -302,7 +302,7 @@ DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) 
     if (!join_shares(both, team, share, sharing) || lane > 0 || row >= to.rows) return;
     if (to.gate_bias) both.x += to.gate_bias[row];
     if (to.up_bias) both.y += to.up_bias[row];
-    to.dst[row] = (to.gelu ? gelu(both.x) : silu(both.x)) * both.y;
+    to.dst[row] = activate(both.x, to.gelu) * both.y;
 }
 
 #define MATVEC(name, Type, ROWS, N, WAVES)                                                                            \

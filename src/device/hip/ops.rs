@@ -8,6 +8,7 @@ pub mod attend;
 pub mod matmul;
 pub mod prefill;
 pub mod project;
+pub mod ready;
 pub mod sample;
 
 use super::kernels::*;
@@ -31,42 +32,6 @@ pub fn transpose(stream: &Stream, src: Span<'_>, dst: Span<'_>, rows: usize, col
     let (rows, cols) = (dim("rows", rows)?, dim("cols", cols)?);
     let grid = transpose_grid(rows, cols).map(u64::from);
     launch(stream, TRANSPOSE_F32, grid, &TransposeArgs { src: src.ptr(), dst: dst.ptr(), rows, cols })
-}
-
-/// Element types that copies convert between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conversion {
-    F32ToF16,
-    F32ToBf16,
-    F16ToF32,
-    Bf16ToF32,
-}
-
-/// `dst[i] = src[i]` in another type, i < n.
-pub fn convert(
-    stream: &Stream,
-    conversion: Conversion,
-    src: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    let (kernel, from, to) = match conversion {
-        Conversion::F32ToF16 => (CONVERT_F32_F16, 4, 2),
-        Conversion::F32ToBf16 => (CONVERT_F32_BF16, 4, 2),
-        Conversion::F16ToF32 => (CONVERT_F16_F32, 2, 4),
-        Conversion::Bf16ToF32 => (CONVERT_BF16_F32, 2, 4),
-    };
-    holds("src", src, &[n], from)?;
-    holds("dst", dst, &[n], to)?;
-    let n = n as u64;
-    over(stream, kernel, n, 2048, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
-}
-
-/// dst = src, by a kernel (`Stream::copy` asks the runtime).
-pub fn copy(stream: &Stream, src: Span<'_>, dst: Span<'_>) -> Result<()> {
-    holds("dst", dst, &[src.bytes() as usize], 1)?;
-    let n = src.bytes();
-    over(stream, COPY_U8, n, 16_384, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
 /// Bytes that a group of [`read`] takes.
@@ -255,15 +220,12 @@ pub fn glu(
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => GLU_SILU_F32,
-        Activation::Gelu => GLU_GELU_F32,
-    };
     for (name, span) in [("gate", gate), ("up", up), ("dst", dst)] {
         holds(name, span, &[n], 4)?;
     }
-    let args = GluArgs { gate: gate.ptr(), up: up.ptr(), dst: dst.ptr(), n: n as u64 };
-    over(stream, kernel, n as u64, 1024, &args)
+    let gelu = u32::from(activation == Activation::Gelu);
+    let args = GluArgs { gate: gate.ptr(), up: up.ptr(), dst: dst.ptr(), n: n as u64, gelu };
+    over(stream, GLU, n as u64, 1024, &args)
 }
 
 /// The heads that [`rope`] turns.
@@ -286,10 +248,6 @@ pub fn rope(
     n: usize,
     heads: Heads,
 ) -> Result<()> {
-    let kernel = match pairs {
-        RopePairs::Consecutive => ROPE_CONSECUTIVE_F32,
-        RopePairs::Halves => ROPE_HALVES_F32,
-    };
     let Heads { n_heads, head_dim, n_rot } = heads;
     holds("x", x, &[n, n_heads, head_dim], 4)?;
     holds("positions", positions, &[n], 4)?;
@@ -307,40 +265,9 @@ pub fn rope(
         n_heads: dim("n_heads", n_heads)?,
         head_dim: dim("head_dim", head_dim)?,
         n_rot: dim("n_rot", n_rot)?,
+        halves: u32::from(pairs == RopePairs::Halves),
     };
-    launch(stream, kernel, [n as u64, n_heads as u64, 1], &args)
-}
-
-/// `dst[r] = softmax(scale * x[r])`, for n rows of `width`. In place allowed.
-pub fn softmax(
-    stream: &Stream,
-    x: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-    width: usize,
-    scale: f32,
-) -> Result<()> {
-    holds("x", x, &[n, width], 4)?;
-    holds("dst", dst, &[n, width], 4)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
-    let args = SoftmaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)?, scale };
-    launch(stream, SOFTMAX_F32, [n as u64, 1, 1], &args)
-}
-
-/// `dst[r]` (u32) = index of the largest of `x[r]`, the first of equals, for n rows of `width` > 0.
-pub fn arg_max(stream: &Stream, x: Span<'_>, dst: Span<'_>, n: usize, width: usize) -> Result<()> {
-    holds("x", x, &[n, width], 4)?;
-    holds("dst", dst, &[n], 4)?;
-    if width == 0 {
-        return Err(Error::param("the largest of no elements"));
-    }
-    if n == 0 {
-        return Ok(());
-    }
-    let args = ArgMaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)? };
-    launch(stream, ARG_MAX_F32, [n as u64, 1, 1], &args)
+    launch(stream, ROPE_F32, [n as u64, n_heads as u64, 1], &args)
 }
 
 /// n rows of `cols` activations rounded to 8 bits in blocks of [`Q8_BLOCK`]: `q` i8 n x cols, `ds` f32 pairs

@@ -79,18 +79,15 @@ pub fn glu_half(
     n: usize,
     cols: usize,
 ) -> Result<()> {
-    let kernel = match activation {
-        Activation::Silu => HALF_ROWS_SILU,
-        Activation::Gelu => HALF_ROWS_GELU,
-    };
     for (name, span) in [("gate", gate), ("up", up)] {
         holds(name, span, &[n, cols], 4)?;
         is_aligned(name, span, 16)?;
     }
     dst.holds(n, cols)?;
     let (h, scale) = (dst.h.ptr(), dst.scale.ptr());
-    let args = HalfRowsGluArgs { gate: gate.ptr(), up: up.ptr(), h, scale, width: dim("cols", cols)? };
-    each_row(stream, kernel, n, cols, &args)
+    let (width, gelu) = (dim("cols", cols)?, u32::from(activation == Activation::Gelu));
+    let args = HalfRowsGluArgs { gate: gate.ptr(), up: up.ptr(), h, scale, width, gelu };
+    each_row(stream, HALF_ROWS_GLU, n, cols, &args)
 }
 
 fn each_row<A: Args>(stream: &Stream, kernel: Kernel<A>, n: usize, cols: usize, args: &A) -> Result<()> {
