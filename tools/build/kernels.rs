@@ -232,13 +232,15 @@ fn unknown_target(variable: &str, name: &str) -> String {
     format!("{variable}: unknown target '{name}'; known: all, native, {}", known.join(", "))
 }
 
-/// The results in the order of the items, or the first failure in that order. As many threads as cargo grants.
+/// The results in the order of the items, or the first failure in that order. As many threads as cargo grants, or (in
+/// tests) as there are processors.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     work: impl Fn(&T) -> Result<R, String> + Sync,
 ) -> Result<Vec<R>, String> {
-    let threads =
-        env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, items.len().max(1));
+    let granted = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok());
+    let threads = granted.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
+    let threads = threads.clamp(1, items.len().max(1));
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<R, String>>>> = Mutex::new(items.iter().map(|_| None).collect());
     thread::scope(|scope| {
