@@ -51,11 +51,11 @@ emulate: emulator ## run the command line on an emulated card: make emulate ARGS
 
 .PHONY: emulate-full
 emulate-full: ## the operations' tests at the full shapes that CI cuts, on emulated cards (minutes)
-	@$(CARGO) test --test hip_ops -- --ignored
+	@$(CARGO) test --test hip -- --ignored
 
 .PHONY: paper
 paper: ## the table "On paper for AMD" of docs/PERFORMANCE.md: what a token's kernels ask of an emulated gfx1100
-	@$(CARGO) test --quiet --test hip_paper -- --table
+	@$(CARGO) test --quiet --test hip -- --table
 
 .PHONY: build
 build: ## the library and the command line, optimized

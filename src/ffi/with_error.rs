@@ -1,6 +1,6 @@
 //! Twins of the calls that no rf_context keeps the error of: each puts its error into a struct of the caller's.
 //!
-//! They are for callers that cannot say which thread a call ran on (Go, asynchronous calls of Node). tests/ffi_header.rs
+//! They are for callers that cannot say which thread a call ran on (Go, asynchronous calls of Node). tests/ffi/header.rs
 //! compares the list with the header.
 
 #![allow(non_camel_case_types)]

@@ -3,10 +3,7 @@
 
 use rocmforge::gguf::Value;
 
-#[path = "../common/gguf_writer.rs"]
-pub mod gguf_writer;
-
-use gguf_writer::GgufWriter;
+use crate::common::gguf_writer::GgufWriter;
 
 pub const IM_START: u32 = 256;
 pub const IM_END: u32 = 257;

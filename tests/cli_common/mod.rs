@@ -5,12 +5,11 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
-pub mod bigram;
 #[cfg(feature = "hip")]
-#[path = "../common/emulated.rs"]
-mod emulated;
-#[path = "../common/models.rs"]
-pub mod models;
+use crate::common::emulated;
+use crate::common::models;
+
+pub mod bigram;
 
 /// A command with two threads, and what it prints kept.
 pub fn command(args: &[&str]) -> Command {

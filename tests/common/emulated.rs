@@ -3,6 +3,7 @@
 #![allow(dead_code)]
 
 use std::ffi::{CString, OsStr, c_char, c_int};
+use std::panic::Location;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,9 +20,11 @@ pub const CLEARED: [&str; 6] = [
     "ROCMFORGE_EMULATOR_FAIL",
 ];
 
-/// Runs `body` in a process with these variables. `name` is the calling test's.
+/// Runs `body` in a process with these variables. `name` is the calling test's in its file.
+#[track_caller]
 pub fn in_process<V: AsRef<OsStr>>(name: &str, env: &[(&str, V)], body: impl FnOnce()) {
-    if std::env::var(CHILD).is_ok_and(|child| child == name) {
+    let name = &full_name(name, Location::caller().file());
+    if std::env::var(CHILD).is_ok_and(|child| child == *name) {
         return body();
     }
     let mut command = Command::new(std::env::current_exe().expect("the test's own path"));
@@ -42,7 +45,17 @@ pub fn in_process<V: AsRef<OsStr>>(name: &str, env: &[(&str, V)], body: impl FnO
     print!("{}", text(&output.stdout));
 }
 
+/// A test of tests/LAYER/FILE.rs is called FILE::NAME, one of tests/FILE.rs NAME.
+fn full_name(name: &str, file: &str) -> String {
+    let file = Path::new(file);
+    if file.parent().is_some_and(|folder| folder.ends_with("tests")) {
+        return name.to_owned();
+    }
+    format!("{}::{name}", file.file_stem().and_then(OsStr::to_str).expect("a test file's name"))
+}
+
 /// The same on the emulator, with variables named without ROCMFORGE_EMULATOR_.
+#[track_caller]
 pub fn on_emulator(name: &str, settings: &[(&str, &str)], body: impl FnOnce()) {
     let mut env = vec![("ROCMFORGE_HIP_LIBRARY".to_owned(), library().into_os_string())];
     env.extend(settings.iter().map(|(key, value)| (format!("ROCMFORGE_EMULATOR_{key}"), value.into())));

@@ -19,7 +19,7 @@ use super::emulated;
 /// Cards that the emulator executes.
 pub const EMULATED: [&str; 4] = ["gfx1100", "gfx1201", "gfx942", "gfx90a"];
 
-/// Set for the child that runs one test: the test's name.
+/// Set for the child that runs one test: GROUP::TEST.
 const CHILD: &str = "ROCMFORGE_TEST_NAME";
 const REAL: &str = "ROCMFORGE_TEST_GPU";
 
@@ -53,50 +53,61 @@ impl Test {
     }
 }
 
+/// A file's tests.
+pub struct Group {
+    pub name: &'static str,
+    pub tests: &'static [Test],
+    /// The emulated cards that they run on.
+    pub cards: &'static [&'static str],
+}
+
 /// Runs the tests as libtest would (names to filter by, --list, --ignored, --exact), on the real GPU or on each of
-/// the emulated `cards`.
-pub fn main(tests: &'static [Test], cards: &[&'static str]) -> ExitCode {
+/// their emulated cards. They are called GROUP::CARD::TEST.
+pub fn main(groups: &'static [Group]) -> ExitCode {
     if let Ok(name) = std::env::var(CHILD) {
-        let test = tests.iter().find(|test| test.name == name).expect("a test of this file");
-        (test.run)(&Gpu::open());
+        let mut tests = groups.iter().flat_map(|group| group.tests.iter().map(|test| (group.name, test)));
+        let test = tests.find(|(group, test)| name == format!("{group}::{}", test.name));
+        (test.expect("a test of this program").1.run)(&Gpu::open());
         return ExitCode::SUCCESS;
     }
     let mut args = Arguments::from_args();
     let mut trials = Vec::new();
-    if is_real() {
-        args.test_threads = Some(1);
-        for test in tests.iter().filter(|test| !test.emulated_only) {
-            let trial = move || match test.env {
-                [] => {
-                    (test.run)(&Gpu::open());
-                    Ok(())
-                }
-                _ => in_child(test, &mut Command::new(std::env::current_exe()?)),
-            };
-            let is_slow = test.slow && std::env::var_os(REAL).is_some_and(|value| value == "small");
-            trials.push(Trial::test(format!("gpu::{}", test.name), trial).with_ignored_flag(is_slow));
-        }
-    } else {
-        for &arch in cards {
-            for test in tests {
-                let trial = move || {
-                    let mut command = Command::new(std::env::current_exe()?);
-                    command
-                        .env("ROCMFORGE_HIP_LIBRARY", emulated::library())
-                        .env("ROCMFORGE_EMULATOR_CARD", arch);
-                    in_child(test, &mut command)
+    for Group { name: group, tests, cards } in groups {
+        if is_real() {
+            args.test_threads = Some(1);
+            for test in tests.iter().filter(|test| !test.emulated_only) {
+                let trial = move || match test.env {
+                    [] => {
+                        (test.run)(&Gpu::open());
+                        Ok(())
+                    }
+                    _ => in_child(group, test, &mut Command::new(std::env::current_exe()?)),
                 };
-                trials
-                    .push(Trial::test(format!("{arch}::{}", test.name), trial).with_ignored_flag(test.slow));
+                let is_slow = test.slow && std::env::var_os(REAL).is_some_and(|value| value == "small");
+                let name = format!("{group}::gpu::{}", test.name);
+                trials.push(Trial::test(name, trial).with_ignored_flag(is_slow));
             }
+            continue;
+        }
+        for (arch, test) in cards.iter().flat_map(|arch| tests.iter().map(move |test| (arch, test))) {
+            let trial = move || {
+                let mut command = Command::new(std::env::current_exe()?);
+                command
+                    .env("ROCMFORGE_HIP_LIBRARY", emulated::library())
+                    .env("ROCMFORGE_EMULATOR_CARD", arch);
+                in_child(group, test, &mut command)
+            };
+            let name = format!("{group}::{arch}::{}", test.name);
+            trials.push(Trial::test(name, trial).with_ignored_flag(test.slow));
         }
     }
     libtest_mimic::run(&args, trials).exit_code()
 }
 
 /// The test in a process of its own.
-fn in_child(test: &Test, command: &mut Command) -> Result<(), Failed> {
-    let output = command.env(CHILD, test.name).envs(test.env.iter().copied()).output()?;
+fn in_child(group: &str, test: &Test, command: &mut Command) -> Result<(), Failed> {
+    command.env(CHILD, format!("{group}::{}", test.name)).envs(test.env.iter().copied());
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }

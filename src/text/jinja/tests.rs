@@ -1,5 +1,5 @@
 //! Bounds of hostile templates, and where the output's bytes came from. (What templates mean is tested against
-//! Python's jinja2 in tests/text_jinja.rs.)
+//! Python's jinja2 in tests/text/jinja.rs.)
 
 use std::rc::Rc;
 

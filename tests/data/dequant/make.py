@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden data of tests/gguf_dequant.rs: random blocks, and what the `gguf` package makes of them.
+"""Makes the golden data of tests/gguf/dequant.rs: random blocks, and what the `gguf` package makes of them.
 
     pip install gguf==0.19.0 numpy && python3 tests/data/dequant/make.py
 

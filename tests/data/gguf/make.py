@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes the golden files of tests/gguf_golden.rs with the `gguf` package and llama.cpp.
+"""Makes the golden files of tests/gguf/golden.rs with the `gguf` package and llama.cpp.
 
     pip install gguf==0.19.0 numpy
     python3 tests/data/gguf/make.py DIR      # DIR: llama.cpp's libggml-base.so and llama-gguf-split

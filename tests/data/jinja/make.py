@@ -25,7 +25,7 @@ import sys
 os.environ["TZ"] = "UTC"
 HERE = pathlib.Path(__file__).resolve().parent
 MODELS = pathlib.Path(os.environ.get("ROCMFORGE_MODELS", HERE.parents[2] / "models"))
-# The year, month, ... microsecond that strftime_now sees; tests/text_jinja.rs has the same.
+# The year, month, ... microsecond that strftime_now sees; tests/text/jinja.rs has the same.
 NOW = (2026, 3, 5, 7, 8, 9, 12345)
 PINS = {"jinja2": "3.1.6", "transformers": "5.24.0"}
 

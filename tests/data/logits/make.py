@@ -7,7 +7,7 @@ DIR of --peer holds llama-quantize, llama-tokenize and peer_logits (tools/peer_b
 models. Every file is first turned into F32 (exact: dequantized weights), then evaluated with an f32 cache, so that
 nothing is rounded to fewer bits than f32 on the way.
 
-    tiny_NAME.f32   the small random models of tests/model_arch.rs: logits of the kept positions, little-endian f32
+    tiny_NAME.f32   the small random models of tests/model/arch.rs: logits of the kept positions, little-endian f32
     tiny.sha256     sums of those models, tokens and positions
     smollm2.json, qwen25.json   text.txt's first tokens and, for some positions, the log of the sum of exponentials
                     over the whole vocabulary, the 64 highest logits and 64 more spread over the rest

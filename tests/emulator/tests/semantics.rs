@@ -15,7 +15,7 @@ use serde_json::Value;
 const GOLDEN: &str = include_str!("data/semantics.jsonl");
 
 /// Mnemonics with golden cases that the emulator does not execute, and why. The kernels use none of them
-/// (tests/hip_instructions.rs).
+/// (tests/hip_host/instructions.rs).
 const NOT_IMPLEMENTED: &[(&str, &str)] = &[];
 
 /// Registers that every case starts with and that must not change unless it says so.

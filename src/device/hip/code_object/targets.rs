@@ -1,6 +1,6 @@
 //! The GPU targets: what a code object is compiled for, what it runs on, how many registers a SIMD has. build.rs
 //! includes this file too. Sources: LLVM's AMDGPUUsage (machine numbers, generic targets) and what clang's
-//! kernel-resource-usage remarks say (registers; tests/hip_code_objects.rs compares).
+//! kernel-resource-usage remarks say (registers; tests/hip_host/code_objects.rs compares).
 
 /// When build.rs compiles for a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +120,7 @@ pub const TARGETS: &[Target] = &[
 pub const PTX_TARGETS: &[&str] = &["sm_75", "sm_80"];
 
 /// Targets for which clang makes the same machine code of kernels/: it compiles for the first, and its assembler makes
-/// the code object of each (tests/hip_code_objects.rs compares).
+/// the code object of each (tests/hip_host/code_objects.rs compares).
 pub const SAME_CODE: &[&[&str]] = &[
     &["gfx900", "gfx9-generic"],
     &["gfx1010", "gfx10-1-generic"],

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::device::plan::Plan;
 
 /// Loads the code objects that steps of the plan launch kernels of, so that one that is missing or refused is known
-/// when the model is loaded, and no step waits for one. Names a kernel of each code object; tests/hip_model.rs holds
+/// when the model is loaded, and no step waits for one. Names a kernel of each code object; tests/hip/model.rs holds
 /// that steps load no other.
 ///
 /// Errors: those of [`Card::load`].

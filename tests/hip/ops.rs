@@ -1,0 +1,493 @@
+//! Each operation of the GPU engine against its definition: on every emulated card, or on a real GPU with
+//! ROCMFORGE_TEST_GPU=1 (and there at larger shapes too).
+//!
+//! Oracles: `device::reference`, `gguf::dequant` (itself checked against the `gguf` Python package), or
+//! a few lines in f64. Bounds on NMSE (sum of squared differences over sum of squares): 0 for copies,
+//! 1e-10 for f32 ops, 1e-6 for products of the same 8-bit activations, 5e-4 for products of the unrounded ones.
+
+use crate::common;
+
+use common::gpu::{Gpu, Output, Test, nmse};
+use common::operands::{Rounded, bits, floats, load, products, words};
+use common::tiny_model::{Rng, random_tensor};
+use half::f16;
+use rocmforge::Error;
+use rocmforge::device::hip::memory::{Buffer, Span};
+use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
+use rocmforge::device::hip::ops::{self, Heads, Quantized};
+use rocmforge::device::hip::weight::Weight;
+use rocmforge::device::plan::{Activation, Rope, RopePairs};
+use rocmforge::device::reference::ops as reference;
+use rocmforge::gguf::{TensorType, dequant};
+
+use TensorType::*;
+
+pub const TESTS: &[Test] = &[
+    Test::new("transpose", transpose),
+    Test::slow("transpose_of_an_embedding", transpose_of_an_embedding),
+    Test::new("copies", copies),
+    Test::new("read", read),
+    Test::new("split", split),
+    Test::new("embed", embed),
+    Test::new("rms_norm", rms_norm),
+    Test::new("add", add),
+    Test::new("glu", glu),
+    Test::new("rope", rope),
+    Test::new("quantize", quantize),
+    Test::new("matvec_f32", |gpu| matvec(gpu, F32)),
+    Test::new("matvec_f16", |gpu| matvec(gpu, F16)),
+    Test::new("matvec_bf16", |gpu| matvec(gpu, BF16)),
+    Test::new("matvec_q4_0", |gpu| matvec(gpu, Q4_0)),
+    Test::new("matvec_q4_1", |gpu| matvec(gpu, Q4_1)),
+    Test::new("matvec_q5_0", |gpu| matvec(gpu, Q5_0)),
+    Test::new("matvec_q5_1", |gpu| matvec(gpu, Q5_1)),
+    Test::new("matvec_q8_0", |gpu| matvec(gpu, Q8_0)),
+    Test::new("matvec_q2_k", |gpu| matvec(gpu, Q2_K)),
+    Test::new("matvec_q3_k", |gpu| matvec(gpu, Q3_K)),
+    Test::new("matvec_q4_k", |gpu| matvec(gpu, Q4_K)),
+    Test::new("matvec_q5_k", |gpu| matvec(gpu, Q5_K)),
+    Test::new("matvec_q6_k", |gpu| matvec(gpu, Q6_K)),
+    Test::new("matvec_extremes", matvec_extremes),
+    Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
+];
+
+/// Types whose blocks are split into planes, with the place and size of each plane's field in a block of the file
+/// (ggml-common.h).
+const SPLIT: [(TensorType, &[(usize, usize)]); 10] = [
+    (Q4_0, &[(2, 16), (0, 2)]),
+    (Q4_1, &[(4, 16), (0, 4)]),
+    (Q5_0, &[(6, 16), (2, 4), (0, 2)]),
+    (Q5_1, &[(8, 16), (4, 4), (0, 4)]),
+    (Q8_0, &[(2, 32), (0, 2)]),
+    (Q2_K, &[(16, 64), (0, 16), (80, 4)]),
+    (Q3_K, &[(32, 64), (0, 32), (96, 12), (108, 2)]),
+    (Q4_K, &[(16, 128), (0, 16)]),
+    (Q5_K, &[(48, 128), (16, 32), (0, 16)]),
+    (Q6_K, &[(0, 128), (128, 64), (192, 16), (208, 2)]),
+];
+
+fn transpose(gpu: &Gpu) {
+    let small = [(1, 1), (32, 32), (31, 33), (1, 100), (100, 1), (65, 64), (896, 70), (5, 2000)];
+    for (rows, cols) in small {
+        check_transpose(gpu, rows, cols);
+    }
+    // rows of the embedding of Qwen2.5-0.5B
+    check_transpose(gpu, gpu.pick(896, 8), 151_936);
+    if gpu.is_fast() {
+        check_transpose(gpu, 151_936, 896);
+        check_transpose(gpu, 2_200_000, 3); // tiles on the grid's z too
+    }
+}
+
+fn transpose_of_an_embedding(gpu: &Gpu) {
+    check_transpose(gpu, 896, 151_936);
+}
+
+/// Any bits, NaNs among them, come through.
+fn check_transpose(gpu: &Gpu, rows: usize, cols: usize) {
+    let src = words(&mut Rng(rows as u64), rows * cols);
+    let (input, output) = (gpu.input(&src), gpu.output::<u32>(rows * cols));
+    ops::transpose(&gpu.stream, input.span(), output.span(), rows, cols).unwrap();
+    let got = gpu.read::<u32>(&output);
+    for (r, row) in src.chunks_exact(cols).enumerate() {
+        for (c, value) in row.iter().enumerate() {
+            assert_eq!(got[c * rows + r], *value, "{rows} x {cols}: row {r}, column {c}");
+        }
+    }
+}
+
+fn copies(gpu: &Gpu) {
+    for n in [1, 15, 16, 17, 4099, 16_384, 40_007, gpu.pick(100_000_003, 50_000)] {
+        let src: Vec<u8> = words(&mut Rng(2), n).into_iter().map(|word| word as u8).collect();
+        let (input, output) = (gpu.input(&src), gpu.output::<u8>(n));
+        gpu.stream.copy(input.span(), output.span()).unwrap();
+        assert!(gpu.read::<u8>(&output) == src, "{n} bytes");
+        // from and to odd addresses
+        if n > 7 {
+            let n = n as u64;
+            let output = gpu.output::<u8>(n as usize);
+            let (from, to) = (input.span().part(3..n - 2).unwrap(), output.span().part(1..n - 4).unwrap());
+            gpu.stream.copy(from, to).unwrap();
+            let got = gpu.read::<u8>(&output);
+            let n = n as usize;
+            assert!(
+                got[1..n - 4] == src[3..n - 2] && got[0] == 0xff && got[n - 4..] == [0xff; 4],
+                "{n} bytes"
+            );
+        }
+    }
+}
+
+fn read(gpu: &Gpu) {
+    for n in [4, 100, 8192, 8196, gpu.pick(30_000_000, 30_000)] {
+        let src = words(&mut Rng(4), n);
+        let (input, output) = (gpu.input(&src), gpu.output::<u32>(ops::read_words(4 * n as u64) as usize));
+        ops::read(&gpu.stream, input.span(), output.span()).unwrap();
+        let xor = |words: &[u32]| words.iter().fold(0, |all, word| all ^ word);
+        assert_eq!(xor(&gpu.read(&output)), xor(&src), "{n} words");
+    }
+}
+
+/// The planes that bring 32 consecutive elements together (kernels.rs, `Planes`), from each element's bits: byte i of
+/// each 16 has elements i and i + 16.
+fn nibbles(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..len / 2).map(|at| at / 16 * 32 + at % 16);
+    firsts.map(|e| element(e) & 15 | (element(e + 16) & 15) << 4).collect()
+}
+
+/// Byte i of each 8 has elements i, i + 8, i + 16, i + 24.
+fn pairs(element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..64).map(|at| at / 8 * 32 + at % 8);
+    firsts.map(|e| (0..4).fold(0, |byte, k| byte | (element(e + 8 * k) & 3) << (2 * k))).collect()
+}
+
+/// Bit k of byte b of each 4 is element 4 * k + b.
+fn single_bits(len: usize, element: impl Fn(usize) -> u8) -> Vec<u8> {
+    let firsts = (0..len / 8).map(|at| at / 4 * 32 + at % 4);
+    firsts.map(|e| (0..8).fold(0, |byte, k| byte | (element(e + 4 * k) & 1) << k)).collect()
+}
+
+/// A plane of a block whose bits are brought together; None where it is as in the file. Where element e has its bits:
+/// ggml-quants.c, dequantize_row_*.
+fn rearranged(ty: TensorType, plane: usize, b: &[u8]) -> Option<Vec<u8>> {
+    let q4_k = |at: usize| move |e: usize| b[at + e / 64 * 32 + e % 32] >> (e / 32 % 2 * 4);
+    let two = |at: usize| move |e: usize| b[at + e / 128 * 32 + e % 32] >> (e % 128 / 32 * 2);
+    let one = |at: usize| move |e: usize| b[at + e % 32] >> (e / 32);
+    Some(match (ty, plane) {
+        (Q5_0, 1) => single_bits(32, |e| b[2 + e / 8] >> (e % 8)),
+        (Q5_1, 1) => single_bits(32, |e| b[4 + e / 8] >> (e % 8)),
+        (Q2_K, 0) => pairs(two(16)),
+        (Q3_K, 0) => pairs(two(32)),
+        (Q3_K, 1) => single_bits(256, one(0)),
+        (Q4_K, 0) => nibbles(256, q4_k(16)),
+        (Q5_K, 0) => nibbles(256, q4_k(48)),
+        (Q5_K, 1) => single_bits(256, one(16)),
+        (Q6_K, 0) => nibbles(256, |e| b[e / 128 * 64 + e % 64] >> (e / 64 % 2 * 4)),
+        (Q6_K, 1) => pairs(two(128)),
+        _ => return None,
+    })
+}
+
+fn split(gpu: &Gpu) {
+    for (ty, fields) in SPLIT {
+        for n_blocks in [1, 3, 257, gpu.pick(100_001, 600)] {
+            let mut rng = Rng(5);
+            let size = ty.block_bytes();
+            let bytes: Vec<u8> = (0..n_blocks * size).map(|_| rng.next() as u8).collect();
+            let weight = load(gpu, ty, 1, n_blocks * ty.block_len(), &bytes);
+            let on_device = gpu.bytes(weight.span());
+            for (plane, (at, field)) in fields.iter().enumerate() {
+                let plain = |b: &[u8]| b[*at..at + field].to_vec();
+                let plane_of = |b: &[u8]| rearranged(ty, plane, b).unwrap_or_else(|| plain(b));
+                let want: Vec<u8> = bytes.chunks_exact(size).flat_map(plane_of).collect();
+                let first = weight.layout().offsets[plane] as usize;
+                let got = &on_device[first..first + want.len()];
+                assert!(got == want, "{ty}, {n_blocks} blocks, plane {plane}");
+            }
+        }
+    }
+}
+
+fn embed(gpu: &Gpu) {
+    let types = [F32, F16, BF16].into_iter().chain(SPLIT.iter().map(|(ty, _)| *ty));
+    for ty in types {
+        let widths: &[usize] = match ty.block_len() {
+            1 => &[1, 33, 576],
+            32 => &[32, 576, 896],
+            _ => &[256, 1024],
+        };
+        for &cols in widths {
+            let rows = 7;
+            let bytes = random_tensor(&mut Rng(6), ty, rows * cols, 1.0);
+            let weight = load(gpu, ty, rows, cols, &bytes);
+            let mut table = vec![0.0; rows * cols];
+            dequant::row(ty, &bytes, &mut table).unwrap();
+            let tokens = [3u32, 0, 6, 3, 7, u32::MAX];
+            let (input, output) = (gpu.input(&tokens), gpu.output::<f32>(tokens.len() * cols));
+            ops::embed(&gpu.stream, &weight, input.span(), output.span(), tokens.len()).unwrap();
+            for (token, got) in tokens.iter().zip(gpu.read::<f32>(&output).chunks_exact(cols)) {
+                match table.chunks_exact(cols).nth(*token as usize) {
+                    Some(want) => assert!(bits(want) == bits(got), "{ty} x {cols}: row {token}"),
+                    None => assert!(got.iter().all(|x| x.is_nan()), "{ty}: there is no row {token}"),
+                }
+            }
+        }
+    }
+}
+
+fn rms_norm(gpu: &Gpu) {
+    for (n, width) in [(1, 1), (3, 5), (2, 33), (9, 576), (1, 896), (2, 1000), (gpu.pick(512, 1), 4096)] {
+        for (size, eps) in [(3.0, 1e-5), (1e-3, 1e-6), (1e4, 1e-5)] {
+            let mut rng = Rng(7);
+            let (x, weight) = (floats(&mut rng, n * width, size), floats(&mut rng, width, 2.0));
+            let mut want = vec![0.0; n * width];
+            reference::rms_norm(&x, &weight, eps, &mut want);
+            let (input, factors, output) = (gpu.input(&x), gpu.input(&weight), gpu.output::<f32>(n * width));
+            for in_place in [false, true] {
+                if in_place {
+                    gpu.stream.copy(input.span(), output.span()).unwrap();
+                }
+                let x = if in_place { output.span() } else { input.span() };
+                ops::rms_norm(&gpu.stream, x, factors.span(), output.span(), n, width, eps).unwrap();
+                let error = nmse(&want, &gpu.read(&output));
+                assert!(error <= 1e-10, "{n} x {width}, in place {in_place}: NMSE {error:.1e}");
+            }
+        }
+    }
+}
+
+fn add(gpu: &Gpu) {
+    for (n, period) in [
+        (1, 1),
+        (100, 100),
+        (1000, 7),
+        (1030, 1030),
+        (5000, 1024),
+        (5000, 1000),
+        (gpu.pick(9_000_000, 9000), 3000),
+    ] {
+        let mut rng = Rng(8);
+        let (a, b) = (floats(&mut rng, n, 1.0), floats(&mut rng, period, 1.0));
+        let want: Vec<f32> = a.iter().zip(b.iter().cycle()).map(|(a, b)| a + b).collect();
+        let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
+        ops::add(&gpu.stream, a.span(), b.span(), output.span(), n, period).unwrap();
+        assert_eq!(gpu.read::<f32>(&output), want, "{n} by {period}");
+        // on itself
+        gpu.stream.copy(a.span(), output.span()).unwrap();
+        ops::add(&gpu.stream, output.span(), b.span(), output.span(), n, period).unwrap();
+        assert_eq!(gpu.read::<f32>(&output), want, "{n} by {period}, in place");
+    }
+}
+
+fn glu(gpu: &Gpu) {
+    for activation in [Activation::Silu, Activation::Gelu] {
+        for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)]
+        {
+            let mut rng = Rng(9);
+            let (mut gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
+            if n > 1000 {
+                // where e^x ends
+                for (i, x) in gate.iter_mut().take(400).enumerate() {
+                    *x = (88.0 + 0.01 * (i / 2) as f32) * if i % 2 == 0 { 1.0 } else { -1.0 };
+                }
+                gate[400..404].copy_from_slice(&[-103.9, -104.1, -1e4, 100.0]);
+            }
+            let mut want = vec![0.0; n];
+            reference::glu(&gate, &up, activation, &mut want);
+            let (gate, up, output) = (gpu.input(&gate), gpu.input(&up), gpu.output::<f32>(n));
+            let check = |what: &str| {
+                let error = nmse(&want, &gpu.read(&output));
+                assert!(error <= 1e-10, "{activation:?} of {n} to {size}, {what}: NMSE {error:.1e}");
+            };
+            ops::glu(&gpu.stream, activation, gate.span(), up.span(), output.span(), n).unwrap();
+            check("apart");
+            gpu.stream.copy(gate.span(), output.span()).unwrap();
+            ops::glu(&gpu.stream, activation, output.span(), up.span(), output.span(), n).unwrap();
+            check("on the gate");
+            gpu.stream.copy(up.span(), output.span()).unwrap();
+            ops::glu(&gpu.stream, activation, gate.span(), output.span(), output.span(), n).unwrap();
+            check("on up");
+        }
+    }
+}
+
+fn rope(gpu: &Gpu) {
+    for pairs in [RopePairs::Consecutive, RopePairs::Halves] {
+        for (n, n_heads, head_dim, n_rot) in
+            [(1, 1, 2, 2), (3, 9, 64, 64), (2, 14, 64, 64), (5, 3, 10, 6), (2, 2, 256, 256), (4, 2, 80, 40)]
+        {
+            let mut rng = Rng(10);
+            let inv_freq: Vec<f32> =
+                (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
+            let rope = Rope { pairs, inv_freq: inv_freq.clone().into(), magnitude: 1.25 };
+            let n_positions = 300;
+            let positions: Vec<u32> = (0..n).map(|t| [299, 0, 17, 1, 200][t]).collect();
+            let mut table = Vec::new();
+            for position in 0..n_positions {
+                for freq in &inv_freq {
+                    let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
+                    table.extend([cos as f32 * rope.magnitude, sin as f32 * rope.magnitude]);
+                }
+            }
+            let x = floats(&mut rng, n * n_heads * head_dim, 1.0);
+            let mut want = x.clone();
+            for (row, position) in want.chunks_exact_mut(n_heads * head_dim).zip(&positions) {
+                reference::rope(row, head_dim, &rope, *position).unwrap();
+            }
+            let output = gpu.output::<f32>(x.len());
+            gpu.write(output.span(), &x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+            let (positions, table) = (gpu.input(&positions), gpu.input(&table));
+            let heads = Heads { n_heads, head_dim, n_rot };
+            ops::rope(&gpu.stream, pairs, output.span(), positions.span(), table.span(), n, heads).unwrap();
+            let got = gpu.read::<f32>(&output);
+            let error = nmse(&want, &got);
+            assert!(error <= 1e-12, "{pairs:?} {n} x {heads:?}: NMSE {error:.1e}");
+            for (i, (x, got)) in x.iter().zip(&got).enumerate() {
+                assert!(i % head_dim < n_rot || x == got, "{pairs:?} {heads:?}: element {i} is not rotated");
+            }
+        }
+    }
+}
+
+fn quantize(gpu: &Gpu) {
+    for (n, cols) in [(1, 32), (1, 576), (3, 896), (2, 1024), (gpu.pick(512, 1), 4864)] {
+        let mut x = floats(&mut Rng(12), n * cols, 3.0);
+        // amax 127 makes the scale 1: halves go to the even neighbour
+        x[..8].copy_from_slice(&[127.0, 0.5, 1.5, -0.5, -2.5, 3.49, -126.5, 2.500_001]);
+        x[8..32].fill(0.25);
+        if cols > 500 {
+            x[32..64].fill(0.0);
+            x[64..96].fill(1e-39);
+            x[100] = f32::INFINITY;
+            x[130] = f32::NAN;
+            x[160] = 3e38;
+        }
+        let rounded = Rounded::new(gpu, &x, n, cols);
+        rounded.is_of(gpu, &x, &format!("{n} x {cols}"));
+    }
+}
+
+/// Products that make a mean.
+const ENOUGH: usize = 64;
+
+fn matvec(gpu: &Gpu, ty: TensorType) {
+    let mut shapes: Vec<(usize, usize)> = match ty.block_len() {
+        // rows that are not whole 16 bytes too
+        1 => vec![(1, 1), (5, 97), (67, 576), (3, 2084)],
+        32 => vec![(1, 32), (5, 96), (67, 576), (64, 896), (7, 2080), (3, 4864)],
+        _ => vec![(1, 256), (67, 512), (5, 2304), (3, 4864)],
+    };
+    if gpu.is_fast() {
+        shapes.extend([(896, 4864), (4096, 14_336), (14_336, 4096), (128_256, 2048)]);
+        shapes.retain(|(_, cols)| cols.is_multiple_of(ty.block_len()));
+    }
+    shapes.retain(|(_, cols)| cols.is_multiple_of(ty.block_len()));
+    for (rows, cols) in shapes {
+        let mut rng = Rng(13);
+        let sigma = 1.0 / (cols as f32).sqrt();
+        let bytes = random_tensor(&mut rng, ty, rows * cols, sigma);
+        let weight = load(gpu, ty, rows, cols, &bytes);
+        let x = floats(&mut rng, project::MATVEC_MAX_N * cols, 1.0);
+        let bias = floats(&mut rng, rows, 0.1);
+        let on_card = gpu.input(&bias);
+        let plain = gpu.input(&x);
+        let rounded = wants_rounded(ty).then(|| Rounded::new(gpu, &x, project::MATVEC_MAX_N, cols));
+        let values = rounded.as_ref().map_or_else(|| x.clone(), |rounded| rounded.values(gpu));
+        let x_on_card = rounded.as_ref().map_or(Input::Plain(plain.span()), Rounded::input);
+        for n in 1..=project::MATVEC_MAX_N {
+            let with_bias = n % 2 == 1;
+            let host_bias = with_bias.then_some(&bias[..]);
+            let output = gpu.output::<f32>(n * rows);
+            let device_bias = with_bias.then(|| on_card.span());
+            one_matvec(gpu, &weight, x_on_card, device_bias, &output, n, false);
+            let got = gpu.read::<f32>(&output);
+            for (what, x, bound) in [("rounded", &values, 1e-6), ("exact", &x, 5e-4)] {
+                // a few products alone may have cancelled, and then rounding is all there is
+                if what == "exact" && n * rows < ENOUGH {
+                    continue;
+                }
+                let want = products(ty, &bytes, &x[..n * cols], host_bias, rows, cols);
+                let error = nmse(&want, &got);
+                assert!(error <= bound, "{ty} {rows} x {cols}, {n} tokens, {what} x: NMSE {error:.1e}");
+            }
+        }
+    }
+}
+
+fn one_matvec(
+    gpu: &Gpu,
+    weight: &Weight,
+    x: Input<'_>,
+    bias: Option<Span<'_>>,
+    output: &Output,
+    n: usize,
+    add: bool,
+) {
+    let product = Product { weight, bias, dst: output.span() };
+    project::matvec(&gpu.stream, &[product], x, n, add).unwrap();
+}
+
+/// Where each type has its scales; a second one, of what is subtracted, gets the other sign. (Q4_1 and Q5_1 add theirs.)
+const EXTREMES: [(TensorType, &[usize]); 8] = [
+    (Q4_0, &[0]),
+    (Q5_0, &[0]),
+    (Q8_0, &[0]),
+    (Q2_K, &[80, 82]),
+    (Q3_K, &[108]),
+    (Q4_K, &[0, 2]),
+    (Q5_K, &[0, 2]),
+    (Q6_K, &[208]),
+];
+
+/// Blocks at the ends of every field's range: all quants, sub-scales and signs at once; activations that are not
+/// finite spoil their own token alone.
+fn matvec_extremes(gpu: &Gpu) {
+    let (rows, cols, n) = (3, 512, 3);
+    for (ty, scales_at) in EXTREMES {
+        for fill in [0x00, 0xff, 0x80, 0x7f, 0x0f, 0xf0, 0x55, 0xaa] {
+            for scale in [1.0, -65504.0, 6e-8, 0.0] {
+                let mut bytes = vec![fill; ty.row_bytes(rows * cols).unwrap()];
+                for block in bytes.chunks_exact_mut(ty.block_bytes()) {
+                    // a minimum is subtracted: with the other sign the terms do not cancel
+                    for (at, scale) in scales_at.iter().zip([scale, -scale]) {
+                        block[*at..at + 2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+                    }
+                }
+                // one sign in each half, so that every partial sum is at its largest
+                let mut x: Vec<f32> =
+                    (0..n * cols).map(|i| if i % cols < 256 { 127.0 } else { -127.0 / 3.0 }).collect();
+                x[cols + 77] = f32::INFINITY;
+                let weight = load(gpu, ty, rows, cols, &bytes);
+                let rounded = Rounded::new(gpu, &x, n, cols);
+                let output = gpu.output::<f32>(n * rows);
+                one_matvec(gpu, &weight, rounded.input(), None, &output, n, false);
+                let got = gpu.read::<f32>(&output);
+                let values = rounded.values(gpu);
+                for t in [0, 2] {
+                    let want = products(ty, &bytes, &values[t * cols..][..cols], None, rows, cols);
+                    let error = nmse(&want, &got[t * rows..][..rows]);
+                    assert!(error <= 1e-6, "{ty} of {fill:#04x}, scale {scale}, token {t}: NMSE {error:.1e}");
+                }
+                assert!(got[rows..2 * rows].iter().all(|x| !x.is_finite()), "{ty}: infinity in, {got:?} out");
+            }
+        }
+    }
+}
+
+fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
+    let buffer: Buffer = gpu.pool.alloc(4096, "a test's buffer").unwrap();
+    let (all, s) = (buffer.span(), &gpu.stream);
+    let part = all.part(0..1024).unwrap();
+    let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(16), Q8_0, 128, 1.0));
+    let x = Quantized { q: all, ds: all };
+    let heads = Heads { n_heads: 1, head_dim: 8, n_rot: 8 };
+    let matvec = |x, bias, dst, n| {
+        project::matvec(s, &[Product { weight: &weight, bias, dst }], Input::Rounded(x), n, false)
+    };
+    let refused = [
+        ops::transpose(s, all, part, 32, 32),
+        ops::transpose(s, part, all, 32, 32),
+        ops::transpose(s, all, all, usize::MAX, usize::MAX),
+        s.copy(all, part),
+        ops::read(s, all.part(0..20).unwrap(), part),
+        ops::read(s, all, all.part(0..2).unwrap()),
+        ops::embed(s, &weight, part, all, 257),
+        ops::rms_norm(s, all, part, all, 2, 512, 1e-5),
+        ops::add(s, all, part, all, 1024, 300),
+        ops::add(s, all, part, all, 10, 0),
+        ops::glu(s, Activation::Silu, all, part, all, 1024),
+        ops::rope(s, RopePairs::Halves, all, part, part, 257, heads),
+        ops::rope(s, RopePairs::Halves, all, part, part, 1, Heads { n_rot: 10, ..heads }),
+        ops::rope(s, RopePairs::Halves, all, part, part, 1, Heads { n_rot: 3, ..heads }),
+        ops::quantize(s, all, x, 1, 33),
+        ops::quantize(s, part, x, 1, 512),
+        matvec(x, None, all, 9),
+        matvec(x, Some(all.part(0..4).unwrap()), all, 1),
+        matvec(x, None, all.part(0..4).unwrap(), 1),
+        matvec(Quantized { q: all.part(0..32).unwrap(), ds: all }, None, all, 1),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");
+    }
+    s.synchronize().unwrap();
+}

@@ -1,0 +1,161 @@
+//! Hyper-parameters that make no sense, and tensors that do not fit them: errors that name what is wrong.
+
+use crate::common;
+
+use std::sync::Arc;
+
+use common::tiny_model::TinyModel;
+use rocmforge::Error;
+use rocmforge::gguf::{Array, Gguf, TensorType, Value};
+use rocmforge::model::arch;
+
+/// The tiny llama with one pair replaced or added.
+fn with(key: &str, value: Value) -> Arc<Gguf> {
+    let file = TinyModel::new("llama").gguf();
+    let mut writer = common::gguf_writer::GgufWriter::new();
+    let mut replaced = false;
+    for (k, v) in file.metadata().iter() {
+        let here = k == key;
+        replaced |= here;
+        writer = writer.meta(k, if here { value.clone() } else { v.clone() });
+    }
+    if !replaced {
+        writer = writer.meta(key, value);
+    }
+    for t in file.tensors() {
+        writer = writer.tensor(&t.name, t.ty, &t.dims[..t.n_dims], file.data(t).to_vec());
+    }
+    Arc::new(Gguf::from_bytes(writer.build(), "with").unwrap())
+}
+
+/// The tiny llama with some tensors renamed, which is to say one missing and one unknown; "" drops it.
+fn renamed(from: &str, to: &str) -> Arc<Gguf> {
+    let file = TinyModel::new("llama").gguf();
+    let mut writer = common::gguf_writer::GgufWriter::new();
+    for (k, v) in file.metadata().iter() {
+        writer = writer.meta(k, v.clone());
+    }
+    for t in file.tensors() {
+        let name = if t.name == from { to } else { &t.name };
+        if !name.is_empty() {
+            writer = writer.tensor(name, t.ty, &t.dims[..t.n_dims], file.data(t).to_vec());
+        }
+    }
+    Arc::new(Gguf::from_bytes(writer.build(), "renamed").unwrap())
+}
+
+fn message(file: &Gguf) -> String {
+    match arch::plan(file) {
+        Err(e @ (Error::Model(_) | Error::Unsupported { .. } | Error::UnknownArchitecture { .. })) => {
+            e.to_string()
+        }
+        Err(e) => panic!("{e:?}"),
+        Ok(_) => panic!("a plan was made"),
+    }
+}
+
+#[test]
+fn senseless_values_are_named() {
+    use Value::{F32, String as Text, U32};
+    let per_layer = |v: Vec<u32>| Value::Array(Array::U32(v));
+    let cases = [
+        ("general.architecture", Text("gpt9".into()), "gpt9"),
+        ("llama.block_count", U32(0), "block_count is 0"),
+        ("llama.block_count", U32(u32::MAX), "block_count is 4294967295"),
+        ("llama.block_count", U32(3), "blk.2.attn_norm.weight is missing"),
+        ("llama.block_count", U32(1), "no tensor blk.1.attn_norm.weight"),
+        ("llama.embedding_length", U32(0), "embedding_length is 0"),
+        ("llama.embedding_length", U32(128), "token_embd.weight has shape [256, 131]; [128, 131]"),
+        ("llama.embedding_length", F32(256.0), "llama.embedding_length"),
+        ("llama.feed_forward_length", U32(1 << 20), "blk.0.ffn_gate.weight has shape"),
+        ("llama.attention.head_count", U32(0), "head_count is 0"),
+        ("llama.attention.head_count", U32(5), "5 query heads"),
+        ("llama.attention.head_count", per_layer(vec![4, 2]), "per-layer values"),
+        ("llama.attention.head_count_kv", U32(3), "3 kv heads"),
+        ("llama.attention.key_length", U32(32), "key length 32"),
+        ("llama.attention.value_length", U32(1 << 21), "value_length is 2097152"),
+        ("llama.rope.dimension_count", U32(66), "dimension_count is 66"),
+        ("llama.rope.dimension_count", U32(33), "dimension_count is 33"),
+        ("llama.attention.layer_norm_rms_epsilon", F32(f32::NAN), "epsilon is NaN"),
+        ("llama.attention.layer_norm_rms_epsilon", F32(-1.0), "epsilon is -1"),
+        ("llama.rope.freq_base", F32(0.0), "freq_base is 0"),
+        ("llama.rope.freq_base", F32(f32::INFINITY), "freq_base is inf"),
+        ("llama.rope.freq_base", F32(f32::from_bits(1)), "no rotation"),
+        ("llama.rope.scaling.factor", F32(-4.0), "factor is -4"),
+        ("llama.rope.scaling.factor", F32(f32::NAN), "factor is NaN"),
+        ("llama.rope.scaling.attn_factor", F32(f32::NAN), "no rotation"),
+        ("llama.rope.scaling.type", Text("longrope".into()), "longrope"),
+        ("llama.context_length", U32(0), "context_length is 0"),
+        ("llama.expert_count", U32(8), "8 experts"),
+    ];
+    for (key, value, text) in cases {
+        let message = message(&with(key, value.clone()));
+        assert!(message.contains(text), "{key} = {value:?}: {message}");
+    }
+    let message = message(&with("llama.attention.causal", Value::Bool(false)));
+    assert!(message.contains("llama.attention.causal is false"), "{message}");
+    assert!(arch::plan(&with("llama.attention.causal", Value::Bool(true))).is_ok());
+    assert!(arch::plan(&with("llama.attention.head_count", per_layer(vec![4, 4]))).is_ok());
+    assert!(arch::plan(&with("llama.expert_count", U32(0))).is_ok());
+}
+
+#[test]
+fn tensors_must_be_those_of_the_architecture() {
+    for (from, to, text) in [
+        ("token_embd.weight", "", "token_embd.weight is missing"),
+        ("output_norm.weight", "", "output_norm.weight is missing"),
+        ("blk.1.attn_k.weight", "", "blk.1.attn_k.weight is missing"),
+        ("output.weight", "rope_factors_long.weight", "no tensor rope_factors_long.weight"),
+    ] {
+        let message = message(&renamed(from, to));
+        assert!(message.contains(text), "{from}: {message}");
+    }
+    // without output.weight the embedding serves for both
+    assert!(arch::plan(&renamed("output.weight", "")).is_ok());
+    // rope_freqs.weight is llama's; in a qwen2 file nobody would apply it
+    let qwen2 = TinyModel { rope_freqs: true, ..TinyModel::new("qwen2") };
+    assert!(message(&qwen2.gguf()).contains("no tensor rope_freqs.weight"));
+}
+
+#[test]
+fn a_file_without_tensors_has_no_model() {
+    let file = common::gguf_writer::GgufWriter::new().meta("general.architecture", "llama").build();
+    let message = message(&Gguf::from_bytes(file, "vocabulary").unwrap());
+    assert!(message.contains("no tensors"), "{message}");
+}
+
+/// Ids of tokens are i32 at the C boundary. A tensor of no columns can have any number of rows.
+#[test]
+fn a_vocabulary_beyond_i32_is_refused() {
+    for (rows, text) in [(1u64 << 31, "2147483648 rows"), ((1 << 31) - 1, "shape [0, 2147483647]")] {
+        let file = TinyModel::new("llama").gguf();
+        let mut writer = common::gguf_writer::GgufWriter::new();
+        for (k, v) in file.metadata().iter() {
+            writer = writer.meta(k, v.clone());
+        }
+        writer = writer.tensor("token_embd.weight", TensorType::F32, &[0, rows], Vec::new());
+        let message = message(&Gguf::from_bytes(writer.build(), "rows").unwrap());
+        assert!(message.contains(text), "{rows}: {message}");
+    }
+}
+
+#[test]
+fn types_that_cannot_be_computed_with_are_named() {
+    let iq = TinyModel::new("llama").gguf();
+    let mut writer = common::gguf_writer::GgufWriter::new();
+    for (k, v) in iq.metadata().iter() {
+        writer = writer.meta(k, v.clone());
+    }
+    for t in iq.tensors() {
+        writer = if t.name == "blk.0.attn_q.weight" {
+            let ty = TensorType::IQ4_XS;
+            let bytes = vec![0; ty.row_bytes(t.row_len()).unwrap() * t.rows()];
+            writer.tensor(&t.name, ty, &t.dims[..t.n_dims], bytes)
+        } else {
+            writer.tensor(&t.name, t.ty, &t.dims[..t.n_dims], iq.data(t).to_vec())
+        };
+    }
+    let file = Gguf::from_bytes(writer.build(), "iq").unwrap();
+    let message = message(&file);
+    assert!(message.contains("IQ4_XS (blk.0.attn_q.weight)") && message.contains("Q4_K"), "{message}");
+}
