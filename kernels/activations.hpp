@@ -24,7 +24,7 @@ DEVICE float apply(u32 f, float c, float x) {
     case RELU2: return max(x, 0.0f) * max(x, 0.0f);
     case SIGMOID: return 1.0f / (1.0f + exp(-x));
     case SCALE: return x * c;
-    case SOFT_CAP: return c * tanh(x / c);
+    case SOFT_CAP: return c - 2.0f * c / (exp(2.0f * x / c) + 1.0f); // c * tanh(x / c)
     default: return x;
     }
 }

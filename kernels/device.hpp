@@ -295,7 +295,6 @@ DEVICE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 DEVICE float round_even(float x) { return __builtin_rintf(x); }
 DEVICE float max(float a, float b) { return __builtin_fmaxf(a, b); }
 DEVICE u32 min(u32 a, u32 b) { return a < b ? a : b; }
-DEVICE u64 min(u64 a, u64 b) { return a < b ? a : b; }
 
 DEVICE float square_root(float x) {
 #if defined(__NVPTX__)
@@ -333,11 +332,7 @@ DEVICE float exp(float x) {
     return fma(power, rest * LN_2, power);
 }
 
-// 1 from 10 on, after rounding.
-DEVICE float tanh(float x) { return x > 10.0f ? 1.0f : 1.0f - 2.0f / (exp(2.0f * x) + 1.0f); }
-
 DEVICE float f16_value(u16 half) { return (float)bits<f16>(half); }
-DEVICE u16 f16_bits(float x) { return bits<u16>((f16)x); }
 DEVICE float bf16_value(u16 half) { return bits<float>((u32)half << 16); }
 
 // Two f16 in a word, the first in the low half.
@@ -385,13 +380,6 @@ DEVICE f32x4 signed_bytes(u32 word) {
     for (u32 b = 0; b < 4; b++) values[b] = (float)(i8)(word >> (8 * b));
 #endif
     return values;
-}
-
-// Nearest, ties to even; NaN stays NaN.
-DEVICE u16 bf16_bits(float x) {
-    const u32 b = bits<u32>(x);
-    if (x != x) return b >> 16 | 0x40;
-    return (b + 0x7fff + (b >> 16 & 1)) >> 16;
 }
 
 // ---- Matrix tiles ----

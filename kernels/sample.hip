@@ -11,7 +11,6 @@ namespace sample {
 
 // A group's share of the logits, a thread's, and those of which sample_scan leaves the largest.
 constexpr u32 GROUP = 256, SHARE = 8, CHUNK = GROUP * SHARE, SEGMENT = 32, SEGMENTS = CHUNK / SEGMENT;
-constexpr u32 MAX_GROUPS = 512;
 constexpr u32 NONE = ~0u;
 
 // The search that sample_count and sample_descend are about.

@@ -11,6 +11,7 @@ use rocmforge::Error;
 use rocmforge::device::hip::card::Card;
 use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::{self, Graph};
+use rocmforge::device::hip::kernels::TRANSPOSE_F32;
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{ALIGNMENT, Buffer, Pool, PoolUse, Staging};
 use rocmforge::device::hip::ops;
@@ -351,7 +352,8 @@ fn threads(gpu: &Gpu) {
                     let buffers = [(); 2].map(|()| gpu.pool.alloc(5000, "a thread's").unwrap());
                     let [a, b] = &buffers;
                     staging.upload(&stream, &src, a.span()).unwrap();
-                    ops::copy(&stream, a.span(), b.span()).unwrap();
+                    // of one column: a copy
+                    ops::transpose(&stream, a.span(), b.span(), 1250, 1).unwrap();
                     let mut got = vec![0; 5000];
                     staging.download(&stream, b.span(), &mut got).unwrap();
                     assert!(got == src);
@@ -365,6 +367,7 @@ fn threads(gpu: &Gpu) {
 fn scenario(card: &Arc<Card>) -> rocmforge::Result<()> {
     let pool = Pool::with_chunks(Arc::clone(card), 1 << 16);
     let stream = Stream::new(card)?;
+    card.load([TRANSPOSE_F32.id()])?;
     let mut staging = Staging::with_halves(card, 1000)?;
     let src = random(1, 5000);
     let (a, b) = (pool.alloc(5000, "a")?, pool.alloc(100_000, "b")?);
@@ -373,7 +376,8 @@ fn scenario(card: &Arc<Card>) -> rocmforge::Result<()> {
     let (start, end) = (Event::new(card)?, Event::new(card)?);
     start.record(&stream)?;
     let work = || {
-        ops::copy(&stream, a.span(), to)?;
+        // of one column: a copy
+        ops::transpose(&stream, a.span(), to, 1250, 1)?;
         stream.fill(to.first(10)?, 1)
     };
     match Graph::capture(&stream, work)? {

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use common::emulated::{self, Emulator};
 use common::gpu::{Gpu, Test};
 use rocmforge::device::BLOCK_LEN;
-use rocmforge::device::hip::code_object::{self, CodeObject, occupancy, targets};
+use rocmforge::device::hip::code_object::{self, CodeObjects, occupancy, targets};
 use rocmforge::device::hip::kernels::SIGNATURES;
 use rocmforge::device::hip::memory::{Buffer, Span};
 use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, Tokens};
@@ -339,16 +339,6 @@ impl Bench<'_> {
         Case::new(model.name, what, counted, model.width as u64, must, &[weight.span()])
     }
 
-    fn arg_max(&self, model: &Model) -> Case {
-        let n = model.n_vocab;
-        let (logits, dst) = (self.buffer(4 * n), self.buffer(4));
-        self.gpu.stream.fill(logits.span(), 0).unwrap();
-        let counted = Counted::new(self.gpu, &self.emulator, || {
-            ops::arg_max(&self.gpu.stream, logits.span(), dst.span(), 1, n).unwrap();
-        });
-        Case::new(model.name, format!("largest of {n}"), counted, n as u64, 4 * n as u64, &[logits.span()])
-    }
-
     fn attend(&self, model: &Model, length: usize) -> Case {
         let Model { n_head, n_head_kv, head_dim, .. } = *model;
         let n_blocks = length.div_ceil(BLOCK_LEN);
@@ -391,7 +381,6 @@ impl Bench<'_> {
     fn others(&self, model: &Model, lengths: &[usize]) -> Vec<Case> {
         let mut cases = vec![self.embed(model), self.norm(model)];
         cases.extend(lengths.iter().map(|length| self.attend(model, *length)));
-        cases.push(self.arg_max(model));
         cases
     }
 }
@@ -428,23 +417,23 @@ const BANDWIDTH: f64 = 960e9;
 
 fn table(gpu: &Gpu) {
     let bench = Bench { gpu, emulator: Emulator::open(), rows: 1024 };
-    let object = code_object::carried().iter().find(|object| object.arch == CARD);
-    let object = object.expect("kernels for gfx1100").unpack().unwrap();
+    let objects = code_object::for_arch(0, CARD).unwrap();
     println!(
         "| | kernel | read | lines | once | others | instr | vector | issue | waves | VGPRs | conflicts |"
     );
     println!("| --- | --- |{}", " ---: |".repeat(10));
     for model in &MODELS {
         for ty in TYPES {
-            bench.products(model, ty).iter().for_each(|case| line(&object, case));
+            bench.products(model, ty).iter().for_each(|case| line(&objects, case));
         }
-        bench.others(model, &[1024, 16_384]).iter().for_each(|case| line(&object, case));
+        bench.others(model, &[1024, 16_384]).iter().for_each(|case| line(&objects, case));
     }
 }
 
-fn line(object: &CodeObject, case: &Case) {
+fn line(objects: &CodeObjects, case: &Case) {
     let Case { model, what, counted, elements, must, read } = case;
-    let kernel = object.kernel(&counted.kernel).expect("a kernel that was launched");
+    let object = objects.open(&counted.kernel).expect("a kernel that was launched");
+    let kernel = object.kernel(&counted.kernel).expect("the object has it");
     let signature = SIGNATURES.iter().find(|s| s.name == counted.kernel).expect("a kernel of the table");
     let target = targets::find(CARD).expect("a target");
     let waves = occupancy::waves(target, kernel, signature.block.iter().product());

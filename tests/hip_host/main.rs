@@ -7,6 +7,7 @@ mod common;
 
 mod blocks;
 mod build;
+mod built;
 mod code_objects;
 mod driver;
 mod faults;

@@ -1,11 +1,12 @@
-//! Finding clang, and calling it for one target.
+//! Finding clang, and calling it and its linker for one target.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::{env, fs};
+
+use super::targets;
 
 const OLDEST: u32 = 19;
 
@@ -15,6 +16,7 @@ pub struct Compiler {
     pub path: PathBuf,
     /// All that it says of itself.
     pub version: String,
+    lld: PathBuf,
     /// Names as --offload-arch takes them.
     cpus: BTreeSet<String>,
 }
@@ -131,7 +133,7 @@ impl Search {
         if !cpus.iter().any(|cpu| cpu.starts_with("gfx")) {
             return Err(format!("clang {major}, built without AMD's GPUs"));
         }
-        Ok(Compiler { path, version, cpus })
+        Ok(Compiler { path, version, lld, cpus })
     }
 }
 
@@ -176,39 +178,100 @@ impl Compiler {
         self.cpus.contains(target)
     }
 
-    /// Translates `source`, which includes files of `folder`; the object lands in `object`. Returns the warnings.
-    pub fn compile(
-        &self,
-        target: &str,
-        source: &str,
-        folder: &Path,
-        object: &Path,
-    ) -> Result<String, String> {
+    /// What the compiler reads when it compiles the file, without comments.
+    pub fn preprocess(&self, target: &str, file: &Path) -> Result<Vec<u8>, String> {
+        self.clang(target, file, &["-E", "-P", "-o", "-"]).map(|(text, _)| text)
+    }
+
+    /// The file as text for the assembler (NVIDIA: the driver), and the warnings.
+    pub fn compile(&self, target: &str, file: &Path) -> Result<(String, String), String> {
+        let (text, warnings) = self.clang(target, file, &["-S", "-o", "-"])?;
+        let text = String::from_utf8(text).map_err(|e| format!("{} for {target}: {e}", file.display()))?;
+        Ok((text, warnings))
+    }
+
+    /// Runs in the folder above the file's, so that texts do not tell where the tree lies.
+    fn clang(&self, target: &str, file: &Path, more: &[&str]) -> Result<(Vec<u8>, String), String> {
+        let folder = file.parent().expect("a file in a folder");
+        let root = folder.parent().expect("a folder of the crate");
         let mut command = Command::new(&self.path);
-        command.args(arguments(target)).arg("-I").arg(folder.file_name().expect("a named folder"));
-        command.arg("-o").arg(object).arg("-").current_dir(folder.parent().expect("a folder of the crate"));
+        command.args(arguments(target)).args(more).arg(file.strip_prefix(root).expect("a file below it"));
         // Only what is in the tree and the compiler's own headers.
-        command.env_remove("CPATH").env_remove("CPLUS_INCLUDE_PATH");
-        let start = |e| format!("{} cannot be started: {e}", self.path.display());
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(start)?;
-        // A compiler that fails early closes its end: what it says tells more than the broken pipe.
-        let _ = child.stdin.take().expect("stdin is piped").write_all(source.as_bytes());
-        let Output { status, stdout, stderr } = child.wait_with_output().map_err(start)?;
-        let said = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
-        // Clang 19 says so of the generic targets; what it makes is version 6 as it came to be.
-        let said: String =
-            said.split_inclusive('\n').filter(|l| !l.contains("code object v6 is still")).collect();
-        if status.success() {
-            Ok(said)
-        } else {
-            Err(format!("{} for {target}: {status}\n{said}", self.path.display()))
+        command.current_dir(root).env_remove("CPATH").env_remove("CPLUS_INCLUDE_PATH");
+        finish(&mut command, target)
+    }
+
+    /// The code object of `assembly`, a text that [`compile`](Self::compile) made for this target or one of the same
+    /// code; `scratch` is a name for temporary files. A text of PTX is what the driver takes, as it is.
+    pub fn assemble(&self, target: &str, assembly: &str, scratch: &Path) -> Result<Vec<u8>, String> {
+        if !target.starts_with("gfx") {
+            return Ok(assembly.as_bytes().to_owned());
+        }
+        let [text, object, linked] = ["s", "o", "so"].map(|extension| scratch.with_extension(extension));
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |e| format!("{path}: {e}")
+        };
+        fs::write(&text, retarget(assembly, target)).map_err(failed(&text))?;
+        let mut clang = Command::new(&self.path);
+        clang.args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "-x", "assembler", "-c"]);
+        clang.arg(format!("-mcpu={target}"));
+        clang.arg(format!("-mcode-object-version={}", targets::code_object_version(target)));
+        finish(clang.arg(&text).arg("-o").arg(&object), target)?;
+        let mut lld = Command::new(&self.lld);
+        lld.args(["-flavor", "gnu", "-m", "elf64_amdgpu", "--no-undefined", "-shared"]);
+        finish(lld.arg(&object).arg("-o").arg(&linked), target)?;
+        let bytes = fs::read(&linked).map_err(failed(&linked))?;
+        for file in [text, object, linked] {
+            let _ = fs::remove_file(file);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Standard output and error of a command that succeeds.
+fn finish(command: &mut Command, target: &str) -> Result<(Vec<u8>, String), String> {
+    let program = command.get_program().display().to_string();
+    let output = command.stdin(Stdio::null()).output();
+    let output = output.map_err(|e| format!("{program} cannot be started: {e}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    // Clang 19 says so of the generic targets; what it makes is version 6 as it came to be.
+    let said: String =
+        said.split_inclusive('\n').filter(|line| !line.contains("code object v6 is still")).collect();
+    match output.status.success() {
+        true => Ok((output.stdout, said)),
+        false => Err(format!("{program} for {target}: {}\n{said}", output.status)),
+    }
+}
+
+/// An assembly text, for another target of the same code: it names its target and the code object's version. Whether
+/// registers are reserved for XNACK, the assembler knows of each target.
+fn retarget(assembly: &str, target: &str) -> String {
+    const TRIPLE: &str = "amdgcn-amd-amdhsa--";
+    let mut text = String::with_capacity(assembly.len());
+    for line in assembly.split_inclusive('\n') {
+        if line.starts_with("\t.amdgcn_target") {
+            text.push_str(&format!("\t.amdgcn_target \"{TRIPLE}{target}\"\n"));
+        } else if line.starts_with("\t.amdhsa_code_object_version") {
+            let version = targets::code_object_version(target);
+            text.push_str(&format!("\t.amdhsa_code_object_version {version}\n"));
+        } else if line.starts_with("amdhsa.target:") {
+            text.push_str(&format!("amdhsa.target:   {TRIPLE}{target}\n"));
+        } else if !line.starts_with("\t\t.amdhsa_reserve_xnack_mask") {
+            text.push_str(line);
         }
     }
+    text
+}
+
+/// Names of the kernels in a text that [`Compiler::compile`] made.
+pub fn kernels(assembly: &str) -> Vec<String> {
+    let name = |line: &str| {
+        let amd = line.strip_prefix("\t.amdhsa_kernel ");
+        let nvidia = line.strip_prefix(".visible .entry ").map(|rest| rest.trim_end_matches(['(', ')']));
+        amd.or(nvidia).map(|name| name.trim().to_owned())
+    };
+    assembly.lines().filter_map(name).collect()
 }
 
 /// Options for a target, without the names of files.
@@ -233,14 +296,10 @@ pub fn arguments(target: &str) -> Vec<String> {
     arguments.push(format!("--offload-arch={target}"));
     if target.starts_with("sm_") {
         // The oldest PTX that has what the kernels use (L1::no_allocate: 7.4): older drivers accept it.
-        let ptx = if target == "sm_90" { 80 } else { 74 };
-        arguments.extend(["-x", "cuda", "-S"].map(str::to_owned));
-        arguments.extend([format!("--cuda-feature=+ptx{ptx}")]);
+        arguments.extend(["-x", "cuda", "--cuda-feature=+ptx74"].map(str::to_owned));
     } else {
-        // Generic targets came with version 6, which needs ROCm 6.3; 5 is read by all since 5.3.
-        let version = if target.ends_with("-generic") { 6 } else { 5 };
         arguments.extend(["-x", "hip", "--no-gpu-bundle-output", "-fuse-cuid=none"].map(str::to_owned));
-        arguments.push(format!("-mcode-object-version={version}"));
+        arguments.push(format!("-mcode-object-version={}", targets::code_object_version(target)));
     }
     arguments
 }

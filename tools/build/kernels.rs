@@ -1,6 +1,6 @@
-//! Compiles kernels/*.hip, as one translation unit per target, and embeds the results.
+//! Compiles each file of kernels/*.hip for every target, and embeds the results.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsStr;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{IsTerminal as _, Write as _};
@@ -18,10 +18,14 @@ use super::cards;
 use super::compiler::{self, Compiler, Search};
 use super::targets::{self, Built, PTX_TARGETS, TARGETS};
 
-/// Narrow the targets; the first that is set counts.
+/// Name the targets; the first that is set counts.
 const ARCH_VARIABLES: [&str; 2] = ["ROCm_ARCH", "ROCM_ARCH"];
 
-/// Leaves in OUT_DIR each target's code object, compressed, and code_objects.rs, the table of them.
+/// What a build of cargo's dev profile is for, if no variable says otherwise: the targets that the tests execute on the
+/// emulator, and the cards in this machine. Other profiles make all.
+const DEVELOPED: &str = "gfx1100 gfx1103 gfx1201 gfx90a gfx942 native";
+
+/// Leaves in OUT_DIR each code object, compressed, and code_objects.rs, the table of them.
 pub fn embed(root: &Path) -> Result<(), String> {
     let folder = root.join("kernels");
     println!("cargo:rerun-if-changed={}", folder.display());
@@ -33,82 +37,51 @@ pub fn embed(root: &Path) -> Result<(), String> {
     for compiler in &compilers {
         println!("cargo:rerun-if-changed={}", compiler.path.display());
     }
-    let unit = Unit::read(&folder)?;
-    let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
-    let wanted = match ARCH_VARIABLES.into_iter().find_map(set) {
-        Some((variable, value)) => {
-            wanted_targets(variable, &value, || cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi")))?
-        }
-        None => None,
-    };
-    let jobs = jobs(&compilers, &wanted)?;
     // For tests that compare with what the same compiler says.
     println!("cargo::rustc-env=ROCMFORGE_CLANG={}", compilers[0].path.display());
-    let cache = Cache::of(&out)?;
-    let progress = Progress::of_environment();
-    let packed = in_parallel(&jobs, |i, job| {
-        cache.get_or_compile(&unit, job, || {
-            progress.say(&format!("{} ({} of {})", job.target, i + 1, jobs.len()))
-        })
-    })?;
+    let set = |name| env::var(name).ok().filter(|value| !value.trim().is_empty()).map(|value| (name, value));
+    let by_profile = || match env::var("PROFILE").as_deref() {
+        Ok("debug") => ("the dev profile", DEVELOPED.to_owned()),
+        _ => ("the release profile", "all".to_owned()),
+    };
+    let (variable, value) = ARCH_VARIABLES.into_iter().find_map(set).unwrap_or_else(by_profile);
+    let cards = || cards::in_machine(Path::new("/"), OsStr::new("nvidia-smi"));
+    let jobs = jobs(&compilers, &wanted_targets(variable, &value, cards)?)?;
+    let objects = build(&folder, &jobs, &Cache::of(&out)?)?;
 
-    let mut table = String::from("[\n");
+    let mut table = BTreeMap::<usize, String>::new();
     let mut warned = HashSet::new();
-    for (job, Packed { bytes, size, warnings }) in jobs.iter().zip(packed) {
+    for Object { target, unit, kernels, size, packed, warnings } in objects {
         for line in warnings.lines() {
             if warned.insert(line.to_owned()) {
                 println!("cargo::warning={line}");
             }
         }
-        let file = format!("{}.z", job.target);
-        write_atomically(&out.join(&file), &bytes)?;
-        table.push_str(&format!(
-            "    Embedded {{ arch: \"{}\", size: {size}, packed: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")) }},\n",
-            job.target
+        let file = format!("{unit}-{target}.z");
+        write_atomically(&out.join(&file), &packed)?;
+        let place = jobs.iter().position(|job| job.target == target).expect("an object of a job");
+        table.entry(place).or_default().push_str(&format!(
+            "        EmbeddedUnit {{ name: \"{unit}\", kernels: &{kernels:?}, size: {size}, \
+             packed: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{file}\")) }},\n"
         ));
     }
-    table.push_str("]\n");
-    write_atomically(&out.join("code_objects.rs"), table.as_bytes())
+    let targets = table.iter().map(|(place, units)| {
+        format!("    Embedded {{ arch: \"{}\", units: &[\n{units}    ] }},\n", jobs[*place].target)
+    });
+    write_atomically(
+        &out.join("code_objects.rs"),
+        format!("[\n{}]\n", targets.collect::<String>()).as_bytes(),
+    )
 }
 
-/// All kernels as one source.
-struct Unit {
-    folder: PathBuf,
-    /// Includes every kernels/*.hip, by name.
-    source: String,
-    /// Of every file in the folder.
-    contents: Vec<(String, Vec<u8>)>,
-}
-
-impl Unit {
-    fn read(folder: &Path) -> Result<Self, String> {
-        let failed = |e: io::Error| format!("{}: {e}", folder.display());
-        let mut contents = Vec::new();
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            let entry = entry.map_err(failed)?;
-            if entry.file_type().map_err(failed)?.is_file() {
-                let name = entry.file_name().to_string_lossy().into_owned();
-                contents.push((name, fs::read(entry.path()).map_err(failed)?));
-            }
-        }
-        contents.sort();
-        let names = contents.iter().map(|(name, _)| name).filter(|name| name.ends_with(".hip"));
-        let source: String = names.map(|name| format!("#include \"{name}\"\n")).collect();
-        if source.is_empty() {
-            return Err(format!("{}: no .hip file", folder.display()));
-        }
-        Ok(Self { folder: folder.to_owned(), source, contents })
-    }
-}
-
-struct Job<'a> {
-    target: &'static str,
+pub struct Job<'a> {
+    pub target: &'static str,
     compiler: &'a Compiler,
 }
 
 /// What to compile, in the tables' order, each by the first compiler that knows the target. What none knows is an
 /// error if it is asked for by name, or every clang for AMD's GPUs knows it.
-fn jobs<'a>(compilers: &'a [Compiler], wanted: &Option<BTreeSet<&str>>) -> Result<Vec<Job<'a>>, String> {
+pub fn jobs<'a>(compilers: &'a [Compiler], wanted: &Option<BTreeSet<&str>>) -> Result<Vec<Job<'a>>, String> {
     let amd = TARGETS.iter().filter(|t| t.built != Built::AsGeneric).map(|t| (t.name, t.built));
     let all = amd.chain(PTX_TARGETS.iter().map(|&name| (name, Built::IfKnown)));
     let mut jobs = Vec::new();
@@ -134,6 +107,88 @@ fn jobs<'a>(compilers: &'a [Compiler], wanted: &Option<BTreeSet<&str>>) -> Resul
         println!("cargo::warning=without kernels for NVIDIA's GPUs: {names} cannot compile for them");
     }
     Ok(jobs)
+}
+
+/// The code object of a kernel file for a target.
+pub struct Object {
+    pub target: &'static str,
+    /// The file's name, without its extension.
+    pub unit: String,
+    /// Names of its kernels.
+    pub kernels: Vec<String>,
+    /// Bytes when unpacked.
+    pub size: usize,
+    /// By zlib.
+    pub packed: Vec<u8>,
+    pub warnings: String,
+}
+
+/// A kernel file to be compiled once, for targets of the same code.
+struct Work<'a> {
+    file: &'a Path,
+    unit: &'a str,
+    source: &'static str,
+    targets: Vec<&'static str>,
+    compiler: &'a Compiler,
+    /// The first one of `source` is numbered for the progress.
+    number: Option<usize>,
+}
+
+/// Every kernel file of the folder for every target of the jobs, from the cache or compiled.
+pub fn build(folder: &Path, jobs: &[Job], cache: &Cache) -> Result<Vec<Object>, String> {
+    let files = kernel_files(folder)?;
+    let mut codes: Vec<(&'static str, &Compiler, Vec<&'static str>)> = Vec::new();
+    for Job { target, compiler } in jobs {
+        let source = targets::compiled_as(target);
+        let source = if compiler.knows(source) { source } else { target };
+        match codes.iter_mut().find(|(s, c, _)| *s == source && c.path == compiler.path) {
+            Some((.., targets)) => targets.push(target),
+            None => codes.push((source, compiler, vec![target])),
+        }
+    }
+    let work: Vec<_> = codes
+        .iter()
+        .enumerate()
+        .flat_map(|(i, (source, compiler, targets))| {
+            files.iter().enumerate().map(move |(j, (unit, file))| Work {
+                file,
+                unit,
+                source,
+                targets: targets.clone(),
+                compiler,
+                number: (j == 0).then_some(i + 1),
+            })
+        })
+        .collect();
+    let progress = Progress::of_environment();
+    let _locked = cache.lock()?;
+    let objects = in_parallel(&work, |work| {
+        cache.get_or_compile(work, || {
+            if let Some(number) = work.number {
+                progress.say(&format!("{} ({number} of {})", work.source, codes.len()));
+            }
+        })
+    })?;
+    Ok(objects.into_iter().flatten().collect())
+}
+
+/// Names and paths, the longest files first: they take longest to compile.
+fn kernel_files(folder: &Path) -> Result<Vec<(String, PathBuf)>, String> {
+    let failed = |e: io::Error| format!("{}: {e}", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let path = entry.path();
+        if path.extension().is_some_and(|extension| extension == "hip") {
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((entry.metadata().map_err(failed)?.len(), name, path));
+        }
+    }
+    if files.is_empty() {
+        return Err(format!("{}: no .hip file", folder.display()));
+    }
+    files.sort_by(|a, b| (b.0, &b.1).cmp(&(a.0, &a.1)));
+    Ok(files.into_iter().map(|(_, name, path)| (name, path)).collect())
 }
 
 /// Where no card is found for ROCm_ARCH=native.
@@ -177,13 +232,15 @@ fn unknown_target(variable: &str, name: &str) -> String {
     format!("{variable}: unknown target '{name}'; known: all, native, {}", known.join(", "))
 }
 
-/// The results in the order of the items, or the first failure in that order. As many threads as cargo grants.
+/// The results in the order of the items, or the first failure in that order. As many threads as cargo grants, or (in
+/// tests) as there are processors.
 fn in_parallel<T: Sync, R: Send>(
     items: &[T],
-    work: impl Fn(usize, &T) -> Result<R, String> + Sync,
+    work: impl Fn(&T) -> Result<R, String> + Sync,
 ) -> Result<Vec<R>, String> {
-    let threads =
-        env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok()).unwrap_or(1).clamp(1, items.len().max(1));
+    let granted = env::var("NUM_JOBS").ok().and_then(|n| n.parse().ok());
+    let threads = granted.unwrap_or_else(|| thread::available_parallelism().map_or(1, |n| n.get()));
+    let threads = threads.clamp(1, items.len().max(1));
     let next = AtomicUsize::new(0);
     let results: Mutex<Vec<Option<Result<R, String>>>> = Mutex::new(items.iter().map(|_| None).collect());
     thread::scope(|scope| {
@@ -193,7 +250,7 @@ fn in_parallel<T: Sync, R: Send>(
                     let i = next.fetch_add(1, Ordering::Relaxed);
                     items.get(i).map(|item| (i, item))
                 } {
-                    let result = work(i, item);
+                    let result = work(item);
                     if result.is_err() {
                         next.store(items.len(), Ordering::Relaxed);
                     }
@@ -208,13 +265,6 @@ fn in_parallel<T: Sync, R: Send>(
         return results.into_iter().flatten().collect();
     }
     Ok(results.into_iter().flatten().flatten().collect())
-}
-
-struct Packed {
-    bytes: Vec<u8>,
-    /// Uncompressed.
-    size: usize,
-    warnings: String,
 }
 
 /// Tells a person what takes so long: cargo shows nothing of what a build script prints.
@@ -242,7 +292,7 @@ impl Progress {
 }
 
 /// Compressed objects by what they were made from, in a folder that all profiles and commands share.
-struct Cache {
+pub struct Cache {
     folder: PathBuf,
 }
 
@@ -256,7 +306,11 @@ impl Cache {
         if env::var_os("TARGET").is_some_and(|triple| target.ends_with(Path::new(&triple))) {
             target = target.parent().unwrap_or(target);
         }
-        let cache = Self { folder: target.join("kernels") };
+        Cache::at(target.join("kernels"))
+    }
+
+    pub fn at(folder: PathBuf) -> Result<Self, String> {
+        let cache = Self { folder };
         fs::create_dir_all(&cache.folder).map_err(|e| format!("{}: {e}", cache.folder.display()))?;
         cache.drop_old();
         Ok(cache)
@@ -272,36 +326,61 @@ impl Cache {
         }
     }
 
-    /// With its size in front, little-endian.
-    fn get_or_compile(&self, unit: &Unit, job: &Job, begins: impl Fn()) -> Result<Packed, String> {
-        let Job { target, compiler } = job;
-        let mut hash = DefaultHasher::new();
-        (&compiler.path, &compiler.version, compiler::arguments(target)).hash(&mut hash);
-        (&unit.source, &unit.contents).hash(&mut hash);
-        let file = self.folder.join(format!("{target}-{:016x}", hash.finish()));
-        if let Ok(cached) = fs::read(&file)
-            && let Some((size, bytes)) = cached.split_first_chunk()
-        {
-            if let Ok(opened) = fs::File::options().append(true).open(&file) {
-                let _ = opened.set_modified(SystemTime::now());
-            }
-            let size = u64::from_le_bytes(*size) as usize;
-            return Ok(Packed { bytes: bytes.to_owned(), size, warnings: String::new() });
-        }
-        begins();
-        let object = file.with_extension(format!("{}.tmp", std::process::id()));
-        let warnings = compiler.compile(target, &unit.source, &unit.folder, &object)?;
-        let plain = fs::read(&object).map_err(|e| format!("{}: {e}", object.display()))?;
-        let _ = fs::remove_file(&object);
-        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-        let bytes =
-            encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("memory takes all bytes");
-        // Warnings shall come back with every build until they are mended.
-        if warnings.is_empty() {
-            write_atomically(&file, &[&(plain.len() as u64).to_le_bytes(), &bytes[..]].concat())?;
-        }
-        Ok(Packed { bytes, size: plain.len(), warnings })
+    /// Waits for others that compile, so that nothing is compiled twice.
+    fn lock(&self) -> Result<fs::File, String> {
+        let locked = fs::File::open(&self.folder).and_then(|folder| folder.lock().map(|()| folder));
+        locked.map_err(|e| format!("{}: {e}", self.folder.display()))
     }
+
+    /// The file's object for each of the targets.
+    fn get_or_compile(&self, work: &Work, begins: impl Fn()) -> Result<Vec<Object>, String> {
+        let Work { file, unit, source, targets, compiler, .. } = work;
+        let text = compiler.preprocess(source, file)?;
+        let mut assembly = None;
+        let mut objects = Vec::new();
+        for target in targets {
+            let mut hash = DefaultHasher::new();
+            (&compiler.path, &compiler.version, compiler::arguments(source), target, &text).hash(&mut hash);
+            let cached = self.folder.join(format!("{unit}-{target}-{:016x}", hash.finish()));
+            if let Some((kernels, size, packed)) = read_cached(&cached) {
+                let (unit, warnings) = (unit.to_string(), String::new());
+                objects.push(Object { target, unit, kernels, size, packed, warnings });
+                continue;
+            }
+            if assembly.is_none() {
+                begins();
+                assembly = Some(compiler.compile(source, file)?);
+            }
+            let (text, warnings) = assembly.as_ref().expect("compiled above");
+            let kernels = compiler::kernels(text);
+            let scratch = self.folder.join(format!("{unit}-{target}-{}.tmp", std::process::id()));
+            let plain = compiler.assemble(target, text, &scratch)?;
+            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
+            let packed =
+                encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("memory takes all bytes");
+            // Warnings come back with every build until they are mended.
+            if warnings.is_empty() {
+                let head = format!("{} {}\n", plain.len(), kernels.join(" "));
+                write_atomically(&cached, &[head.as_bytes(), &packed].concat())?;
+            }
+            let (unit, warnings) = (unit.to_string(), warnings.clone());
+            objects.push(Object { target, unit, kernels, size: plain.len(), packed, warnings });
+        }
+        Ok(objects)
+    }
+}
+
+/// Kernels, size, and the packed bytes: the first two are words of the file's first line.
+fn read_cached(file: &Path) -> Option<(Vec<String>, usize, Vec<u8>)> {
+    let mut bytes = fs::read(file).ok()?;
+    let line = bytes.iter().position(|byte| *byte == b'\n')?;
+    let packed = bytes.split_off(line + 1);
+    let mut words = std::str::from_utf8(&bytes).ok()?.split_whitespace().map(str::to_owned);
+    let size = words.next()?.parse().ok()?;
+    if let Ok(opened) = fs::File::options().append(true).open(file) {
+        let _ = opened.set_modified(SystemTime::now());
+    }
+    Some((words.collect(), size, packed))
 }
 
 fn write_atomically(file: &Path, bytes: &[u8]) -> Result<(), String> {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rocmforge::device::hip::code_object::{
-    self, CodeObject, Embedded, metadata::KernelInfo, occupancy, targets,
+    self, CodeObject, CodeObjects, Embedded, metadata::KernelInfo, occupancy, targets,
 };
 use rocmforge::device::hip::kernels::SIGNATURES;
 use serde_json::json;
@@ -25,10 +25,27 @@ pub struct KernelArgs {
     extract: Option<std::path::PathBuf>,
 }
 
-/// A code object, and its bytes in the library if it is from there.
+/// A target's code objects, and their bytes in the library if they are from there.
 struct Row {
-    object: CodeObject,
+    arch: String,
+    folder: Option<std::path::PathBuf>,
+    objects: Vec<CodeObject>,
     packed: Option<usize>,
+}
+
+impl Row {
+    fn new(of: CodeObjects, packed: Option<usize>) -> rocmforge::Result<Self> {
+        let objects = of.open_all()?;
+        Ok(Row { arch: of.arch, folder: of.folder, objects, packed })
+    }
+
+    fn bytes(&self) -> usize {
+        self.objects.iter().map(|object| object.bytes.len()).sum()
+    }
+
+    fn kernels(&self) -> impl Iterator<Item = (&CodeObject, &KernelInfo)> {
+        self.objects.iter().flat_map(|object| object.kernels.iter().map(move |kernel| (object, kernel)))
+    }
 }
 
 pub fn run(args: &KernelArgs, as_json: bool, out: &mut impl Write) -> Result<()> {
@@ -36,18 +53,18 @@ pub fn run(args: &KernelArgs, as_json: bool, out: &mut impl Write) -> Result<()>
         |arch: &str| code_object::carried().iter().find(|e| e.arch == arch).map(Embedded::packed_size);
     let rows: Vec<Row> = match &args.arch {
         Some(name) => {
-            let object = code_object::for_arch(0, name)?;
-            let packed = if object.path.is_none() { packed(&object.arch) } else { None };
-            vec![Row { object, packed }]
+            let objects = code_object::for_arch(0, name)?;
+            let packed = if objects.folder.is_none() { packed(&objects.arch) } else { None };
+            vec![Row::new(objects, packed)?]
         }
         None => {
             let all = code_object::carried().iter();
-            all.map(|e| Ok(Row { object: e.unpack()?, packed: Some(e.packed_size()) }))
+            all.map(|e| Ok(Row::new(CodeObjects::embedded(e), Some(e.packed_size()))?))
                 .collect::<Result<_>>()?
         }
     };
     if let Some(folder) = &args.extract {
-        rows.iter().try_for_each(|row| extract(&row.object, folder))?;
+        rows.iter().try_for_each(|row| extract(row, folder))?;
     }
     if as_json {
         let list: Vec<_> = rows.iter().map(describe).collect();
@@ -57,11 +74,13 @@ pub fn run(args: &KernelArgs, as_json: bool, out: &mut impl Write) -> Result<()>
     print(&rows, out)
 }
 
-fn extract(object: &CodeObject, folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let extension = if targets::compute_capability(&object.arch).is_some() { "ptx" } else { "hsaco" };
-    let file = folder.join(format!("{}.{extension}", object.arch));
-    std::fs::write(&file, &object.bytes).with_context(|| format!("cannot write {}", file.display()))
+fn extract(row: &Row, folder: &Path) -> Result<()> {
+    let folder = folder.join(&row.arch);
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    row.objects.iter().try_for_each(|object| {
+        let file = folder.join(format!("{}.{}", object.unit, code_object::extension(&object.arch)));
+        std::fs::write(&file, &object.bytes).with_context(|| format!("cannot write {}", file.display()))
+    })
 }
 
 /// Waves of a SIMD, by the block that the host launches.
@@ -72,10 +91,11 @@ fn waves(object: &CodeObject, kernel: &KernelInfo) -> Option<u32> {
 }
 
 fn describe(row: &Row) -> serde_json::Value {
-    let kernels = row.object.kernels.iter().map(|k| {
+    let kernels = row.kernels().map(|(object, k)| {
         let used = k.resources;
         json!({
             "name": k.name,
+            "file": object.unit,
             "vgprs": used.map(|r| r.vgprs),
             "agprs": used.map(|r| r.agprs),
             "sgprs": used.map(|r| r.sgprs),
@@ -83,13 +103,13 @@ fn describe(row: &Row) -> serde_json::Value {
             "scratch_bytes": used.map(|r| r.scratch_bytes),
             "wave_size": used.map(|r| r.wave_size),
             "max_threads": k.max_threads,
-            "waves_per_simd": waves(&row.object, k),
+            "waves_per_simd": waves(object, k),
         })
     });
     json!({
-        "arch": row.object.arch,
-        "path": row.object.path,
-        "bytes": row.object.bytes.len(),
+        "arch": row.arch,
+        "path": row.folder,
+        "bytes": row.bytes(),
         "embedded_bytes": row.packed,
         "kernels": kernels.collect::<Vec<_>>(),
     })
@@ -98,14 +118,14 @@ fn describe(row: &Row) -> serde_json::Value {
 fn print(rows: &[Row], out: &mut impl Write) -> Result<()> {
     let width = SIGNATURES.iter().map(|s| s.name.len()).max().unwrap_or(0);
     for row in rows {
-        let Row { object, packed } = row;
-        let CodeObject { arch, bytes, kernels, path } = object;
-        write!(out, "{arch}: {} kernels, {}", kernels.len(), terminal::bytes(bytes.len() as u64))?;
+        let Row { arch, folder, objects, packed } = row;
+        let (kernels, bytes) = (row.kernels().count(), terminal::bytes(row.bytes() as u64));
+        write!(out, "{arch}: {kernels} kernels in {} code objects, {bytes}", objects.len())?;
         if let Some(packed) = packed {
             write!(out, ", {} in the library", terminal::bytes(*packed as u64))?;
         }
-        if let Some(path) = path {
-            write!(out, ", from {}", path.display())?;
+        if let Some(folder) = folder {
+            write!(out, ", from {}", folder.display())?;
         }
         writeln!(out)?;
         let heads = ["VGPRs", "AGPRs", "SGPRs", "LDS", "scratch", "waves/SIMD"];
@@ -115,7 +135,7 @@ fn print(rows: &[Row], out: &mut impl Write) -> Result<()> {
             "  {:width$} {vgprs:>6} {agprs:>6} {sgprs:>6} {lds:>6} {scratch:>8} {waves_head:>11}",
             "kernel"
         )?;
-        for k in kernels {
+        for (object, k) in row.kernels() {
             let used = |value: Option<u64>| value.map_or("-".to_owned(), |v| v.to_string());
             let of = |f: fn(&code_object::metadata::Resources) -> u64| used(k.resources.as_ref().map(f));
             writeln!(
@@ -131,9 +151,9 @@ fn print(rows: &[Row], out: &mut impl Write) -> Result<()> {
             )?;
         }
     }
-    let plain: usize = rows.iter().map(|row| row.object.bytes.len()).sum();
+    let plain: usize = rows.iter().map(Row::bytes).sum();
     let packed: usize = rows.iter().filter_map(|row| row.packed).sum();
     let (plain, packed) = (terminal::bytes(plain as u64), terminal::bytes(packed as u64));
-    writeln!(out, "{} code objects, {plain}, {packed} in the library", rows.len())?;
+    writeln!(out, "{} targets, {plain}, {packed} in the library", rows.len())?;
     Ok(())
 }

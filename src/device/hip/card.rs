@@ -2,11 +2,11 @@
 
 use std::env;
 use std::ffi::{CString, c_int};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use hip_sys::hiprt::{hipCtx_t, hipFunction_t, hipModule_t};
 
-use super::code_object;
+use super::code_object::{self, CodeObject, CodeObjects};
 use super::driver::{Api, Driver, Outcome, code};
 use super::kernels::SIGNATURES;
 use super::launch_log::{Launches, StreamId};
@@ -27,10 +27,11 @@ pub struct Card {
     handle: c_int,
     context: hipCtx_t,
     limits: Limits,
-    /// Null until kernels are loaded.
-    module: hipModule_t,
+    objects: CodeObjects,
+    /// One for each code object of which a kernel was needed.
+    modules: Mutex<Vec<hipModule_t>>,
     /// By kernel id.
-    kernels: Vec<LoadedKernel>,
+    kernels: Vec<OnceLock<LoadedKernel>>,
     lost: OnceLock<GpuFailure>,
     made: Epoch,
     pub(super) launches: Launches,
@@ -113,10 +114,7 @@ pub fn find_all(driver: &Driver, choice: &DeviceChoice) -> Result<Vec<c_int>> {
             Err(error) => unreadable = unreadable.or(Some(error)),
         }
     }
-    // unpacking kernels takes a while: not where there is nothing to choose
-    let has_kernels = |(index, l): &(c_int, Limits)| {
-        readable.len() == 1 || code_object::for_arch(*index, &l.arch_full).is_ok()
-    };
+    let has_kernels = |(index, l): &(c_int, Limits)| code_object::for_arch(*index, &l.arch_full).is_ok();
     let cards: Vec<_> = readable.iter().map(|card| (card.0, &card.1, has_kernels(card))).collect();
     let found = choose(&cards, choice);
     if !found.is_empty() {
@@ -153,7 +151,7 @@ fn choose(cards: &[(c_int, &Limits, bool)], choice: &DeviceChoice) -> Vec<c_int>
 }
 
 impl Card {
-    /// Takes a GPU of the process's runtime into use and loads its kernels.
+    /// Takes a GPU of the process's runtime into use. Its kernels are loaded when they are needed.
     ///
     /// Errors: those of [`Driver::get`]; Error::NoGpu, there is none such; Error::NoKernels and Error::Kernels;
     /// Error::Gpu, the runtime refused.
@@ -165,14 +163,16 @@ impl Card {
     /// The same for the GPU with that number of a runtime.
     pub fn new(driver: &'static Driver, index: i32) -> Result<Arc<Card>> {
         let limits = Limits::read(driver, index)?;
+        let objects = code_object::for_arch(index, &limits.arch_full)?;
         let mut card = Card {
             driver,
             index,
             handle: 0,
             context: std::ptr::null_mut(),
             limits,
-            module: std::ptr::null_mut(),
-            kernels: Vec::new(),
+            objects,
+            modules: Mutex::default(),
+            kernels: SIGNATURES.iter().map(|_| OnceLock::new()).collect(),
             lost: OnceLock::new(),
             made: Epoch::now(),
             launches: Launches::default(),
@@ -182,39 +182,8 @@ impl Card {
         card.context =
             driver.api().retain_context(card.handle).map_err(|outcome| card.failed(outcome, None, ""))?;
         card.enter()?;
-        card.load_kernels()?;
+        tracing::info!(device = index, name = card.limits.name, kernels = card.objects.arch, "GPU ready");
         Ok(Arc::new(card))
-    }
-
-    /// Loads the code object for its architecture, and finds every kernel in it.
-    fn load_kernels(&mut self) -> Result<()> {
-        let object = code_object::for_arch(self.index, &self.limits.arch_full)?;
-        let origin =
-            object.path.as_ref().map_or_else(|| object.arch.clone(), |path| path.display().to_string());
-        let api = self.driver.api();
-        // SAFETY: a whole code object, checked by for_arch; the device is the thread's.
-        let (outcome, log) = unsafe { api.module_load_logged(&mut self.module, &object.bytes) };
-        if !outcome.is_ok() {
-            self.module = std::ptr::null_mut();
-            let detail = format!("loading the kernels of {origin} {log}");
-            return Err(self.failed(outcome, None, detail.trim()));
-        }
-        for signature in SIGNATURES {
-            let Some(info) = object.kernel(signature.name) else {
-                return Err(Error::Kernels(format!("{origin}: kernel {} is missing", signature.name)));
-            };
-            let mut function = std::ptr::null_mut();
-            let name = CString::new(signature.name).map_err(|e| Error::Internal(e.to_string()))?;
-            // SAFETY: a loaded module and a NUL-terminated name.
-            let outcome = unsafe { api.module_get_function(&mut function, self.module, name.as_ptr()) };
-            if !outcome.is_ok() {
-                let detail = format!("kernel {} of {origin}", signature.name);
-                return Err(self.failed(outcome, None, &detail));
-            }
-            self.kernels.push(LoadedKernel { function, static_shared: info.lds_bytes });
-        }
-        tracing::info!(device = self.index, name = self.limits.name, kernels = origin, "GPU ready");
-        Ok(())
     }
 
     /// Makes the GPU the calling thread's; to be called before calls into the runtime, by every function that may be
@@ -267,9 +236,84 @@ impl Card {
         self.lost.get()
     }
 
-    pub(super) fn kernel(&self, id: usize, name: &str) -> Result<LoadedKernel> {
-        let missing = || Error::Kernels(format!("{name} is not loaded on device {}", self.index));
-        self.kernels.get(id).copied().ok_or_else(missing)
+    /// Makes kernels (by their ids) ready to be launched, so that what is wrong with them is known beforehand.
+    ///
+    /// Errors: those of [`CodeObjects::open`]; Error::Gpu, the runtime refused.
+    pub fn load(&self, kernels: impl IntoIterator<Item = usize>) -> Result<()> {
+        self.enter()?;
+        kernels.into_iter().try_for_each(|id| self.kernel(id).map(drop))
+    }
+
+    /// The kernel of that id, whose code object is loaded now if nobody has needed it yet. The GPU is the thread's.
+    #[inline]
+    pub(super) fn kernel(&self, id: usize) -> Result<LoadedKernel> {
+        match self.kernels[id].get() {
+            Some(kernel) => Ok(*kernel),
+            None => self.load_unit(id),
+        }
+    }
+
+    #[cold]
+    fn load_unit(&self, id: usize) -> Result<LoadedKernel> {
+        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = SIGNATURES[id].name;
+        if self.kernels[id].get().is_none() {
+            let object = self.objects.open(name)?;
+            modules.push(self.load_object(&object)?);
+        }
+        // `open` gives an object that has the kernel
+        let missing = || Error::Internal(format!("{name} was not loaded on device {}", self.index));
+        self.kernels[id].get().copied().ok_or_else(missing)
+    }
+
+    /// Loads a code object and finds every kernel in it.
+    fn load_object(&self, object: &CodeObject) -> Result<hipModule_t> {
+        let origin = match &object.path {
+            Some(path) => path.display().to_string(),
+            None => format!("{} for {}", object.unit, object.arch),
+        };
+        let api = self.driver.api();
+        let mut module = std::ptr::null_mut();
+        // SAFETY: a whole code object, checked by `open`; the device is the thread's.
+        let (outcome, log) = unsafe { api.module_load_logged(&mut module, &object.bytes) };
+        if !outcome.is_ok() {
+            let detail = format!("loading the kernels of {origin} {log}");
+            return Err(self.failed(outcome, None, detail.trim()));
+        }
+        let found = self.find_kernels(object, module, &origin);
+        if found.is_err() {
+            // SAFETY: loaded above, and nobody has a function of it.
+            self.release(|api| unsafe { api.module_unload(module) });
+        }
+        let found = found?;
+        tracing::debug!(device = self.index, kernels = origin, "loaded");
+        for (id, kernel) in found {
+            // the lock on the modules is held: nobody else sets it
+            let _ = self.kernels[id].set(kernel);
+        }
+        Ok(module)
+    }
+
+    fn find_kernels(
+        &self,
+        object: &CodeObject,
+        module: hipModule_t,
+        origin: &str,
+    ) -> Result<Vec<(usize, LoadedKernel)>> {
+        let mut found = Vec::new();
+        for (id, signature) in SIGNATURES.iter().enumerate() {
+            let Some(info) = object.kernel(signature.name) else { continue };
+            let mut function = std::ptr::null_mut();
+            let name = CString::new(signature.name).map_err(|e| Error::Internal(e.to_string()))?;
+            // SAFETY: a loaded module and a NUL-terminated name.
+            let outcome =
+                unsafe { self.driver.api().module_get_function(&mut function, module, name.as_ptr()) };
+            if !outcome.is_ok() {
+                return Err(self.failed(outcome, None, &format!("kernel {} of {origin}", signature.name)));
+            }
+            found.push((id, LoadedKernel { function, static_shared: info.lds_bytes }));
+        }
+        Ok(found)
     }
 
     /// What a call came to: Error::Gpu; Error::OutOfMemory if that is what the runtime says; Error::DeviceLost if
@@ -345,9 +389,10 @@ impl Card {
 
 impl Drop for Card {
     fn drop(&mut self) {
-        if !self.module.is_null() {
-            // SAFETY: loaded by `load_kernels`, and whoever launches its kernels holds the card.
-            self.release(|api| unsafe { api.module_unload(self.module) });
+        let modules = std::mem::take(self.modules.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for module in modules {
+            // SAFETY: loaded by `load_object`, and whoever launches its kernels holds the card.
+            self.release(|api| unsafe { api.module_unload(module) });
         }
         if !self.context.is_null() {
             self.driver.api().release_context(self.handle);

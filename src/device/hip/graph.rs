@@ -31,7 +31,8 @@ const THREAD_LOCAL: i32 = 1;
 impl Graph {
     /// Records what `work` gives to the stream; nothing of it runs. None where graphs are switched off, by
     /// [`SWITCH`] or because launches are to be synchronous (HIP_LAUNCH_BLOCKING): the caller then does the work
-    /// itself. `work` must not wait for the device, copy through staging, or use another stream.
+    /// itself. `work` must not wait for the device, copy through staging, use another stream, or be the first to launch a
+    /// kernel (see [`Card::load`]).
     ///
     /// # Errors
     /// Those of `work` or of the runtime; the stream is then as before.

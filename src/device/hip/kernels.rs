@@ -371,15 +371,6 @@ kernels! {
         TRANSPOSE_F32 = "transpose_f32",
     }
 
-    /// `dst[i] = src[i]` in another type, i < n. Grid: x over n / 2048. `copy_u8` copies n bytes: x over n / 16384.
-    ConvertArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 8 {
-        COPY_U8 = "copy_u8",
-        CONVERT_F32_F16 = "convert_f32_f16",
-        CONVERT_F32_BF16 = "convert_f32_bf16",
-        CONVERT_F16_F32 = "convert_f16_f32",
-        CONVERT_BF16_F32 = "convert_bf16_f32",
-    }
-
     /// Reads n bytes (a multiple of 16) and leaves the xor of their 32-bit words, one per block, in dst:
     /// measures read bandwidth. Grid: x over n / 32768.
     ReadArgs(src: Ptr, dst: Ptr, n: u64) [256, 1, 1] waves 6 {
@@ -440,17 +431,6 @@ kernels! {
         x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32, halves: u32
     ) [64, 1, 1] waves 8 {
         ROPE_F32 = "rope_f32",
-    }
-
-    /// `dst[r] = softmax(scale * x[r])`, for rows of `width`. In place allowed. Grid: x over rows.
-    SoftmaxArgs(x: Ptr, dst: Ptr, width: u32, scale: f32) [256, 1, 1] waves 8 {
-        SOFTMAX_F32 = "softmax_f32",
-    }
-
-    /// `dst[r]` (u32) = index of the largest of `x[r]`, for rows of `width`: the first of equals, never a NaN; 0 if all
-    /// are NaN. Grid: x over rows.
-    ArgMaxArgs(x: Ptr, dst: Ptr, width: u32) [1024, 1, 1] waves 8 {
-        ARG_MAX_F32 = "arg_max_f32",
     }
 
     /// First of a draw from n logits (src/device/sampling.rs), for sample_total and sample_pick: `found`, 16 bytes for

@@ -20,7 +20,7 @@ impl Card {
     ///
     /// Error::Gpu: the launch is beyond the card's limits (then the runtime was not called) or was refused; with
     /// HIP_LAUNCH_BLOCKING set also faults of the kernel. Faults come up else at the next synchronization, as
-    /// Error::DeviceLost.
+    /// Error::DeviceLost. Where the kernel is not loaded yet also the errors of [`load`](Card::load).
     ///
     /// # Safety
     /// The stream is alive and this card's; addresses in `args` are none or device memory that the kernel may use
@@ -54,7 +54,7 @@ impl Card {
         const { assert!(A::ARGS.len() <= MAX_ARGS) };
         self.enter()?;
         let name = kernel.signature().name;
-        let loaded = self.kernel(kernel.id(), name)?;
+        let loaded = self.kernel(kernel.id())?;
         let shared_bytes = shared.saturating_add(loaded.static_shared);
         let record = Record { stream: stream.into(), kernel: name, grid, block, shared_bytes };
         if let Err(why) = check_shape(self.limits(), self.driver().platform(), &record) {

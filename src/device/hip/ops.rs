@@ -10,6 +10,7 @@ pub mod matmul;
 pub mod norm;
 pub mod prefill;
 pub mod project;
+pub mod ready;
 pub mod rope;
 pub mod sample;
 
@@ -33,42 +34,6 @@ pub fn transpose(stream: &Stream, src: Span<'_>, dst: Span<'_>, rows: usize, col
     let (rows, cols) = (dim("rows", rows)?, dim("cols", cols)?);
     let grid = transpose_grid(rows, cols).map(u64::from);
     launch(stream, TRANSPOSE_F32, grid, &TransposeArgs { src: src.ptr(), dst: dst.ptr(), rows, cols })
-}
-
-/// Element types that copies convert between.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Conversion {
-    F32ToF16,
-    F32ToBf16,
-    F16ToF32,
-    Bf16ToF32,
-}
-
-/// `dst[i] = src[i]` in another type, i < n.
-pub fn convert(
-    stream: &Stream,
-    conversion: Conversion,
-    src: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-) -> Result<()> {
-    let (kernel, from, to) = match conversion {
-        Conversion::F32ToF16 => (CONVERT_F32_F16, 4, 2),
-        Conversion::F32ToBf16 => (CONVERT_F32_BF16, 4, 2),
-        Conversion::F16ToF32 => (CONVERT_F16_F32, 2, 4),
-        Conversion::Bf16ToF32 => (CONVERT_BF16_F32, 2, 4),
-    };
-    holds("src", src, &[n], from)?;
-    holds("dst", dst, &[n], to)?;
-    let n = n as u64;
-    over(stream, kernel, n, 2048, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
-}
-
-/// dst = src, by a kernel (`Stream::copy` asks the runtime).
-pub fn copy(stream: &Stream, src: Span<'_>, dst: Span<'_>) -> Result<()> {
-    holds("dst", dst, &[src.bytes() as usize], 1)?;
-    let n = src.bytes();
-    over(stream, COPY_U8, n, 16_384, &ConvertArgs { src: src.ptr(), dst: dst.ptr(), n })
 }
 
 /// Bytes that a group of [`read`] takes.
@@ -146,38 +111,6 @@ pub fn select_rows(
     holds("dst", dst, &[n, width], 4)?;
     let w = Planes([x.ptr(), Ptr::default(), Ptr::default(), Ptr::default()]);
     embed_rows(stream, TensorType::F32, w, rows, dst, n, (n_x, width))
-}
-
-/// `dst[r] = softmax(scale * x[r])`, for n rows of `width`. In place allowed.
-pub fn softmax(
-    stream: &Stream,
-    x: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-    width: usize,
-    scale: f32,
-) -> Result<()> {
-    holds("x", x, &[n, width], 4)?;
-    holds("dst", dst, &[n, width], 4)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
-    let args = SoftmaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)?, scale };
-    launch(stream, SOFTMAX_F32, [n as u64, 1, 1], &args)
-}
-
-/// `dst[r]` (u32) = index of the largest of `x[r]`, the first of equals, for n rows of `width` > 0.
-pub fn arg_max(stream: &Stream, x: Span<'_>, dst: Span<'_>, n: usize, width: usize) -> Result<()> {
-    holds("x", x, &[n, width], 4)?;
-    holds("dst", dst, &[n], 4)?;
-    if width == 0 {
-        return Err(Error::param("the largest of no elements"));
-    }
-    if n == 0 {
-        return Ok(());
-    }
-    let args = ArgMaxArgs { x: x.ptr(), dst: dst.ptr(), width: dim("width", width)? };
-    launch(stream, ARG_MAX_F32, [n as u64, 1, 1], &args)
 }
 
 /// n rows of `cols` activations rounded to 8 bits in blocks of [`Q8_BLOCK`]: `q` i8 n x cols, `ds` f32 pairs

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::loader::Loader;
 use super::memory::{Buffer, Pool, Span};
+use super::ops::ready::load_kernels;
 use super::planes::PlaneLayout;
 use super::schedule::{self, Scheduled, Size};
 use super::support;
@@ -77,6 +78,7 @@ impl HipProgram {
     pub fn load(pool: &Arc<Pool>, plan: Arc<Plan>, file: &Gguf, progress: &mut Progress<'_>) -> Result<Self> {
         let weight_bytes = weight_bytes(&plan)?;
         let roles = weights::roles(&plan)?;
+        load_kernels(pool.card(), &plan)?;
         let sources = memory::try_collect(plan.weights.iter().map(|w| Source::find(file, w)), WEIGHTS)?;
         let total = sources.iter().map(Source::bytes).sum();
         if !progress(0, total) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::kernels::SAMPLE_SCAN;
 use super::memory::{Buffer, Mailbox, Pool, Span};
 use super::ops::sample::{self, DIGITS, OUTCOME_BYTES, Outcome, Target, Workspace};
 use super::stream::Stream;
@@ -39,6 +40,7 @@ impl DeviceSampler {
                 Self::MAX_VOCAB
             )));
         }
+        pool.card().load([SAMPLE_SCAN.id()])?;
         let room = |bytes: usize| pool.alloc(bytes as u64, "sampling");
         let params_bytes = sample::params_bytes(n_vocab);
         let [changed, found, segments, totals, search, histogram, outcome] = sample::workspace_bytes(n_vocab);

@@ -4,6 +4,9 @@
 #[allow(dead_code)] // the build needs more of it
 #[path = "../../../tools/build/compiler.rs"]
 mod compiler;
+#[allow(dead_code)] // the build and the library need more of it
+#[path = "../../../src/device/hip/code_object/targets.rs"]
+mod targets;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

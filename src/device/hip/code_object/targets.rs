@@ -117,7 +117,28 @@ pub const TARGETS: &[Target] = &[
 ];
 
 /// NVIDIA's: PTX of one is translated by the driver for every GPU whose compute capability is not lower.
-pub const PTX_TARGETS: &[&str] = &["sm_75", "sm_80", "sm_90"];
+pub const PTX_TARGETS: &[&str] = &["sm_75", "sm_80"];
+
+/// Targets for which clang makes the same machine code of kernels/: it compiles for the first, and its assembler makes
+/// the code object of each (tests/hip_host/code_objects.rs compares).
+pub const SAME_CODE: &[&[&str]] = &[
+    &["gfx900", "gfx9-generic"],
+    &["gfx1010", "gfx10-1-generic"],
+    &["gfx1030", "gfx10-3-generic"],
+    &["gfx1102", "gfx11-generic"],
+    &["gfx1201", "gfx1200", "gfx12-generic"],
+];
+
+/// The target whose machine code this one gets.
+pub fn compiled_as(name: &'static str) -> &'static str {
+    SAME_CODE.iter().find(|same| same.contains(&name)).map_or(name, |same| same[0])
+}
+
+/// Of code objects for an AMD target. Generic targets came with version 6, which needs ROCm 6.3; 5 is read by all since
+/// 5.3.
+pub fn code_object_version(name: &str) -> u32 {
+    if name.ends_with("-generic") { 6 } else { 5 }
+}
 
 /// The AMD target of this name.
 pub fn find(name: &str) -> Option<&'static Target> {

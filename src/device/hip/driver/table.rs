@@ -89,7 +89,6 @@ api! {
     stream_create(stream: *mut hipStream_t, flags: c_uint) = "hipStreamCreateWithFlags" | "cuStreamCreate";
     stream_destroy(stream: hipStream_t) = "hipStreamDestroy" | "cuStreamDestroy_v2";
     stream_synchronize(stream: hipStream_t) = "hipStreamSynchronize" | "cuStreamSynchronize";
-    stream_query(stream: hipStream_t) = "hipStreamQuery" | "cuStreamQuery";
     /// Flags 0.
     stream_wait_event(stream: hipStream_t, event: hipEvent_t, flags: c_uint)
         = "hipStreamWaitEvent" | "cuStreamWaitEvent";
@@ -104,7 +103,6 @@ api! {
     event_destroy(event: hipEvent_t) = "hipEventDestroy" | "cuEventDestroy_v2";
     event_record(event: hipEvent_t, stream: hipStream_t) = "hipEventRecord" | "cuEventRecord";
     event_synchronize(event: hipEvent_t) = "hipEventSynchronize" | "cuEventSynchronize";
-    event_query(event: hipEvent_t) = "hipEventQuery" | "cuEventQuery";
     event_elapsed_ms(ms: *mut f32, start: hipEvent_t, end: hipEvent_t)
         = "hipEventElapsedTime" | "cuEventElapsedTime";
 

@@ -93,7 +93,7 @@ pub fn prepare_heads(
 }
 
 /// Which kernel takes heads padded to `head_pad` of which `per_kv` share a kv head, and how many of those at once.
-fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<AttendArgs>, usize)> {
+pub(super) fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<AttendArgs>, usize)> {
     let choices: &[(usize, Kernel<AttendArgs>)] = match head_pad {
         32 => &[(1, ATTEND_D32_H1), (4, ATTEND_D32_H4), (8, ATTEND_D32_H8)],
         64 => &[(1, ATTEND_D64_H1), (4, ATTEND_D64_H4), (8, ATTEND_D64_H8)],

@@ -167,7 +167,7 @@ unsafe fn load(runtime: &mut Runtime, module: *mut Handle, image: *const c_void)
 }
 
 /// Most code objects that are remembered.
-const REMEMBERED: usize = 8;
+const REMEMBERED: usize = 64;
 
 /// Reads an ELF code object's text; reading takes seconds, so the last few are remembered.
 fn machine_code(elf: &[u8], arch: &Arch) -> std::result::Result<Arc<MachineCode>, String> {
