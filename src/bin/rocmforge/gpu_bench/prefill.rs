@@ -6,6 +6,7 @@ use rocmforge::device::hip::kernels::Signature;
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::Buffer;
 use rocmforge::device::hip::ops::matmul::{self, Addends, HalfRows, MatMulTile};
+use rocmforge::device::hip::ops::attend::Scores;
 use rocmforge::device::hip::ops::prefill::{self, Tiles};
 use rocmforge::device::hip::ops::project::LayerCache;
 use rocmforge::device::hip::weight::Weight;
@@ -120,11 +121,11 @@ impl GpuBench {
             n_tables: 1,
             table_stride: n_blocks,
         };
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None };
         let seconds = self.time(|| {
             (0..AT_ONCE).try_for_each(|_| {
                 let (q, out) = (q.span(), out.span());
-                prefill::prefill_attention(&self.stream, TOKENS, n_head, q, tiles, cache, scale, out)
+                prefill::prefill_attention(&self.stream, TOKENS, n_head, q, tiles, cache, scores, out)
             })
         })?;
         let pairs: usize = (depth..depth + TOKENS).map(|position| position + 1).sum();
