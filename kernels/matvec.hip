@@ -227,13 +227,13 @@ DEVICE bool join_shares(f32x2 &sums, u32 team, u32 share, u32 sharing) {
     return share == 0;
 }
 
-// What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` holds the token's
-// blocks; k and v are a layer's cache, [block][kv head][64 positions][head_pad] of f16.
+// What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` holds a row of
+// `table_stride` blocks a sequence; k and v are a layer's cache, [block][kv head][64 positions][head_pad] of f16.
 struct Append {
     const f32x2 *turns;
-    const u32 *positions, *table;
+    const u32 *positions, *sequences, *table;
     f16 *k, *v;
-    u32 head_dim, head_pad, n_head_kv, n_rot, halves;
+    u32 head_dim, head_pad, n_head_kv, n_rot, halves, table_stride;
 };
 
 // Queries (part 0, f32), keys (1) and values (2, both to the cache) of one token. A team makes two rows that rotate
@@ -273,8 +273,9 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
         own.dst[rows[0]] = first;
         own.dst[rows[1]] = second;
     } else {
+        const u32 block = to.table[(u64)to.sequences[0] * to.table_stride + position / 64];
         f16 *cell = (which == 1 ? to.k : to.v) +
-                    (((u64)to.table[position / 64] * to.n_head_kv + head) * 64 + position % 64) * to.head_pad;
+                    (((u64)block * to.n_head_kv + head) * 64 + position % 64) * to.head_pad;
         cell[a] = (f16)first;
         cell[b] = (f16)second;
     }

@@ -55,13 +55,14 @@ impl Parts {
         Part { w: Planes([Ptr(0); 4]), bias: Ptr(0), dst: Ptr(0), rows: 0, first_group: u32::MAX };
 }
 
-/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `position` u32;
-/// `table` u32, the blocks of its sequence; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
+/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `table`: u32, a row of
+/// `table_stride` blocks a sequence; positions, sequences: u32; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Append {
     pub turns: Ptr,
-    pub position: Ptr,
+    pub positions: Ptr,
+    pub sequences: Ptr,
     pub table: Ptr,
     pub k: Ptr,
     pub v: Ptr,
@@ -71,7 +72,7 @@ pub struct Append {
     pub n_rot: u32,
     /// Pairs are (i, i + n_rot / 2) rather than (2i, 2i + 1).
     pub halves: u32,
-    pub padding: u32,
+    pub table_stride: u32,
 }
 
 /// A gate, what it lets through, and where the result goes, f32. Biases f32 or none.

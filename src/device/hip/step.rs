@@ -1,10 +1,10 @@
 //! A step's ops, given to the stream one after the other.
 
 use super::memory::Span;
-use super::ops::attend::{self, AttendScratch, HeadNorms, Tokens};
+use super::ops::attend::{self, AttendScratch, HeadNorms};
 use super::ops::matmul::{self, Addends, HalfRows};
 use super::ops::prefill::{self, Tiles};
-use super::ops::project::{self, Input, MATVEC_MAX_N, Product, Target, Turns, wants_rounded};
+use super::ops::project::{self, Input, MATVEC_MAX_N, Product, Target, Tokens, Turns, wants_rounded};
 use super::ops::{self, Heads, Q8_BLOCK, Quantized};
 use super::program::HipProgram;
 use super::schedule::{Forms, Rounded, Source, StepOp};
@@ -364,8 +364,7 @@ impl<'a> Running<'a> {
         for ty in types {
             let x = if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(plain) };
             let same = products.map(|product| product.filter(|product| product.weight.ty() == ty));
-            let Tokens { positions, table, .. } = self.described;
-            project::qkv(&self.session.stream, same, x, turns, positions, table, cache)?;
+            project::qkv(&self.session.stream, same, x, turns, self.described, cache)?;
         }
         Ok(())
     }

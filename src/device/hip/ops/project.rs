@@ -220,22 +220,44 @@ impl Turns<'_> {
     }
 }
 
-/// Queries of one token to `products[0].dst` (f32), rotated; its keys and values to the cache at `position` (u32, on the
-/// device, below the cache's positions), through `table`, whose blocks the cache has. `products`: those of q, k, v that
-/// are of one type; the dst of k and v is not used.
+/// What a step's kernels read of its tokens; u32, on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    pub n: usize,
+    pub positions: Span<'a>,
+    /// Row of `table`, a token.
+    pub sequences: Span<'a>,
+    /// `table_stride` blocks a sequence.
+    pub table: Span<'a>,
+    pub n_tables: usize,
+    pub table_stride: usize,
+}
+
+impl Tokens<'_> {
+    pub(super) fn check(&self) -> Result<()> {
+        holds("positions", self.positions, &[self.n], 4)?;
+        holds("sequences", self.sequences, &[self.n], 4)?;
+        holds("table", self.table, &[self.n_tables, self.table_stride], 4)
+    }
+}
+
+/// Queries of a step's only token to `products[0].dst` (f32), rotated; its keys and values to the cache. What `tokens`
+/// says of its position and blocks is within the cache. `products`: those of q, k, v that are of one type; the dst of k
+/// and v is not used.
 pub fn qkv(
     stream: &Stream,
     products: [Option<Product<'_>>; 3],
     x: Input<'_>,
     turns: Turns<'_>,
-    position: Span<'_>,
-    table: Span<'_>,
+    tokens: Tokens<'_>,
     cache: LayerCache<'_>,
 ) -> Result<()> {
     cache.check()?;
     turns.check(&cache)?;
-    holds("position", position, &[1], 4)?;
-    holds("table", table, &[cache.n_blocks], 4)?;
+    tokens.check()?;
+    if tokens.n != 1 {
+        return Err(Error::Internal(format!("q, k and v of {} tokens in a launch for one", tokens.n)));
+    }
     let head_dim = cache.head_dim;
     let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
     let kv = products[1..].iter().flatten().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
@@ -246,8 +268,9 @@ pub fn qkv(
     let (q, ds) = x.pointers(group.ty, 1, group.cols)?;
     let to = Append {
         turns: turns.table.ptr(),
-        position: position.ptr(),
-        table: table.ptr(),
+        positions: tokens.positions.ptr(),
+        sequences: tokens.sequences.ptr(),
+        table: tokens.table.ptr(),
         k: cache.k.ptr(),
         v: cache.v.ptr(),
         head_dim: dim("head_dim", head_dim)?,
@@ -255,7 +278,7 @@ pub fn qkv(
         n_head_kv: dim("n_head_kv", cache.n_head_kv)?,
         n_rot: dim("n_rot", turns.n_rot)?,
         halves: u32::from(turns.halves),
-        padding: 0,
+        table_stride: dim("table_stride", tokens.table_stride)?,
     };
     let cols = dim("cols", group.cols)?;
     let args = QkvArgs { parts: group.parts, q, ds, cols, sharing: group.sharing, to };
