@@ -12,7 +12,7 @@ mod session;
 mod simd;
 mod step;
 pub mod system;
-mod team;
+pub(crate) mod team;
 mod turns;
 
 pub use device::CpuDevice;
