@@ -152,11 +152,11 @@ DEVICE bool join_shares(f32x2 &sums, u32 team, u32 share, u32 sharing) {
     return share == 0;
 }
 
-// What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` has a row of
+// What happens to q, k and v of one token on their way: rotation, and the cache's cells. `table` holds a row of
 // `table_stride` blocks a sequence; k and v are a layer's cache, [block][kv head][64 positions][head_pad] of f16.
 struct Append {
     const f32x2 *turns;
-    const u32 *position, *sequence, *table;
+    const u32 *positions, *sequences, *table;
     f16 *k, *v;
     u32 head_dim, head_pad, n_head_kv, n_rot, halves, table_stride;
 };
@@ -187,7 +187,7 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
         first += own.bias[rows[0]];
         second += own.bias[rows[1]];
     }
-    const u32 position = to.position[0];
+    const u32 position = to.positions[0];
     if (which < 2 && in_head < turned) {
         const f32x2 turn = to.turns[(u64)position * turned + in_head];
         const float p = first, q = second;
@@ -198,7 +198,7 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
         own.dst[rows[0]] = first;
         own.dst[rows[1]] = second;
     } else {
-        const u32 block = to.table[(u64)to.sequence[0] * to.table_stride + position / 64];
+        const u32 block = to.table[(u64)to.sequences[0] * to.table_stride + position / 64];
         f16 *cell = (which == 1 ? to.k : to.v) +
                     (((u64)block * to.n_head_kv + head) * 64 + position % 64) * to.head_pad;
         cell[a] = (f16)first;

@@ -81,6 +81,7 @@ fn silence_panics() {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::cpu::team::Team;
     use crate::ffi::error::rf_last_error;
     use std::ffi::CStr;
 
@@ -95,6 +96,31 @@ mod tests {
         assert_eq!(status, RF_ERROR_INTERNAL);
         let message = last_error();
         assert!(message.starts_with("internal error: the number is 7 (src/ffi/guard.rs:"), "{message}");
+    }
+
+    /// On a thread of a team, and on all of them at once.
+    #[test]
+    fn a_compute_threads_panic_keeps_its_message_and_place() {
+        let team = Team::new(3).unwrap();
+        for who in [Some(0), Some(1), Some(2), None] {
+            let status = guard(|| {
+                Ok(team.run(&|worker| {
+                    let mut phase = worker.phase(3);
+                    if who.is_none_or(|who| who == worker.index()) && phase.take().is_some() {
+                        panic!("chunk of thread {}", worker.index());
+                    }
+                    phase.finish()
+                })?)
+            });
+            assert_eq!(status, RF_ERROR_INTERNAL);
+            let message = last_error();
+            let (text, place) = message.split_once(" (src/ffi/guard.rs:").expect(&message);
+            let text = text.strip_prefix("internal error: a compute thread panicked: chunk of thread ");
+            let number: usize = text.expect(&message).parse().expect(&message);
+            assert!(who.is_none_or(|who| who == number), "{message}");
+            assert!(place.ends_with(')') && place.contains(':'), "{message}");
+        }
+        assert_eq!(guard(|| Ok(team.run(&|worker| worker.for_each(9, |_| ()))?)), RF_OK);
     }
 
     #[test]

@@ -1,15 +1,34 @@
 //! Models on every device.
 
-use rocmforge::engine::{Backend, BackendParams, Context, ContextParams, DeviceKind, Model, ModelParams};
+use rocmforge::engine::{
+    Backend, BackendParams, Context, ContextParams, DeviceKind, GpuLayers, Model, ModelParams,
+};
 
+#[cfg(feature = "hip")]
+use super::emulated;
 use super::tiny_model::TinyModel;
 
-/// Every device that computes.
-pub const DEVICES: [DeviceKind; 2] = [DeviceKind::Reference, DeviceKind::Cpu];
+/// Runs `body` on every device that computes: the GPU is the emulated gfx1100, in a process of its own. `name` is the
+/// calling test's in its file.
+#[cfg_attr(feature = "hip", track_caller)]
+pub fn on_every_device(name: &str, body: impl Fn(DeviceKind)) {
+    #[cfg(feature = "hip")]
+    {
+        emulated::on_emulator(name, &[("CARD", "gfx1100")], || body(DeviceKind::Hip));
+        if emulated::is_child() {
+            return;
+        }
+    }
+    for device in [DeviceKind::Reference, DeviceKind::Cpu] {
+        body(device);
+    }
+}
 
+/// A GPU has all layers.
 pub fn load(device: DeviceKind, threads: usize, model: &TinyModel) -> Model {
     let backend = Backend::new(&BackendParams { device, threads, ..BackendParams::default() }).unwrap();
-    Model::from_gguf(&backend, model.gguf(), ModelParams::default()).unwrap()
+    let gpu_layers = if device == DeviceKind::Hip { GpuLayers::All } else { GpuLayers::Auto };
+    Model::from_gguf(&backend, model.gguf(), ModelParams { gpu_layers, ..ModelParams::default() }).unwrap()
 }
 
 /// A context of `n_ctx` positions for `n_seq_max` sequences, in steps of `n_batch` tokens.

@@ -20,6 +20,11 @@ pub const CLEARED: [&str; 6] = [
     "ROCMFORGE_EMULATOR_FAIL",
 ];
 
+/// Whether this process was started for one test.
+pub fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
 /// Runs `body` in a process with these variables. `name` is the calling test's in its file.
 #[track_caller]
 pub fn in_process<V: AsRef<OsStr>>(name: &str, env: &[(&str, V)], body: impl FnOnce()) {

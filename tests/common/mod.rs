@@ -1,5 +1,5 @@
 //! Shared by the integration tests; each uses a part of it.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports)]
 
 pub mod backends;
 #[cfg(feature = "hip")]

@@ -5,21 +5,34 @@ use crate::common;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};
 
-use common::backends::{DEVICES, context, load};
+use common::backends::{context, load, on_every_device};
+use common::logits::nmse;
 use common::tiny_model::{Rng, TinyModel};
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::engine::{Batch, Context, DeviceKind, Model, Sampler, SamplerParams};
 use rocmforge::gguf::TensorType;
 
+/// Of float weights on a GPU, where [`same`] then needs no more than the bound of the cache's f16.
 fn model(device: DeviceKind) -> Model {
-    let tiny = TinyModel {
-        n_head: 3,
-        n_head_kv: 1,
-        n_ff: 320,
-        ..TinyModel::new("llama").types(&[TensorType::Q8_0, TensorType::Q4_0])
+    let types = match device {
+        DeviceKind::Hip => [TensorType::F32, TensorType::F16],
+        _ => [TensorType::Q8_0, TensorType::Q4_0],
     };
+    let tiny = TinyModel { n_head: 3, n_head_kv: 1, n_ff: 320, ..TinyModel::new("llama").types(&types) };
     load(device, 2, &tiny)
+}
+
+/// Whether logits are those of the same tokens in other steps: bit for bit; near on a GPU, where a step's size decides on
+/// its kernels and on what they round to f16: 1e-5 of all rows, as in tests/hip/model.rs, and 5e-5 of the worst.
+fn same(device: DeviceKind, got: &[Vec<f32>], want: &[Vec<f32>]) -> bool {
+    if device != DeviceKind::Hip {
+        return got == want;
+    }
+    let near = |want: &[f32], got: &[f32], bound: f64| nmse(want, got) <= bound;
+    got.len() == want.len()
+        && near(&want.concat(), &got.concat(), 1e-5)
+        && got.iter().zip(want).all(|(got, want)| near(want, got, 5e-5))
 }
 
 fn tokens(seed: u64, n: usize) -> Vec<u32> {
@@ -56,26 +69,30 @@ fn state(context: &Context) -> (usize, Vec<usize>) {
 
 #[test]
 fn a_prompt_in_pieces_gives_the_same_logits() {
-    for device in DEVICES {
+    on_every_device("a_prompt_in_pieces_gives_the_same_logits", |device| {
         let model = model(device);
         let tokens = tokens(1, 150);
         let whole = alone(&model, &tokens);
         // n_batch cuts inside one decode; then one decode per piece, down to single tokens
         for n_batch in [1, 7, 64, 149] {
             let mut context = context(&model, 192, n_batch, 1);
-            assert!(extend(&mut context, 0, &tokens) == whole, "{device:?}: steps of {n_batch}");
+            assert!(
+                same(device, &extend(&mut context, 0, &tokens), &whole),
+                "{device:?}: steps of {n_batch}"
+            );
         }
         let mut context = context(&model, 192, 0, 1);
         for (i, piece) in [&tokens[..100], &tokens[100..101], &tokens[101..150]].iter().enumerate() {
             let at = [0, 100, 101][i];
-            assert!(extend(&mut context, 0, piece) == whole[at..at + piece.len()], "{device:?}: piece {i}");
+            let got = extend(&mut context, 0, piece);
+            assert!(same(device, &got, &whole[at..at + piece.len()]), "{device:?}: piece {i}");
         }
-    }
+    });
 }
 
 #[test]
 fn interleaved_sequences_give_what_each_gives_alone() {
-    for device in DEVICES {
+    on_every_device("interleaved_sequences_give_what_each_gives_alone", |device| {
         let model = model(device);
         let (a, b) = (tokens(1, 80), tokens(2, 90));
         let (want_a, want_b) = (alone(&model, &a), alone(&model, &b));
@@ -95,7 +112,8 @@ fn interleaved_sequences_give_what_each_gives_alone() {
             for i in 0..70 {
                 for (wanted, full) in [(i % 3 == 0, &want_b), (i % 2 == 0, &want_a)] {
                     if wanted {
-                        assert!(context.logits(row).unwrap() == full[i], "{device:?}: row {row}");
+                        let got = context.logits(row).unwrap().to_vec();
+                        assert!(same(device, &[got], &full[i..=i]), "{device:?}: row {row}");
                         row += 1;
                     }
                 }
@@ -110,16 +128,17 @@ fn interleaved_sequences_give_what_each_gives_alone() {
                     want: Some(&[true, true]),
                 };
                 context.decode(&batch).unwrap();
-                assert!(rows(&context) == [want_a[i].clone(), want_b[i].clone()], "{device:?}: token {i}");
+                let want = [want_a[i].clone(), want_b[i].clone()];
+                assert!(same(device, &rows(&context), &want), "{device:?}: token {i}");
             }
             assert_eq!(state(&context), (160, vec![0, 80, 0, 80]));
         }
-    }
+    });
 }
 
 #[test]
 fn a_copied_sequence_goes_on_as_the_original() {
-    for device in DEVICES {
+    on_every_device("a_copied_sequence_goes_on_as_the_original", |device| {
         let model = model(device);
         let prompt = tokens(3, BLOCK_LEN + 20);
         let (left, right) = (tokens(4, 5), tokens(5, 70));
@@ -137,15 +156,18 @@ fn a_copied_sequence_goes_on_as_the_original() {
         let batch = Batch { tokens: &ids, positions: None, sequences: Some(&sequences), want: Some(&want) };
         context.decode(&batch).unwrap();
         let got = rows(&context);
-        assert!(got[..5] == alone(&model, &joined(&left, prompt.len()))[prompt.len()..], "{device:?}");
-        assert!(got[5..75] == alone(&model, &joined(&right, prompt.len()))[prompt.len()..], "{device:?}");
-        assert!(got[75..] == alone(&model, &joined(&left, BLOCK_LEN + 3))[BLOCK_LEN + 3..], "{device:?}");
-    }
+        for (rows, tail, n) in
+            [(0..5, &left, prompt.len()), (5..75, &right, prompt.len()), (75..80, &left, BLOCK_LEN + 3)]
+        {
+            let want = &alone(&model, &joined(tail, n))[n..];
+            assert!(same(device, &got[rows.clone()], want), "{device:?}: rows {rows:?}");
+        }
+    });
 }
 
 #[test]
 fn a_truncated_sequence_evaluates_again() {
-    for device in DEVICES {
+    on_every_device("a_truncated_sequence_evaluates_again", |device| {
         let model = model(device);
         let (first, second) = (tokens(6, 100), tokens(7, 40));
         let mut context = context(&model, 256, 512, 2);
@@ -153,19 +175,20 @@ fn a_truncated_sequence_evaluates_again() {
         context.kv_truncate(0, 70).unwrap();
         assert_eq!(state(&context), (70, vec![70, 0]));
         let got = extend(&mut context, 0, &second);
-        assert!(got == alone(&model, &[&first[..70], &second[..]].concat())[70..], "{device:?}");
+        let want = &alone(&model, &[&first[..70], &second[..]].concat())[70..];
+        assert!(same(device, &got, want), "{device:?}");
         context.kv_truncate(0, 110).unwrap();
         assert!(matches!(context.kv_truncate(0, 111), Err(Error::Param(_))));
         assert_eq!(context.kv_len(0).unwrap(), 110);
         context.kv_clear();
         assert_eq!(state(&context), (0, vec![0, 0]));
-        assert!(extend(&mut context, 1, &first) == alone(&model, &first), "{device:?}");
-    }
+        assert!(same(device, &extend(&mut context, 1, &first), &alone(&model, &first)), "{device:?}");
+    });
 }
 
 #[test]
 fn a_batch_that_does_not_fit_changes_nothing() {
-    for device in DEVICES {
+    on_every_device("a_batch_that_does_not_fit_changes_nothing", |device| {
         let model = model(device);
         let mut context = context(&model, 3 * BLOCK_LEN, 16, 2);
         let (prompt, next) = (tokens(8, BLOCK_LEN + 10), tokens(9, 1));
@@ -186,9 +209,9 @@ fn a_batch_that_does_not_fit_changes_nothing() {
             assert_eq!(state(&context), before);
             assert_eq!(context.n_logits(), 0);
         }
-        assert!(extend(&mut context, 1, &next) == want, "{device:?}");
-        assert!(extend(&mut context, 0, &next) == want, "{device:?}");
-    }
+        assert!(same(device, &extend(&mut context, 1, &next), &want), "{device:?}");
+        assert!(same(device, &extend(&mut context, 0, &next), &want), "{device:?}");
+    });
 }
 
 #[test]
@@ -232,7 +255,7 @@ fn wrong_batches_are_refused_and_change_nothing() {
 
 #[test]
 fn a_cancelled_batch_is_rolled_back_within_a_layer() {
-    for device in DEVICES {
+    on_every_device("a_cancelled_batch_is_rolled_back_within_a_layer", |device| {
         let model = model(device);
         let mut context = context(&model, 256, 16, 2);
         let (prompt, next) = (tokens(11, 70), tokens(12, 50));
@@ -242,7 +265,7 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
 
         // nothing to cancel: the next batch is not affected
         assert!(!context.cancel_handle().cancel() && !context.cancel_handle().withdraw());
-        assert!(extend(&mut context, 0, &next) == want, "{device:?}");
+        assert!(same(device, &extend(&mut context, 0, &next), &want), "{device:?}");
         context.kv_truncate(0, prompt.len()).unwrap();
 
         // a flag that is set before ends it at once
@@ -274,14 +297,14 @@ fn a_cancelled_batch_is_rolled_back_within_a_layer() {
         assert_eq!(context.kv_len(0).unwrap(), prompt.len());
 
         // that was the request's only call, and both sequences are as they were
-        assert!(extend(&mut context, 0, &next) == want, "{device:?}");
-        assert!(extend(&mut context, 1, &next) == want, "{device:?}");
-    }
+        assert!(same(device, &extend(&mut context, 0, &next), &want), "{device:?}");
+        assert!(same(device, &extend(&mut context, 1, &next), &want), "{device:?}");
+    });
 }
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    for device in DEVICES {
+    on_every_device("threads_do_not_change_a_bit", |device| {
         let tiny =
             TinyModel { n_ff: 512, ..TinyModel::new("qwen2").types(&[TensorType::Q5_0, TensorType::Q6_K]) };
         let ids = tokens(13, 100);
@@ -290,7 +313,7 @@ fn threads_do_not_change_a_bit() {
         for threads in [2, 3] {
             assert!(logits(threads) == one, "{device:?}: {threads} threads");
         }
-    }
+    });
 }
 
 #[test]
@@ -323,7 +346,7 @@ fn sampling() -> Sampler {
 
 #[test]
 fn a_context_samples_what_the_sampler_samples() {
-    for device in DEVICES {
+    on_every_device("a_context_samples_what_the_sampler_samples", |device| {
         let model = model(device);
         // steps of 8 tokens: logits of several steps are kept
         let mut context = context(&model, 256, 8, 2);
@@ -343,12 +366,12 @@ fn a_context_samples_what_the_sampler_samples() {
             assert!(matches!(context.sample(n_wanted, &mut other), Err(Error::Param(_))));
             assert_eq!(context.perf().sampled_tokens, n_wanted as u64);
         }
-    }
+    });
 }
 
 #[test]
 fn evaluating_and_sampling_in_one_is_the_same_as_one_by_one() {
-    for device in DEVICES {
+    on_every_device("evaluating_and_sampling_in_one_is_the_same_as_one_by_one", |device| {
         let model = model(device);
         let (mut one, mut both) = (context(&model, 256, 8, 1), context(&model, 256, 8, 1));
         let (mut first, mut second) = (sampling(), sampling());
@@ -380,5 +403,5 @@ fn evaluating_and_sampling_in_one_is_the_same_as_one_by_one() {
         one.decode(&three).unwrap();
         let wanted = first.sample(one.logits(1).unwrap()).unwrap();
         assert_eq!(both.decode_and_sample(&three, &mut second).unwrap(), wanted);
-    }
+    });
 }

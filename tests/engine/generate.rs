@@ -5,7 +5,7 @@ use crate::common;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use common::backends::{DEVICES, context, load};
+use common::backends::{context, load, on_every_device};
 use common::tiny_model::TinyModel;
 use rocmforge::Error;
 use rocmforge::engine::{
@@ -86,7 +86,7 @@ fn fresh(model: &Model, seed: u64, params: &GenerateParams) -> Generation {
 
 #[test]
 fn the_seed_decides_on_any_number_of_threads() {
-    for device in DEVICES {
+    on_every_device("the_seed_decides_on_any_number_of_threads", |device| {
         let one = fresh(&load(device, 1, &tiny(EOS)), 7, &params(80));
         assert_eq!((one.tokens.len(), one.stop), (80, StopReason::Length));
         assert!(!one.text.is_empty());
@@ -95,7 +95,7 @@ fn the_seed_decides_on_any_number_of_threads() {
             assert_eq!(again.text, one.text, "{device:?}: {threads} threads");
         }
         assert_ne!(fresh(&load(device, 1, &tiny(EOS)), 8, &params(80)).text, one.text);
-    }
+    });
 }
 
 #[test]

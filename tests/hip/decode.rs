@@ -14,9 +14,9 @@ use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::memory::Span;
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms, Tokens};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms};
 use rocmforge::device::hip::ops::project::{
-    self, Input, LayerCache, Product, Target, Turns, head_pad, wants_rounded,
+    self, Input, LayerCache, Product, Target, Tokens, Turns, head_pad, wants_rounded,
 };
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
@@ -346,7 +346,9 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     let mut rng = Rng(34);
     let what = format!("{case:?}");
     let cache = Cache::new(gpu, 5, n_head_kv, head_dim);
-    let blocks = [3u32, 0, 4, 1, 2];
+    // the second of two sequences
+    let tables = [[0u32, 1, 2, 3, 4], [3, 0, 4, 1, 2]];
+    let blocks = tables[1];
     let (rope, turns) = rotation(gpu, pairs, n_rot, blocks.len() * BLOCK_LEN);
     let matrices = [n_head, n_head_kv, n_head_kv]
         .map(|heads| Matrix::new(gpu, &mut rng, ty, heads * head_dim, cols, bias));
@@ -356,18 +358,17 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     let unused = [0; 2].map(|_| gpu.output::<f32>(n_head_kv * head_dim));
     let outputs = [&q, &unused[0], &unused[1]];
     let products = std::array::from_fn(|i| present[i].then(|| matrices[i].product(outputs[i].span())));
-    let (position_on_card, table) = (gpu.input(&[position]), gpu.input(&blocks));
+    let [positions, sequences, table] = [&[position][..], &[1], tables.as_flattened()].map(|x| gpu.input(x));
+    let tokens = Tokens {
+        n: 1,
+        positions: positions.span(),
+        sequences: sequences.span(),
+        table: table.span(),
+        n_tables: 2,
+        table_stride: blocks.len(),
+    };
     let turns = Turns { table: turns.span(), n_rot, halves: pairs == RopePairs::Halves };
-    project::qkv(
-        &gpu.stream,
-        products,
-        x.input(),
-        turns,
-        position_on_card.span(),
-        table.span(),
-        cache.layer(),
-    )
-    .unwrap();
+    project::qkv(&gpu.stream, products, x.input(), turns, tokens, cache.layer()).unwrap();
 
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
     reference::rope(&mut want_q, head_dim, &rope, position).unwrap();
@@ -811,19 +812,21 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, head_pad: 64, n_blocks: 1 };
     let turns = Turns { table: all, n_rot: 64, halves: true };
     let three = [0; 3].map(|_| Some(product(&q8.weight, all)));
-    let qkv = |turns, position, table, cache| {
-        project::qkv(s, three, Input::Rounded(x), turns, position, table, cache)
-    };
+    let one = Tokens { n: 1, positions: all, sequences: all, table: all, n_tables: 2, table_stride: 1 };
+    let qkv = |turns, tokens, cache| project::qkv(s, three, Input::Rounded(x), turns, tokens, cache);
     refused.extend([
-        qkv(Turns { table: part(64 * 32 * 8 - 1), ..turns }, all, all, cache),
-        qkv(Turns { n_rot: 66, ..turns }, all, all, cache),
-        qkv(Turns { n_rot: 3, ..turns }, all, all, cache),
-        qkv(turns, part(3), all, cache),
-        qkv(turns, all, part(3), cache),
-        qkv(turns, all, all, LayerCache { k: part(8191), ..cache }),
-        qkv(turns, all, all, LayerCache { v: part(8191), ..cache }),
-        qkv(turns, all, all, LayerCache { n_blocks: usize::MAX, ..cache }),
+        qkv(Turns { table: part(64 * 32 * 8 - 1), ..turns }, one, cache),
+        qkv(Turns { n_rot: 66, ..turns }, one, cache),
+        qkv(Turns { n_rot: 3, ..turns }, one, cache),
+        qkv(turns, Tokens { positions: part(3), ..one }, cache),
+        qkv(turns, Tokens { sequences: part(3), ..one }, cache),
+        qkv(turns, Tokens { table: part(4), ..one }, cache),
+        qkv(turns, one, LayerCache { k: part(8191), ..cache }),
+        qkv(turns, one, LayerCache { v: part(8191), ..cache }),
+        qkv(turns, one, LayerCache { n_blocks: usize::MAX, ..cache }),
     ]);
+    let two = qkv(turns, Tokens { n: 2, ..one }, cache);
+    assert!(matches!(two, Err(Error::Internal(_))), "{two:?}");
     for cache in [
         LayerCache { n_head_kv: 2, ..cache },
         LayerCache { head_dim: 48, ..cache },
@@ -831,7 +834,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         LayerCache { head_pad: 32, ..cache },
         LayerCache { head_pad: 128, ..cache },
     ] {
-        let result = qkv(turns, all, all, cache);
+        let result = qkv(turns, one, cache);
         assert!(result.is_err(), "{cache:?}");
     }
 

@@ -32,6 +32,7 @@ pub const TESTS: &[Test] = &[
     Test::new("mixed_types", |_| mixed_types()),
     Test::new("shapes", |_| shapes()),
     Test::new("each_op", |_| each_op()),
+    Test::new("sequences", |_| sequences()),
     Test::new("graphs_replay", |_| graphs_replay()).env(&[(SWITCH, "1")]),
     Test::new("timing", |_| timing()),
 ];
@@ -133,6 +134,67 @@ fn each_op() {
             let error = nmse(want, got);
             assert!(error <= 1e-5, "{arch_name} {name}: NMSE {error:.1e}");
         }
+    }
+}
+
+/// Steps over ten sequences, with the tables of all in each: single tokens, a few, one of each, long runs beside single
+/// tokens; logits of some of them.
+fn sequences() {
+    const N: u32 = 10;
+    let runs: [&[(u32, usize)]; 14] = [
+        &[(2, 1)],
+        &[(7, 1)],
+        &[(0, 1)],
+        &[(2, 1)],
+        &[(4, 3), (2, 1)],
+        &[(9, 1), (7, 1), (4, 1)],
+        &[(0, 1), (1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (8, 1), (9, 1)],
+        &[(3, 70), (2, 1), (9, 5), (0, 1)],
+        &[(3, 1)],
+        &[(9, 1)],
+        &[(9, 2), (3, 4)],
+        &[(6, 20), (5, 20)],
+        &[(6, 1), (5, 1), (3, 1)],
+        &[(2, 1)],
+    ];
+    let tables: Vec<[u32; 2]> = (0..N).map(|sequence| [2 * N - 1 - sequence, sequence]).collect();
+    let tables: Vec<&[u32]> = tables.iter().map(|table| &table[..]).collect();
+    let (gpu, reference) = (device(), ReferenceDevice::new(0));
+    let file = TinyModel::new("qwen2").gguf();
+    let limits = SessionLimits { max_tokens: 80, max_outputs: 80, n_blocks: 2 * N as usize };
+    let mut sessions = [&gpu as &dyn Device, &reference].map(|device| {
+        let (_, plan) = arch::plan(&file).unwrap();
+        let program = device.load(Arc::new(plan), file.clone(), &mut |_, _| true).unwrap();
+        program.session(limits).unwrap()
+    });
+    let ids = tokens(400, 131);
+    let (mut ids, mut lengths) = (ids.iter().copied(), [0; N as usize]);
+    for (i, runs) in runs.iter().enumerate() {
+        let (mut positions, mut sequences) = (Vec::new(), Vec::new());
+        for &(sequence, n) in *runs {
+            let length = &mut lengths[sequence as usize];
+            positions.extend(*length..*length + n as u32);
+            sequences.resize(positions.len(), sequence);
+            *length += n as u32;
+        }
+        let n = positions.len() as u32;
+        let step = Step {
+            tokens: &ids.by_ref().take(n as usize).collect::<Vec<_>>(),
+            positions: &positions,
+            sequences: &sequences,
+            tables: &tables,
+            outputs: &(0..n).filter(|t| t % 3 == 0 || t + 1 == n).collect::<Vec<_>>(),
+            inputs: &[],
+        };
+        let [got, want] = sessions.each_mut().map(|session| {
+            session.run(&step, &Default::default()).unwrap();
+            session.output(0).unwrap()
+        });
+        for (row, (got, want)) in got.chunks_exact(131).zip(want.chunks_exact(131)).enumerate() {
+            let error = nmse(want, got);
+            assert!(error <= 1e-5, "step {i}, row {row}: NMSE {error:.1e}");
+        }
+        assert_eq!(got.len(), want.len());
     }
 }
 

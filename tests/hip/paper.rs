@@ -14,8 +14,8 @@ use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::code_object::{self, CodeObjects, occupancy, targets};
 use rocmforge::device::hip::kernels::SIGNATURES;
 use rocmforge::device::hip::memory::{Buffer, Span};
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, Tokens};
-use rocmforge::device::hip::ops::project::{self, Input, LayerCache, Product, Target, Turns};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape};
+use rocmforge::device::hip::ops::project::{self, Input, LayerCache, Product, Target, Tokens, Turns};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::planes::PlaneLayout;
 use rocmforge::device::hip::weight::Weight;
@@ -293,7 +293,10 @@ impl Bench<'_> {
                 head_pad: head_dim,
                 n_blocks: 1,
             };
-            project::qkv(&self.gpu.stream, products, x, turns, zero.span(), zero.span(), cache).unwrap();
+            let zero = zero.span();
+            let tokens =
+                Tokens { n: 1, positions: zero, sequences: zero, table: zero, n_tables: 1, table_stride: 1 };
+            project::qkv(&self.gpu.stream, products, x, turns, tokens, cache).unwrap();
         });
         let elements = ((heads + 2 * kv) * head_dim * cols) as u64;
         let must = weights.iter().map(|weight| weight.layout().file_bytes()).sum();

@@ -13,7 +13,7 @@ mod session;
 mod simd;
 mod step;
 pub mod system;
-mod team;
+pub(crate) mod team;
 mod turns;
 
 pub use device::CpuDevice;

@@ -199,7 +199,9 @@ impl Shared {
         let worker = Worker { shared: self, index, n_workers, phase: Cell::new(0) };
         // the outcome of a panic is thrown away with the step's results: nothing half-done is looked at
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| job(&worker))) {
-            lock(&self.panicked).get_or_insert_with(|| panics::text_of(panic));
+            // of every panic: its place is taken too, and its payload's drop may not panic here
+            let text = panics::text_of(panic);
+            lock(&self.panicked).get_or_insert(text);
             self.stopped.store(true, Ordering::Release);
         }
     }

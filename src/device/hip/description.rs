@@ -1,9 +1,9 @@
 //! What a step's kernels read of its tokens: words that one upload brings to the device.
 
 use super::memory::Span;
-use super::ops::attend::Tokens;
 use super::ops::prefill::{self, Tiles};
 use super::ops::project::MATVEC_MAX_N;
+use super::ops::project::Tokens;
 use crate::device::{SessionLimits, Step};
 use crate::{Result, memory};
 

@@ -42,14 +42,14 @@ impl Parts {
         Part { w: Planes([Ptr(0); 4]), bias: Ptr(0), dst: Ptr(0), rows: 0, first_group: u32::MAX };
 }
 
-/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `position` and
-/// `sequence` u32; `table` u32, a row of `table_stride` blocks a sequence; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
+/// What happens to q, k and v of one token: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`; `table`: u32, a row of
+/// `table_stride` blocks a sequence; positions, sequences: u32; k and v a layer's cache, f16 `[block][kv head][64 positions][head_pad]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Append {
     pub turns: Ptr,
-    pub position: Ptr,
-    pub sequence: Ptr,
+    pub positions: Ptr,
+    pub sequences: Ptr,
     pub table: Ptr,
     pub k: Ptr,
     pub v: Ptr,

@@ -3,30 +3,9 @@
 use super::super::kernels::{self, *};
 use super::super::memory::Span;
 use super::super::stream::Stream;
-use super::project::{Dest, LayerCache, Turns};
+use super::project::{Dest, LayerCache, Tokens, Turns};
 use super::{dim, holds, launch};
 use crate::{Error, Result};
-
-/// What a step's kernels read of its tokens; u32, on the device.
-#[derive(Clone, Copy, Debug)]
-pub struct Tokens<'a> {
-    pub n: usize,
-    pub positions: Span<'a>,
-    /// Row of `table`, a token.
-    pub sequences: Span<'a>,
-    /// `table_stride` blocks a sequence.
-    pub table: Span<'a>,
-    pub n_tables: usize,
-    pub table_stride: usize,
-}
-
-impl Tokens<'_> {
-    pub(super) fn check(&self) -> Result<()> {
-        holds("positions", self.positions, &[self.n], 4)?;
-        holds("sequences", self.sequences, &[self.n], 4)?;
-        holds("table", self.table, &[self.n_tables, self.table_stride], 4)
-    }
-}
 
 /// The norm over each head of q or k, and its f32 weight.
 #[derive(Clone, Copy, Debug)]

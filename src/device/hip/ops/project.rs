@@ -4,7 +4,6 @@ use super::super::kernels::*;
 use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::super::weight::Weight;
-use super::attend::Tokens;
 use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
@@ -188,22 +187,43 @@ impl Turns<'_> {
     }
 }
 
-/// Queries of the one token to `products[0].dst` (f32), rotated; its keys and values to its cell of the cache. What
-/// `token` says of position and blocks is within the cache. `products`: those of q, k, v that are of one type; the dst of
-/// k and v is not used.
+/// What a step's kernels read of its tokens; u32, on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens<'a> {
+    pub n: usize,
+    pub positions: Span<'a>,
+    /// Row of `table`, a token.
+    pub sequences: Span<'a>,
+    /// `table_stride` blocks a sequence.
+    pub table: Span<'a>,
+    pub n_tables: usize,
+    pub table_stride: usize,
+}
+
+impl Tokens<'_> {
+    pub(super) fn check(&self) -> Result<()> {
+        holds("positions", self.positions, &[self.n], 4)?;
+        holds("sequences", self.sequences, &[self.n], 4)?;
+        holds("table", self.table, &[self.n_tables, self.table_stride], 4)
+    }
+}
+
+/// Queries of a step's only token to `products[0].dst` (f32), rotated; its keys and values to the cache. What `tokens`
+/// says of its position and blocks is within the cache. `products`: those of q, k, v that are of one type; the dst of k
+/// and v is not used.
 pub fn qkv(
     stream: &Stream,
     products: [Option<Product<'_>>; 3],
     x: Input<'_>,
     turns: Turns<'_>,
-    token: Tokens<'_>,
+    tokens: Tokens<'_>,
     cache: LayerCache<'_>,
 ) -> Result<()> {
     cache.check()?;
     turns.check(&cache)?;
-    token.check()?;
-    if token.n != 1 {
-        return Err(Error::Internal(format!("q, k and v of {} tokens at once", token.n)));
+    tokens.check()?;
+    if tokens.n != 1 {
+        return Err(Error::Internal(format!("q, k and v of {} tokens in a launch for one", tokens.n)));
     }
     let head_dim = cache.head_dim;
     let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
@@ -215,9 +235,9 @@ pub fn qkv(
     let (q, ds) = x.pointers(group.ty, 1, group.cols)?;
     let to = Append {
         turns: turns.table.ptr(),
-        position: token.positions.ptr(),
-        sequence: token.sequences.ptr(),
-        table: token.table.ptr(),
+        positions: tokens.positions.ptr(),
+        sequences: tokens.sequences.ptr(),
+        table: tokens.table.ptr(),
         k: cache.k.ptr(),
         v: cache.v.ptr(),
         head_dim: dim("head_dim", head_dim)?,
@@ -225,7 +245,7 @@ pub fn qkv(
         n_head_kv: dim("n_head_kv", cache.n_head_kv)?,
         n_rot: dim("n_rot", turns.n_rot)?,
         halves: u32::from(turns.halves),
-        table_stride: dim("table_stride", token.table_stride)?,
+        table_stride: dim("table_stride", tokens.table_stride)?,
     };
     let cols = dim("cols", group.cols)?;
     let args = QkvArgs { parts: group.parts, q, ds, cols, sharing: group.sharing, to };
