@@ -15,6 +15,7 @@ use rocmforge::device::hip::memory::{Buffer, Pool, Span, Staging};
 use rocmforge::device::hip::stream::Stream;
 
 use super::emulated;
+pub use super::logits::nmse;
 
 /// Cards that the emulator executes.
 pub const EMULATED: [&str; 4] = ["gfx1100", "gfx1201", "gfx942", "gfx90a"];
@@ -117,14 +118,6 @@ fn in_child(group: &str, test: &Test, command: &mut Command) -> Result<(), Faile
 
 pub fn is_real() -> bool {
     std::env::var_os(REAL).is_some_and(|value| value == "1" || value == "small")
-}
-
-/// Sum of squared differences over sum of squares.
-pub fn nmse(want: &[f32], got: &[f32]) -> f64 {
-    assert_eq!(want.len(), got.len());
-    let square = |x: f64| x * x;
-    let error: f64 = want.iter().zip(got).map(|(w, g)| square(f64::from(*w) - f64::from(*g))).sum();
-    error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
 /// A card with what tests need of it. Each buffer is an allocation of its own, so that the emulator and NVIDIA's

@@ -49,6 +49,14 @@ pub fn evaluate(device: &dyn Device, file: Arc<Gguf>, tokens: &[u32], chunk: usi
     logits
 }
 
+/// Sum of squared differences over sum of squares.
+pub fn nmse(want: &[f32], got: &[f32]) -> f64 {
+    assert_eq!(want.len(), got.len());
+    let square = |x: f64| x * x;
+    let error: f64 = want.iter().zip(got).map(|(w, g)| square(f64::from(*w) - f64::from(*g))).sum();
+    error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)
+}
+
 /// ln(sum(exp(x)))
 pub fn log_sum_exp(x: &[f32]) -> f64 {
     let max = f64::from(x.iter().copied().fold(f32::NEG_INFINITY, f32::max));
