@@ -1,6 +1,8 @@
 //! Shared by the integration tests; each uses a part of it.
 #![allow(dead_code, unused_imports)]
 
+pub mod arch_weights;
+pub mod archs;
 pub mod backends;
 #[cfg(feature = "hip")]
 pub mod emulated;

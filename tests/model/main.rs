@@ -4,6 +4,7 @@
 mod common;
 
 mod arch;
+mod archs;
 mod config;
 mod gpu;
 mod logits;

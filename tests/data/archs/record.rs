@@ -1,0 +1,147 @@
+//! Writes the fixtures of this folder: descriptions of models from llama.cpp's generator, logits from llama.cpp.
+//!
+//!     cargo run --example record_archs -- PEER [NAME...]
+//!
+//! PEER is the folder of test-llama-archs and peer_logits (tools/peer_build.sh builds them). A NAME is a fixture's,
+//! "llama-moe"; without one every fixture of this folder is recorded anew.
+
+use std::error::Error;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+use rocmforge::gguf::{Gguf, Value};
+
+#[path = "../../common/mod.rs"]
+mod common;
+
+use common::archs::{self, Fixture, LENGTHS, SEEDS, Tensor, kept};
+use common::logits::nmse;
+use common::tiny_model::Rng;
+
+type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Swapping two early tokens must move the logits by so much.
+const LEAST: f64 = 1e-4;
+
+fn main() -> Result<()> {
+    let mut args = env::args().skip(1);
+    let peer = PathBuf::from(args.next().ok_or("usage: record_archs PEER [NAME...]")?);
+    let mut names: Vec<String> = args.collect();
+    if names.is_empty() {
+        names = archs::names();
+    }
+    let work = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/tmp/archs");
+    let generated = work.join("generated");
+    if !generated.is_dir() {
+        fs::create_dir_all(&generated)?;
+        run(Command::new(peer.join("test-llama-archs"))
+            .args(["-s", "1", "-o"])
+            .arg(format!("{}/", generated.display())))?;
+    }
+    for name in names {
+        let mut fixture = describe(&name, &generated.join(format!("{name}.gguf")))?;
+        record(&mut fixture, &peer, &work)?;
+        fs::write(archs::folder().join(format!("{name}.gguf")), fixture.build())?;
+    }
+    Ok(())
+}
+
+/// What is known of llama.cpp's own rounding.
+const NOTES: [(&str, &str); 2] = [
+    ("gemma3-dense", "GELU computed in f32; llama.cpp's own table of f16 is at an NMSE of 1.8e-8 from that"),
+    ("phi2-dense", "GELU computed in f32; llama.cpp's own table of f16 is at an NMSE of 9.4e-8 from that"),
+];
+
+/// The generator's metadata and tensors, but for two things. Of mixtures it chooses 2 of 2 experts; here 2 of 4 are
+/// chosen, so that the choice shows, and the keys that say what is done with their weights differ from what their
+/// absence says. Its tokenizer, "test", is one that only llama.cpp's tests know: here there is none.
+fn describe(name: &str, path: &Path) -> Result<Fixture> {
+    let file = Gguf::open(path)?;
+    let arch = file.metadata().str("general.architecture")?.ok_or("no architecture")?.to_owned();
+    let experts = file.metadata().u64(&format!("{arch}.expert_count"))?.unwrap_or(0);
+    let kept = file
+        .metadata()
+        .iter()
+        .filter(|(key, _)| !key.starts_with("tokenizer.ggml.") || key.ends_with(".model"));
+    let metadata = kept.map(|(key, value)| {
+        let value = match key.strip_prefix(&arch).unwrap_or(key) {
+            "tokenizer.ggml.model" => Value::String("none".into()),
+            ".expert_count" if experts > 0 => Value::U32(2 * experts as u32),
+            ".expert_weights_scale" => Value::F32(1.5),
+            ".expert_weights_norm" => Value::Bool(true),
+            _ => value.clone(),
+        };
+        (key.to_owned(), value)
+    });
+    let tensors = file.tensors().iter().map(|tensor| {
+        let mut dims = tensor.dims[..tensor.n_dims].to_vec();
+        let is_of_experts =
+            ["_exps", "ffn_gate_inp.", "exp_probs_b"].iter().any(|part| tensor.name.contains(part));
+        if is_of_experts && !tensor.name.contains("norm") {
+            let last = dims.last_mut().expect("at least one dimension");
+            assert_eq!(*last, experts, "{}: {} of {experts} experts", name, tensor.name);
+            *last = 2 * experts;
+        }
+        Tensor { name: tensor.name.clone(), ty: tensor.ty, dims }
+    });
+    let mut fixture = Fixture {
+        name: name.to_owned(),
+        metadata: metadata.collect(),
+        tensors: tensors.collect(),
+        tokens: Default::default(),
+        logits: Default::default(),
+        sha256: Default::default(),
+        note: NOTES.iter().find(|(of, _)| *of == name).map_or("", |(_, note)| *note).to_owned(),
+    };
+    let n_vocab = fixture.n_vocab();
+    let mut rng = Rng(0xA2C5);
+    fixture.tokens = LENGTHS.map(|n| (0..n).map(|_| rng.below(n_vocab) as u32).collect());
+    Ok(fixture)
+}
+
+/// Fills in the logits, and makes sure that they would show a mistake.
+fn record(fixture: &mut Fixture, peer: &Path, work: &Path) -> Result<()> {
+    let n_vocab = fixture.n_vocab();
+    for (s, seed) in SEEDS.into_iter().enumerate() {
+        let (model, out) = (work.join(format!("{}.{seed}.gguf", fixture.name)), work.join("logits.f32"));
+        let bytes = fixture.bytes(seed);
+        fs::write(&model, &bytes)?;
+        fixture.sha256[s] = archs::sha256(&bytes);
+        let logits = |tokens: &[u32]| -> Result<Vec<f32>> {
+            let ids: Vec<_> = tokens.iter().map(u32::to_string).collect();
+            run(Command::new(peer.join("peer_logits"))
+                .arg("--exact")
+                .args([&model, &out])
+                .arg(ids.join(",")))?;
+            let bytes = fs::read(&out)?;
+            let logits: Vec<f32> =
+                bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
+            assert_eq!(logits.len(), tokens.len() * n_vocab);
+            assert!(logits.iter().all(|x| x.is_finite()), "logits that are not finite");
+            Ok(logits)
+        };
+        for (i, tokens) in fixture.tokens.iter().enumerate() {
+            let all = logits(tokens)?;
+            fixture.logits[s][i] =
+                kept(seed, tokens.len()).flat_map(|p| &all[p * n_vocab..][..n_vocab]).copied().collect();
+            let mut swapped = tokens.clone();
+            swapped.swap(1, 2);
+            // later positions are of the same tokens
+            let moved = nmse(&all[3 * n_vocab..], &logits(&swapped)?[3 * n_vocab..]);
+            println!("{} seed {seed} sequence {i}: two tokens swapped, NMSE {moved:.1e}", fixture.name);
+            assert!(moved >= LEAST, "{}: a mistake might not show", fixture.name);
+        }
+        fs::remove_file(&model)?;
+    }
+    Ok(())
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    let output = command.output().map_err(|e| format!("{command:?}: {e}"))?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(format!("{command:?}: {}\n{text}", output.status).into());
+    }
+    Ok(())
+}
