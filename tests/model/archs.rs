@@ -10,24 +10,18 @@ use rocmforge::engine::{
     Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
 };
 
-/// Fixtures that run, and those that are refused, with a part of the error that says what is missing.
+/// Fixtures that run on every device; those that the GPU refuses, and those that all refuse, with a part of the error that
+/// says what is missing.
 macro_rules! fixtures {
     (
         runs { $($runs:ident = $runs_file:literal)* }
+        not_on_gpus { $($host:ident = $host_file:literal, $lacks:literal)* }
         refused { $($refused:ident = $refused_file:literal, $why:literal)* }
     ) => {
         $(mod $runs {
             use super::*;
 
-            #[test]
-            fn reference() {
-                follows($runs_file, DeviceKind::Reference, 1e-8);
-            }
-
-            #[test]
-            fn cpu() {
-                follows($runs_file, DeviceKind::Cpu, 1e-5);
-            }
+            on_hosts!($runs_file);
 
             #[cfg(feature = "hip")]
             #[test]
@@ -37,35 +31,67 @@ macro_rules! fixtures {
                     follows($runs_file, DeviceKind::Hip, 1e-5);
                 });
             }
+        })*
 
+        $(mod $host {
+            use super::*;
+
+            on_hosts!($host_file);
+
+            #[cfg(feature = "hip")]
             #[test]
-            fn a_mistake_shows() {
-                shows_a_mistake($runs_file);
+            fn gpu() {
+                let name = concat!(stringify!($host), "::gpu");
+                common::emulated::on_emulator(name, &[("CARD", "gfx1100")], || {
+                    is_refused($host_file, &[DeviceKind::Hip], $lacks);
+                });
             }
         })*
 
         $(#[test]
         fn $refused() {
-            is_refused($refused_file, $why);
+            is_refused($refused_file, &[DeviceKind::Reference, DeviceKind::Cpu], $why);
         })*
 
-        const FILES: &[&str] = &[$($runs_file,)* $($refused_file,)*];
+        const FILES: &[&str] = &[$($runs_file,)* $($host_file,)* $($refused_file,)*];
+    };
+}
+
+macro_rules! on_hosts {
+    ($file:literal) => {
+        #[test]
+        fn reference() {
+            follows($file, DeviceKind::Reference, 1e-8);
+        }
+
+        #[test]
+        fn cpu() {
+            follows($file, DeviceKind::Cpu, 1e-5);
+        }
+
+        #[test]
+        fn a_mistake_shows() {
+            shows_a_mistake($file);
+        }
     };
 }
 
 fixtures! {
-    runs {}
+    runs {
+        llama = "llama-dense"
+        qwen2 = "qwen2-dense"
+        qwen3 = "qwen3-dense"
+        gemma3 = "gemma3-dense"
+        phi2 = "phi2-dense"
+    }
+    not_on_gpus {
+        llama_moe = "llama-moe", "(Route)"
+        qwen3moe = "qwen3moe-moe", "(Route)"
+    }
     refused {
-        llama = "llama-dense", "rope_freqs.weight holds the factor"
-        llama_moe = "llama-moe", "experts (llama.expert_count)"
-        qwen2 = "qwen2-dense", "no tensor blk.0.attn_q.scale"
-        qwen3 = "qwen3-dense", "no tensor cls.output.weight"
-        gemma3 = "gemma3-dense", "unknown architecture 'gemma3'"
-        qwen3moe = "qwen3moe-moe", "unknown architecture 'qwen3moe'"
         gpt_oss = "gpt-oss-moe", "unknown architecture 'gpt-oss'"
         deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"
         qwen35 = "qwen35-dense", "unknown architecture 'qwen35'"
-        phi2 = "phi2-dense", "unknown architecture 'phi2'"
     }
 }
 
@@ -145,7 +171,6 @@ const CUTS: [(&str, Cut); 3] = [
     ("two sequences", |step| [[3, 0], [1, 1], [5, 2], [1, 4], [0, 1], [9, 7]][step % 6]),
 ];
 
-#[expect(dead_code, reason = "no fixture runs yet")]
 fn follows(file: &str, device: DeviceKind, most: f64) {
     let fixture = Fixture::open(file);
     for seed in SEEDS {
@@ -168,7 +193,6 @@ fn follows(file: &str, device: DeviceKind, most: f64) {
 }
 
 /// Two tokens swapped near the start move the logits behind them: attention, positions and all that follow are seen.
-#[expect(dead_code, reason = "no fixture runs yet")]
 fn shows_a_mistake(file: &str) {
     let fixture = Fixture::open(file);
     for seed in SEEDS {
@@ -187,11 +211,11 @@ fn shows_a_mistake(file: &str) {
 }
 
 /// The error says what is missing; who adds it moves the fixture up.
-fn is_refused(file: &str, why: &str) {
+fn is_refused(file: &str, devices: &[DeviceKind], why: &str) {
     let fixture = Fixture::open(file);
     for seed in SEEDS {
-        for device in [DeviceKind::Reference, DeviceKind::Cpu] {
-            let outcome = load(device, &fixture, seed).map(|_| ());
+        for device in devices {
+            let outcome = load(*device, &fixture, seed).map(|_| ());
             let error =
                 outcome.expect_err(&format!("{file} loads: list it among those that run")).to_string();
             assert!(error.contains(why), "{file}: {error}");

@@ -117,8 +117,9 @@ fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
                 Some(n) => n as u32,
                 None => keys.context_length()? as u32,
             },
-            beta_fast: keys.float_or("rope.scaling.yarn_beta_fast", 32.0)?,
-            beta_slow: keys.float_or("rope.scaling.yarn_beta_slow", 1.0)?,
+            // what nearly every architecture uses, whatever rope.scaling.yarn_beta_* say
+            beta_fast: 32.0,
+            beta_slow: 1.0,
         }),
         Some(other) => Err(Error::Unsupported {
             what: "rope scaling",
