@@ -13,8 +13,9 @@ use rocmforge::device::hip::event::Event;
 use rocmforge::device::hip::graph::{self, Graph};
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{ALIGNMENT, Buffer, Pool, PoolUse, Staging};
-use rocmforge::device::hip::ops;
+use rocmforge::device::hip::ops::{self, elementwise};
 use rocmforge::device::hip::stream::Stream;
+use rocmforge::plan::Binary;
 use rocmforge::gguf::TensorType;
 
 pub const TESTS: &[Test] = &[
@@ -235,7 +236,7 @@ impl Counter {
     }
 
     fn count(&self, stream: &Stream) -> rocmforge::Result<()> {
-        ops::add(stream, self.x.span(), self.step.span(), self.x.span(), 4, 4)
+        elementwise::binary(stream, Binary::Add, self.x.span(), self.step.span(), self.x.span(), 4)
     }
 
     fn value(&self, gpu: &Gpu) -> f32 {

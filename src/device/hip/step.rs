@@ -116,6 +116,7 @@ impl<'a> Running<'a> {
                 ops::select_rows(stream, from, outputs, to, self.n(), self.n_outputs(), self.plan().width(x))
             }
             Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
+            Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
         }
     }
 

@@ -41,6 +41,9 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             }
             cells(of)
         }
+        Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
+            refuse(String::new(), "models without experts")
+        }
         Op::Embed { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }

@@ -161,6 +161,7 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Err(error) => found = Err(error),
                 },
                 Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
+                Role::Experts(_) => found = Err(Error::Internal("experts on a GPU".into())),
                 Role::Matrix(_)
                 | Role::In(_)
                 | Role::Over(_)
