@@ -14,15 +14,16 @@ use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::memory::Span;
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms, Scores};
+use rocmforge::device::hip::ops::norm::{Norm, norm_to};
 use rocmforge::device::hip::ops::project::{
-    self, Input, LayerCache, Product, Target, Tokens, Turns, head_pad, wants_rounded,
+    self, Dest, Input, LayerCache, Product, Tokens, Turns, head_pad, wants_rounded,
 };
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::device::plan::{Activation, CacheShape, Rope, RopePairs};
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::TensorType;
+use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary};
 
 use TensorType::*;
 
@@ -42,6 +43,8 @@ pub const TESTS: &[Test] = &[
     Test::new("attend_512", |gpu| attend(gpu, 512)),
     Test::new("attend_odd_heads", attend_odd_heads),
     Test::new("attend_sharp", attend_sharp),
+    Test::new("attend_windows", attend_windows),
+    Test::new("attend_caps", attend_caps),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -49,69 +52,60 @@ fn put(gpu: &Gpu, output: &Output, values: &[f32]) {
     gpu.write(output.span(), &values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
 }
 
-/// Both, one or the other target of a result of n x cols.
-struct Targets {
+/// Both, one or the other form of a result of n x cols.
+struct Dests {
     plain: Option<Output>,
     rounded: Option<Rounded>,
 }
 
-impl Targets {
+impl Dests {
     fn new(gpu: &Gpu, n: usize, cols: usize, plain: bool, rounded: bool) -> Self {
-        Targets {
+        Dests {
             plain: plain.then(|| gpu.output::<f32>(n * cols)),
             rounded: rounded.then(|| Rounded::room(gpu, n, cols)),
         }
     }
 
-    fn target(&self) -> Target<'_> {
-        Target {
+    fn dest(&self) -> Dest<'_> {
+        Dest {
             plain: self.plain.as_ref().map(Output::span),
             rounded: self.rounded.as_ref().map(Rounded::planes),
         }
     }
 
     /// Runs `op` with each choice of targets; the plain result, of which the rounded ones are the rounding.
-    fn run(gpu: &Gpu, n: usize, cols: usize, what: &str, op: impl Fn(Target<'_>)) -> Vec<f32> {
-        let both = Targets::new(gpu, n, cols, true, true);
-        op(both.target());
+    fn run(gpu: &Gpu, n: usize, cols: usize, what: &str, op: impl Fn(Dest<'_>)) -> Vec<f32> {
+        let both = Dests::new(gpu, n, cols, true, true);
+        op(both.dest());
         let got = gpu.read::<f32>(both.plain.as_ref().unwrap());
         both.rounded.as_ref().unwrap().is_of(gpu, &got, &format!("{what}, both"));
-        let plain = Targets::new(gpu, n, cols, true, false);
-        op(plain.target());
+        let plain = Dests::new(gpu, n, cols, true, false);
+        op(plain.dest());
         let alone = gpu.read::<f32>(plain.plain.as_ref().unwrap());
         assert!(bits(&got) == bits(&alone), "{what}: the plain result is another alone");
-        let rounded = Targets::new(gpu, n, cols, false, true);
-        op(rounded.target());
+        let rounded = Dests::new(gpu, n, cols, false, true);
+        op(rounded.dest());
         rounded.rounded.as_ref().unwrap().is_of(gpu, &got, &format!("{what}, rounded alone"));
         got
     }
 }
 
+/// Kinds of norms, with a weight, with a bias.
+const NORMS: [(NormKind, bool, bool); 5] = [
+    (NormKind::Rms, true, false),
+    (NormKind::Rms, false, false),
+    (NormKind::Rms, true, true),
+    (NormKind::Layer, true, true),
+    (NormKind::Layer, false, false),
+];
+
 fn norms(gpu: &Gpu) {
     for width in [32, 576, 896, 4096, 8224] {
         for rows in [None, Some([3u32, 0, 3])] {
             for (size, eps) in [(3.0, 1e-5), (1e-3, 1e-6)] {
-                let (n, n_x) = (3, 4);
-                let mut rng = Rng(31);
-                let (x, weight) = (floats(&mut rng, n_x * width, size), floats(&mut rng, width, 2.0));
-                let (input, factors) = (gpu.input(&x), gpu.input(&weight));
-                let chosen = rows.map(|rows| gpu.input(&rows));
-                let what = format!("{width} wide, rows {rows:?}, to {size}");
-                let got = Targets::run(gpu, n, width, &what, |to| {
-                    let rows = chosen.as_ref().map(Buffer::span);
-                    ops::rms_norm_to(&gpu.stream, input.span(), rows, factors.span(), to, n, width, eps)
-                        .unwrap();
-                });
-                let x: Vec<f32> = rows
-                    .unwrap_or([0, 1, 2])
-                    .iter()
-                    .flat_map(|r| &x[*r as usize * width..][..width])
-                    .copied()
-                    .collect();
-                let mut want = vec![0.0; n * width];
-                reference::rms_norm(&x, &weight, eps, &mut want);
-                let error = nmse(&want, &got);
-                assert!(error <= 1e-10, "{what}: NMSE {error:.1e}");
+                for (kind, weighted, biased) in NORMS {
+                    norm_case(gpu, width, rows, (size, eps), kind, [weighted, biased]);
+                }
             }
         }
     }
@@ -121,12 +115,46 @@ fn norms(gpu: &Gpu) {
     x[width + 40] = f32::NAN;
     let weight = vec![1.0; width];
     let (input, factors) = (gpu.input(&x), gpu.input(&weight));
-    let got = Targets::run(gpu, n, width, "with a NaN", |to| {
-        ops::rms_norm_to(&gpu.stream, input.span(), None, factors.span(), to, n, width, 1e-5).unwrap();
-    });
-    for (row, got) in got.chunks_exact(width).enumerate() {
-        assert!(got.iter().all(|x| x.is_nan() == (row == 1)), "row {row}");
+    for kind in [NormKind::Rms, NormKind::Layer] {
+        let norm = Norm { kind, weight: Some(factors.span()), bias: None, eps: 1e-5 };
+        let got = Dests::run(gpu, n, width, "with a NaN", |to| {
+            norm_to(&gpu.stream, norm, input.span(), None, to, n, width).unwrap();
+        });
+        for (row, got) in got.chunks_exact(width).enumerate() {
+            assert!(got.iter().all(|x| x.is_nan() == (row == 1)), "row {row}");
+        }
     }
+}
+
+fn norm_case(
+    gpu: &Gpu,
+    width: usize,
+    rows: Option<[u32; 3]>,
+    (size, eps): (f32, f32),
+    kind: NormKind,
+    with: [bool; 2],
+) {
+    let (n, n_x) = (3, 4);
+    let mut rng = Rng(31);
+    // a mean that is not small beside what it is subtracted from
+    let x: Vec<f32> = floats(&mut rng, n_x * width, size).iter().map(|x| x + 0.4 * size).collect();
+    let vectors = with.map(|with| with.then(|| floats(&mut rng, width, 2.0)));
+    let [weight, bias] = vectors.each_ref().map(Option::as_deref);
+    let input = gpu.input(&x);
+    let on_card = [weight, bias].map(|vector| vector.map(|vector| gpu.input(vector)));
+    let chosen = rows.map(|rows| gpu.input(&rows));
+    let what = format!("{kind:?}, weight and bias {with:?}, {width} wide, rows {rows:?}, to {size}");
+    let got = Dests::run(gpu, n, width, &what, |to| {
+        let rows = chosen.as_ref().map(Buffer::span);
+        let [weight, bias] = on_card.each_ref().map(|vector| vector.as_ref().map(Buffer::span));
+        norm_to(&gpu.stream, Norm { kind, weight, bias, eps }, input.span(), rows, to, n, width).unwrap();
+    });
+    let rows = rows.unwrap_or([0, 1, 2]);
+    let x: Vec<f32> = rows.iter().flat_map(|r| &x[*r as usize * width..][..width]).copied().collect();
+    let mut want = vec![0.0; n * width];
+    reference::norm(&x, kind, eps, width, [weight, bias], &mut want);
+    let error = nmse(&want, &got);
+    assert!(error <= 1e-10, "{what}: NMSE {error:.1e}");
 }
 
 /// A weight with what it is made of.
@@ -430,17 +458,9 @@ fn qkv_shapes(gpu: &Gpu) {
 }
 
 /// The plain result, or with what it rounds to where rows are whole blocks.
-fn glu(
-    gpu: &Gpu,
-    ty: TensorType,
-    activation: Activation,
-    rows: usize,
-    cols: usize,
-    biases: [bool; 2],
-    size: f32,
-) {
+fn glu(gpu: &Gpu, ty: TensorType, f: Unary, rows: usize, cols: usize, biases: [bool; 2], size: f32) {
     let mut rng = Rng(35);
-    let what = format!("{ty} {activation:?} {rows} x {cols}, biases {biases:?}, to {size}");
+    let what = format!("{ty} {f:?} {rows} x {cols}, biases {biases:?}, to {size}");
     let [mut gate, up] = biases.map(|bias| Matrix::new(gpu, &mut rng, ty, rows, cols, bias));
     if size != 1.0 {
         gate.bias = Some({
@@ -451,32 +471,33 @@ fn glu(
     }
     let x = Activations::new(gpu, &mut rng, ty, 1, cols);
     let output = gpu.output::<f32>(rows);
-    let (on_gate, on_up) = ((&gate.weight, gate.bias()), (&up.weight, up.bias()));
-    project::glu_matvec(&gpu.stream, activation, on_gate, on_up, x.input(), output.span()).unwrap();
+    let unused = gpu.output::<f32>(rows);
+    let products = [&gate, &up].map(|matrix| matrix.product(unused.span()));
+    project::glu_matvec(&gpu.stream, f, &products[0], &products[1], x.input(), output.span()).unwrap();
     let got = gpu.read::<f32>(&output);
-    let mut want = vec![0.0; rows];
-    reference::glu(&gate.times(&x.values), &up.times(&x.values), activation, &mut want);
+    let both = gate.times(&x.values).into_iter().zip(up.times(&x.values));
+    let want: Vec<f32> = both.map(|(gate, up)| reference::binary(Binary::Glu(f), gate, up)).collect();
     let error = nmse(&want, &got);
     assert!(error <= 1e-6, "{what}: NMSE {error:.1e}");
 }
 
 fn glu_types(gpu: &Gpu) {
     for ty in TensorType::supported() {
-        glu(gpu, ty, Activation::Silu, 96, 512, [false; 2], 1.0);
-        glu(gpu, ty, Activation::Gelu, 64, 1280, [true, false], 1.0);
+        glu(gpu, ty, Unary::Silu, 96, 512, [false; 2], 1.0);
+        glu(gpu, ty, Unary::Gelu, 64, 1280, [true, false], 1.0);
     }
 }
 
 fn glu_shapes(gpu: &Gpu) {
     for ty in [Q8_0, F16] {
-        for activation in [Activation::Silu, Activation::Gelu] {
+        for f in [Unary::Silu, Unary::Gelu] {
             for rows in [1, 31, 32, 33, 70, 160] {
                 for (cols, biases) in [(32, [true; 2]), (96, [false, true]), (2336, [false; 2])] {
-                    glu(gpu, ty, activation, rows, cols, biases, 1.0);
+                    glu(gpu, ty, f, rows, cols, biases, 1.0);
                 }
             }
             // where e^x ends
-            glu(gpu, ty, activation, 256, 64, [true; 2], 120.0);
+            glu(gpu, ty, f, 256, 64, [true; 2], 120.0);
         }
     }
 }
@@ -569,7 +590,14 @@ fn prepare_heads(gpu: &Gpu) {
             for (i, has_norm) in [norm_q, norm_k].into_iter().enumerate() {
                 if has_norm {
                     let plain = rows[i].clone();
-                    reference::rms_norm(&plain, &weights[i], eps, &mut rows[i]);
+                    reference::norm(
+                        &plain,
+                        NormKind::Rms,
+                        eps,
+                        head_dim,
+                        [Some(&weights[i]), None],
+                        &mut rows[i],
+                    );
                 }
                 if pairs.is_some() {
                     let width = rows[i].len() / n;
@@ -602,33 +630,43 @@ struct AttendCase {
     splits: usize,
     /// (sequence, position) a token.
     tokens: Vec<(u32, u32)>,
-    scale: f32,
+    scores: Scores,
+}
+
+const fn scaled(scale: f32) -> Scores {
+    Scores { scale, cap: 0.0, window: None }
+}
+
+/// The first position that a token sees.
+fn first_seen(scores: Scores, position: u32) -> u32 {
+    scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 
 impl AttendCase {
     fn run(&self, gpu: &Gpu) {
-        let AttendCase { n_head, n_head_kv, head_dim, splits, ref tokens, scale } = *self;
-        let what = format!("{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}");
+        let AttendCase { n_head, n_head_kv, head_dim, splits, ref tokens, scores } = *self;
+        let what =
+            format!("{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}");
         let mut rng = Rng(37);
         let stride = tokens.iter().map(|(_, position)| *position as usize / BLOCK_LEN + 1).max().unwrap();
         let placed = Placed::new(gpu, &mut rng, tokens, stride);
         let cache = Cache::new(gpu, placed.n_blocks(), n_head_kv, head_dim);
 
-        // Cells up to each sequence's last position; the others stay NaN, which a read of them would show.
+        // Cells from what a sequence's tokens see up to its last position; the others stay NaN, which a read would show.
         let width = n_head_kv * head_dim;
-        let shape = CacheShape { n_layers: 1, n_head, n_head_kv, head_dim };
         let mut keys_values = Vec::new();
         let len = cache.n_blocks * n_head_kv * BLOCK_LEN * cache.head_pad;
         let mut images = [vec![POISON; len], vec![POISON; len]];
         for sequence in 0..N_SEQUENCES as u32 {
             let of_it = tokens.iter().filter(|(of, _)| *of == sequence);
-            let length = of_it.map(|(_, position)| position + 1).max().unwrap_or(0);
+            let length = of_it.clone().map(|(_, position)| position + 1).max().unwrap_or(0);
+            let start = of_it.map(|(_, position)| first_seen(scores, *position)).min().unwrap_or(0);
             let rows = [0; 2].map(|_| {
                 let values = floats(&mut rng, length as usize * width, 1.0);
                 values.into_iter().map(|x| f16::from_f32(x).to_f32()).collect::<Vec<f32>>()
             });
             for (image, rows) in images.iter_mut().zip(&rows) {
-                for (position, row) in rows.chunks_exact(width).enumerate() {
+                for (position, row) in rows.chunks_exact(width).enumerate().skip(start as usize) {
                     for (head, values) in row.chunks_exact(head_dim).enumerate() {
                         let block = placed.block(sequence, position as u32);
                         let cell = &mut image[cache.cell(block, head, position as u32)..][..cache.head_pad];
@@ -647,33 +685,33 @@ impl AttendCase {
         let q = floats(&mut rng, n * n_head * head_dim, 1.0);
         let q_on_card = gpu.input(&q);
         let attend_shape = AttendShape { n_head, n_head_kv, splits };
-        let parts = gpu.output::<u8>(attend_shape.parts_bytes(n, cache.head_pad) as usize);
-        let tickets = gpu.output::<u8>(attend_shape.tickets_bytes(n) as usize);
+        let parts = gpu.output::<f32>(n * attend_shape.part_floats(cache.head_pad).unwrap());
+        let tickets = gpu.output::<u32>(n * n_head);
         gpu.stream.fill(tickets.span(), 0).unwrap();
-        let run = |to: Target<'_>| {
+        let run = |to: Dest<'_>| {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let tokens = placed.tokens();
             attend::attend(
                 &gpu.stream,
                 attend_shape,
                 q_on_card.span(),
-                scale,
+                scores,
                 tokens,
                 cache.layer(),
                 scratch,
                 to,
             )
             .unwrap();
-            assert!(gpu.read::<u8>(&tickets).iter().all(|byte| *byte == 0), "{what}: tickets are left");
+            assert!(gpu.read::<u32>(&tickets).iter().all(|ticket| *ticket == 0), "{what}: tickets are left");
         };
         // calls after the first find the tickets as it left them
         let cols = n_head * head_dim;
         let got = if head_dim.is_multiple_of(ops::Q8_BLOCK) {
-            Targets::run(gpu, n, cols, &what, run)
+            Dests::run(gpu, n, cols, &what, run)
         } else {
             let [first, second] = [0; 2].map(|_| {
                 let plain = gpu.output::<f32>(n * cols);
-                run(Target { plain: Some(plain.span()), rounded: None });
+                run(Dest { plain: Some(plain.span()), rounded: None });
                 gpu.read::<f32>(&plain)
             });
             assert!(bits(&first) == bits(&second), "{what}: a second call gives another result");
@@ -682,9 +720,12 @@ impl AttendCase {
 
         for (t, (sequence, position)) in tokens.iter().enumerate() {
             let [k, v] = &keys_values[*sequence as usize];
-            let cells: Vec<usize> = (0..=*position as usize).map(|position| position * width).collect();
+            let cells: Vec<usize> =
+                (first_seen(scores, *position)..=*position).map(|position| position as usize).collect();
             let mut want = vec![0.0; cols];
-            reference::attention(&q[t * cols..][..cols], &cells, k, v, shape, scale, &mut want).unwrap();
+            let heads = reference::Heads { n_head, n_head_kv, scale: scores.scale, cap: scores.cap };
+            let q = &q[t * cols..][..cols];
+            reference::attention(q, &cells, (k, width), (v, width), heads, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }
@@ -692,7 +733,7 @@ impl AttendCase {
 }
 
 fn attend(gpu: &Gpu, head_dim: usize) {
-    let scale = 1.0 / (head_dim as f32).sqrt();
+    let scores = scaled(1.0 / (head_dim as f32).sqrt());
     for per_kv in [1, 2, 3, 4, 7, 8, 16] {
         for splits in [1, 3, 64] {
             // kv heads beyond one with the fewer
@@ -701,12 +742,12 @@ fn attend(gpu: &Gpu, head_dim: usize) {
             if [1, 7].contains(&per_kv) && splits > 1 {
                 tokens.push((2, 999));
             }
-            AttendCase { n_head: per_kv * n_head_kv, n_head_kv, head_dim, splits, tokens, scale }.run(gpu);
+            AttendCase { n_head: per_kv * n_head_kv, n_head_kv, head_dim, splits, tokens, scores }.run(gpu);
         }
     }
     if gpu.is_fast() {
         let tokens = vec![(0, 32_000), (1, 5), (2, 9999)];
-        AttendCase { n_head: 8, n_head_kv: 2, head_dim, splits: 64, tokens, scale }.run(gpu);
+        AttendCase { n_head: 8, n_head_kv: 2, head_dim, splits: 64, tokens, scores }.run(gpu);
     }
 }
 
@@ -716,7 +757,7 @@ fn attend_odd_heads(gpu: &Gpu) {
         let tokens = vec![(0, 70), (1, 0), (0, 7)];
         for (n_head, splits) in [(1, 1), (4, 3)] {
             let tokens = tokens.clone();
-            AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scale: 0.3 }.run(gpu);
+            AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores: scaled(0.3) }.run(gpu);
         }
     }
 }
@@ -725,7 +766,32 @@ fn attend_odd_heads(gpu: &Gpu) {
 fn attend_sharp(gpu: &Gpu) {
     for (splits, scale) in [(1, 30.0), (3, 30.0), (64, -30.0), (64, 0.0)] {
         let tokens = vec![(0, 299), (1, 130)];
-        AttendCase { n_head: 4, n_head_kv: 2, head_dim: 64, splits, tokens, scale }.run(gpu);
+        AttendCase { n_head: 4, n_head_kv: 2, head_dim: 64, splits, tokens, scores: scaled(scale) }.run(gpu);
+    }
+}
+
+/// Windows that begin and end anywhere in blocks, shorter and longer than the sequence; what lies before them, as what lies
+/// behind the token, is never read: see [`AttendCase::run`].
+fn attend_windows(gpu: &Gpu) {
+    for head_dim in [64, 256] {
+        for (window, splits) in [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)] {
+            let tokens = vec![(0, 0), (1, 63), (1, 64), (2, 127), (0, 299)];
+            let scores = Scores { window: Some(window), ..scaled(0.2) };
+            AttendCase { n_head: 6, n_head_kv: 2, head_dim, splits, tokens, scores }.run(gpu);
+        }
+    }
+}
+
+/// Caps far above the scores, among them, and far below.
+fn attend_caps(gpu: &Gpu) {
+    for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80)] {
+        for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
+            for window in [None, Some(70)] {
+                let tokens = vec![(0, 199), (1, 5)];
+                let scores = Scores { scale, cap, window };
+                AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
+            }
+        }
     }
 }
 
@@ -734,34 +800,36 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let (all, s) = (buffer.span(), &gpu.stream);
     let part = |bytes: u64| all.part(0..bytes).unwrap();
     let x = Quantized { q: all, ds: all };
-    let plain = Target { plain: Some(all), rounded: None };
-    let rounded = Target { plain: None, rounded: Some(x) };
+    let plain = Dest { plain: Some(all), rounded: None };
+    let rounded = Dest { plain: None, rounded: Some(x) };
 
-    let norm = |x, rows, weight, to, n, width| ops::rms_norm_to(s, x, rows, weight, to, n, width, 1e-5);
+    let norm = |x, rows, weight, to, n, width| {
+        let norm = Norm { kind: NormKind::Rms, weight: Some(weight), bias: None, eps: 1e-5 };
+        norm_to(s, norm, x, rows, to, n, width)
+    };
+    let biased = |bias| {
+        let norm = Norm { kind: NormKind::Layer, weight: None, bias: Some(bias), eps: 1e-5 };
+        norm_to(s, norm, all, None, plain, 2, 128)
+    };
     let mut refused = vec![
         norm(part(1023), None, all, plain, 2, 128),
         norm(all, Some(part(4)), all, plain, 2, 128),
         norm(all, None, part(508), plain, 2, 128),
-        norm(all, None, all, Target { plain: Some(part(1020)), rounded: None }, 2, 128),
+        norm(all, None, all, Dest { plain: Some(part(1020)), rounded: None }, 2, 128),
         norm(
             all,
             None,
             all,
-            Target { plain: None, rounded: Some(Quantized { q: part(255), ds: all }) },
+            Dest { plain: None, rounded: Some(Quantized { q: part(255), ds: all }) },
             2,
             128,
         ),
-        norm(
-            all,
-            None,
-            all,
-            Target { plain: None, rounded: Some(Quantized { q: all, ds: part(63) }) },
-            2,
-            128,
-        ),
+        norm(all, None, all, Dest { plain: None, rounded: Some(Quantized { q: all, ds: part(63) }) }, 2, 128),
         norm(all, None, all, plain, 2, 100),
         norm(all.part(4..4000).unwrap(), None, all, plain, 2, 128),
         norm(all, None, all, plain, usize::MAX, 128),
+        biased(part(508)),
+        biased(all.part(4..4000).unwrap()),
     ];
 
     let mut rng = Rng(38);
@@ -799,14 +867,17 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         assert!(matches!(result, Err(Error::Internal(_))), "{result:?}");
     }
 
-    let glu = |gate, up, x, dst| project::glu_matvec(s, Activation::Silu, gate, up, x, dst);
-    let w = (&q8.weight, None);
+    let glu = |gate, up, x, dst| project::glu_matvec(s, Unary::Silu, gate, up, x, dst);
+    let w = &product(&q8.weight, all);
+    let short = &Product { bias: Some(part(252)), ..*w };
     refused.extend([
-        glu((&q8.weight, Some(part(252))), w, Input::Rounded(x), all),
-        glu(w, (&q8.weight, Some(part(252))), Input::Rounded(x), all),
+        glu(short, w, Input::Rounded(x), all),
+        glu(w, short, Input::Rounded(x), all),
         glu(w, w, Input::Rounded(x), part(252)),
         glu(w, w, Input::Rounded(Quantized { q: part(63), ds: all }), all),
     ]);
+    let other = project::glu_matvec(s, Unary::Relu, w, w, Input::Rounded(x), all);
+    assert!(matches!(other, Err(Error::Internal(_))), "{other:?}");
 
     // one block of 64 positions, one kv head of 64: 8192 bytes each of k and v
     let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, head_pad: 64, n_blocks: 1 };
@@ -859,8 +930,9 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
 
     let shape = AttendShape { n_head: 2, n_head_kv: 1, splits: 2 };
     let scratch = AttendScratch { parts: all, tickets: all };
-    let attend =
-        |shape, q, tokens, cache, scratch, to| attend::attend(s, shape, q, 1.0, tokens, cache, scratch, to);
+    let attend = |shape, q, tokens, cache, scratch, to| {
+        attend::attend(s, shape, q, scaled(1.0), tokens, cache, scratch, to)
+    };
     refused.extend([
         attend(shape, part(1023), tokens, cache, scratch, plain),
         attend(shape, all, Tokens { positions: part(4), ..tokens }, cache, scratch, plain),
@@ -877,14 +949,14 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
             plain,
         ),
         attend(shape, all, tokens, cache, AttendScratch { tickets: part(7), ..scratch }, plain),
-        attend(shape, all, tokens, cache, scratch, Target { plain: Some(part(1023)), rounded: None }),
+        attend(shape, all, tokens, cache, scratch, Dest { plain: Some(part(1023)), rounded: None }),
         attend(
             shape,
             all,
             tokens,
             cache,
             scratch,
-            Target { plain: None, rounded: Some(Quantized { q: part(255), ds: all }) },
+            Dest { plain: None, rounded: Some(Quantized { q: part(255), ds: all }) },
         ),
     ]);
     for (i, result) in refused.into_iter().enumerate() {

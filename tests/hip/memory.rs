@@ -14,9 +14,10 @@ use rocmforge::device::hip::graph::{self, Graph};
 use rocmforge::device::hip::kernels::TRANSPOSE_F32;
 use rocmforge::device::hip::loader::Loader;
 use rocmforge::device::hip::memory::{ALIGNMENT, Buffer, Pool, PoolUse, Staging};
-use rocmforge::device::hip::ops;
+use rocmforge::device::hip::ops::{self, elementwise};
 use rocmforge::device::hip::stream::Stream;
 use rocmforge::gguf::TensorType;
+use rocmforge::plan::Binary;
 
 pub const TESTS: &[Test] = &[
     Test::new("pool_hands_out_parts_that_do_not_overlap", parts_do_not_overlap),
@@ -236,7 +237,7 @@ impl Counter {
     }
 
     fn count(&self, stream: &Stream) -> rocmforge::Result<()> {
-        ops::add(stream, self.x.span(), self.step.span(), self.x.span(), 4, 4)
+        elementwise::binary(stream, Binary::Add, self.x.span(), self.step.span(), self.x.span(), 4)
     }
 
     fn value(&self, gpu: &Gpu) -> f32 {

@@ -7,20 +7,22 @@
 
 use crate::common;
 
-use common::gpu::{Gpu, Output, Test, nmse};
+use common::gpu::{Gpu, Input, Output, Test, nmse};
 use common::operands::{Rounded, bits, floats, load, products, words};
 use common::tiny_model::{Rng, random_tensor};
 use common::types::{extreme_blocks, quantized};
-use half::f16;
 use rocmforge::Error;
 use rocmforge::device::hip::memory::{Buffer, Span};
-use rocmforge::device::hip::ops::project::{self, Input, Product, wants_rounded};
-use rocmforge::device::hip::ops::{self, Heads, Quantized};
+use rocmforge::device::hip::ops::elementwise::{affine, binary, unary};
+use rocmforge::device::hip::ops::norm::{Norm, norm};
+use rocmforge::device::hip::ops::project::{self, Input as Operand, Product, wants_rounded};
+use rocmforge::device::hip::ops::rope::{Heads, rope as rotate};
+use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::planes;
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::device::plan::{Activation, Rope, RopePairs};
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
+use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary};
 
 use TensorType::*;
 
@@ -31,9 +33,10 @@ pub const TESTS: &[Test] = &[
     Test::new("read", read),
     Test::new("split", split),
     Test::new("embed", embed),
-    Test::new("rms_norm", rms_norm),
-    Test::new("add", add),
-    Test::new("glu", glu),
+    Test::new("norms", norms),
+    Test::new("functions_of_one", functions_of_one),
+    Test::new("functions_of_two", functions_of_two),
+    Test::new("affine", affine_rows),
     Test::new("rope", rope),
     Test::new("quantize", quantize),
     Test::of_each_type("matvec", matvec),
@@ -173,78 +176,129 @@ fn embed(gpu: &Gpu) {
     }
 }
 
-fn rms_norm(gpu: &Gpu) {
-    for (n, width) in [(1, 1), (3, 5), (2, 33), (9, 576), (1, 896), (2, 1000), (gpu.pick(512, 1), 4096)] {
+fn norms(gpu: &Gpu) {
+    for (n, width) in
+        [(1, 1), (3, 5), (2, 33), (9, 576), (1, 896), (2, 1000), (1, 4100), (gpu.pick(512, 1), 4096)]
+    {
         for (size, eps) in [(3.0, 1e-5), (1e-3, 1e-6), (1e4, 1e-5)] {
-            let mut rng = Rng(7);
-            let (x, weight) = (floats(&mut rng, n * width, size), floats(&mut rng, width, 2.0));
-            let mut want = vec![0.0; n * width];
-            reference::rms_norm(&x, &weight, eps, &mut want);
-            let (input, factors, output) = (gpu.input(&x), gpu.input(&weight), gpu.output::<f32>(n * width));
-            for in_place in [false, true] {
-                if in_place {
-                    gpu.stream.copy(input.span(), output.span()).unwrap();
+            for (kind, with) in [
+                (NormKind::Rms, [true, false]),
+                (NormKind::Rms, [false, true]),
+                (NormKind::Layer, [true, true]),
+                (NormKind::Layer, [false, false]),
+            ] {
+                let mut rng = Rng(7);
+                let x: Vec<f32> = floats(&mut rng, n * width, size).iter().map(|x| x + 0.4 * size).collect();
+                let vectors = with.map(|with| with.then(|| floats(&mut rng, width, 2.0)));
+                let [weight, bias] = vectors.each_ref().map(Option::as_deref);
+                let mut want = vec![0.0; n * width];
+                reference::norm(&x, kind, eps, width, [weight, bias], &mut want);
+                let (input, output) = (gpu.input(&x), gpu.output::<f32>(n * width));
+                let on_card = [weight, bias].map(|vector| vector.map(|vector| gpu.input(vector)));
+                let [weight, bias] = on_card.each_ref().map(|vector| vector.as_ref().map(Input::span));
+                for in_place in [false, true] {
+                    if in_place {
+                        gpu.stream.copy(input.span(), output.span()).unwrap();
+                    }
+                    let x = if in_place { output.span() } else { input.span() };
+                    norm(&gpu.stream, Norm { kind, weight, bias, eps }, x, output.span(), n, width).unwrap();
+                    let error = nmse(&want, &gpu.read(&output));
+                    let what =
+                        format!("{kind:?} of {n} x {width}, weight and bias {with:?}, in place {in_place}");
+                    assert!(error <= 1e-10, "{what}: NMSE {error:.1e}");
                 }
-                let x = if in_place { output.span() } else { input.span() };
-                ops::rms_norm(&gpu.stream, x, factors.span(), output.span(), n, width, eps).unwrap();
-                let error = nmse(&want, &gpu.read(&output));
-                assert!(error <= 1e-10, "{n} x {width}, in place {in_place}: NMSE {error:.1e}");
             }
         }
     }
 }
 
-fn add(gpu: &Gpu) {
-    for (n, period) in [
-        (1, 1),
-        (100, 100),
-        (1000, 7),
-        (1030, 1030),
-        (5000, 1024),
-        (5000, 1000),
-        (gpu.pick(9_000_000, 9000), 3000),
-    ] {
-        let mut rng = Rng(8);
-        let (a, b) = (floats(&mut rng, n, 1.0), floats(&mut rng, period, 1.0));
-        let want: Vec<f32> = a.iter().zip(b.iter().cycle()).map(|(a, b)| a + b).collect();
-        let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
-        ops::add(&gpu.stream, a.span(), b.span(), output.span(), n, period).unwrap();
-        assert_eq!(gpu.read::<f32>(&output), want, "{n} by {period}");
-        // on itself
-        gpu.stream.copy(a.span(), output.span()).unwrap();
-        ops::add(&gpu.stream, output.span(), b.span(), output.span(), n, period).unwrap();
-        assert_eq!(gpu.read::<f32>(&output), want, "{n} by {period}, in place");
+const UNARY: [Unary; 8] = [
+    Unary::Silu,
+    Unary::Gelu,
+    Unary::Relu,
+    Unary::Relu2,
+    Unary::Sigmoid,
+    Unary::Scale(-1.7),
+    Unary::SoftCap(30.0),
+    Unary::SoftCap(2.5),
+];
+
+/// Values of both signs, small ones, and those where e^x ends.
+fn arguments(n: usize, size: f32) -> Vec<f32> {
+    let mut x = floats(&mut Rng(9), n, size);
+    if n > 1000 {
+        for (i, x) in x.iter_mut().take(400).enumerate() {
+            *x = (88.0 + 0.01 * (i / 2) as f32) * if i % 2 == 0 { 1.0 } else { -1.0 };
+        }
+        x[400..404].copy_from_slice(&[-103.9, -104.1, -1e4, 100.0]);
+    }
+    x
+}
+
+const LENGTHS: [(usize, f32); 4] = [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0)];
+
+fn functions_of_one(gpu: &Gpu) {
+    for f in UNARY {
+        for (n, size) in LENGTHS.into_iter().chain([(gpu.pick(5_000_000, 2000), 1.0)]) {
+            let x = arguments(n, size);
+            let want: Vec<f32> = x.iter().map(|x| reference::unary(f, *x)).collect();
+            let (input, output) = (gpu.input(&x), gpu.output::<f32>(n));
+            unary(&gpu.stream, f, input.span(), output.span(), n).unwrap();
+            let got = gpu.read::<f32>(&output);
+            let error = nmse(&want, &got);
+            assert!(error <= 1e-10, "{f:?} of {n} to {size}: NMSE {error:.1e}");
+            gpu.stream.copy(input.span(), output.span()).unwrap();
+            unary(&gpu.stream, f, output.span(), output.span(), n).unwrap();
+            assert!(bits(&gpu.read(&output)) == bits(&got), "{f:?} of {n}: in place");
+        }
     }
 }
 
-fn glu(gpu: &Gpu) {
-    for activation in [Activation::Silu, Activation::Gelu] {
-        for (n, size) in [(1, 1.0), (1023, 1.0), (1025, 10.0), (4864, 90.0), (gpu.pick(5_000_000, 2000), 1.0)]
-        {
-            let mut rng = Rng(9);
-            let (mut gate, up) = (floats(&mut rng, n, size), floats(&mut rng, n, 1.0));
-            if n > 1000 {
-                // where e^x ends
-                for (i, x) in gate.iter_mut().take(400).enumerate() {
-                    *x = (88.0 + 0.01 * (i / 2) as f32) * if i % 2 == 0 { 1.0 } else { -1.0 };
-                }
-                gate[400..404].copy_from_slice(&[-103.9, -104.1, -1e4, 100.0]);
-            }
-            let mut want = vec![0.0; n];
-            reference::glu(&gate, &up, activation, &mut want);
-            let (gate, up, output) = (gpu.input(&gate), gpu.input(&up), gpu.output::<f32>(n));
+fn functions_of_two(gpu: &Gpu) {
+    let gates = UNARY.map(Binary::Glu);
+    for f in [Binary::Add, Binary::Mul].into_iter().chain(gates) {
+        for (n, size) in LENGTHS.into_iter().chain([(gpu.pick(5_000_000, 2000), 1.0)]) {
+            let (a, b) = (arguments(n, size), floats(&mut Rng(10), n, 1.0));
+            let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| reference::binary(f, *a, *b)).collect();
+            let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
             let check = |what: &str| {
-                let error = nmse(&want, &gpu.read(&output));
-                assert!(error <= 1e-10, "{activation:?} of {n} to {size}, {what}: NMSE {error:.1e}");
+                let got = gpu.read::<f32>(&output);
+                let bound = if matches!(f, Binary::Glu(_)) { 1e-10 } else { 0.0 };
+                let error = nmse(&want, &got);
+                assert!(error <= bound, "{f:?} of {n} to {size}, {what}: NMSE {error:.1e}");
             };
-            ops::glu(&gpu.stream, activation, gate.span(), up.span(), output.span(), n).unwrap();
+            binary(&gpu.stream, f, a.span(), b.span(), output.span(), n).unwrap();
             check("apart");
-            gpu.stream.copy(gate.span(), output.span()).unwrap();
-            ops::glu(&gpu.stream, activation, output.span(), up.span(), output.span(), n).unwrap();
-            check("on the gate");
-            gpu.stream.copy(up.span(), output.span()).unwrap();
-            ops::glu(&gpu.stream, activation, gate.span(), output.span(), output.span(), n).unwrap();
-            check("on up");
+            gpu.stream.copy(a.span(), output.span()).unwrap();
+            binary(&gpu.stream, f, output.span(), b.span(), output.span(), n).unwrap();
+            check("on the first");
+            gpu.stream.copy(b.span(), output.span()).unwrap();
+            binary(&gpu.stream, f, a.span(), output.span(), output.span(), n).unwrap();
+            check("on the second");
+        }
+    }
+}
+
+fn affine_rows(gpu: &Gpu) {
+    for (n, width) in [(1, 1), (3, 5), (2, 1024), (2, 1025), (4, 3000)] {
+        for (scales, biases) in [(1, 1), (width, 0), (0, width), (1, width), (width, width), (0, 0)] {
+            let mut rng = Rng(11);
+            let x = floats(&mut rng, n * width, 2.0);
+            let [scale, bias] = [scales, biases].map(|len| floats(&mut rng, len, 2.0));
+            let at = |vector: &[f32], i: usize, none| match vector.len() {
+                0 => none,
+                len => vector[i % width % len],
+            };
+            let each = x.iter().enumerate();
+            let want: Vec<f32> = each.map(|(i, x)| x * at(&scale, i, 1.0) + at(&bias, i, 0.0)).collect();
+            let (input, output) = (gpu.input(&x), gpu.output::<f32>(n * width));
+            let on_card = [&scale, &bias].map(|vector| (!vector.is_empty()).then(|| gpu.input(vector)));
+            let [scale, bias] = on_card.each_ref().map(|vector| vector.as_ref().map(Input::span));
+            affine(&gpu.stream, input.span(), scale, bias, output.span(), n, width).unwrap();
+            assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, {scales} scales, {biases} biases");
+            gpu.stream.copy(input.span(), output.span()).unwrap();
+            affine(&gpu.stream, output.span(), scale, bias, output.span(), n, width).unwrap();
+            assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, in place");
         }
     }
 }
@@ -272,12 +326,15 @@ fn rope(gpu: &Gpu) {
             for (row, position) in want.chunks_exact_mut(n_heads * head_dim).zip(&positions) {
                 reference::rope(row, head_dim, &rope, *position).unwrap();
             }
-            let output = gpu.output::<f32>(x.len());
-            gpu.write(output.span(), &x.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>());
+            let (input, output) = (gpu.input(&x), gpu.output::<f32>(x.len()));
             let (positions, table) = (gpu.input(&positions), gpu.input(&table));
+            let (positions, table) = (positions.span(), table.span());
             let heads = Heads { n_heads, head_dim, n_rot };
-            ops::rope(&gpu.stream, pairs, output.span(), positions.span(), table.span(), n, heads).unwrap();
+            rotate(&gpu.stream, pairs, input.span(), output.span(), positions, table, n, heads).unwrap();
             let got = gpu.read::<f32>(&output);
+            gpu.stream.copy(input.span(), output.span()).unwrap();
+            rotate(&gpu.stream, pairs, output.span(), output.span(), positions, table, n, heads).unwrap();
+            assert!(bits(&gpu.read(&output)) == bits(&got), "{pairs:?} {n} x {heads:?}: in place");
             let error = nmse(&want, &got);
             assert!(error <= 1e-12, "{pairs:?} {n} x {heads:?}: NMSE {error:.1e}");
             for (i, (x, got)) in x.iter().zip(&got).enumerate() {
@@ -331,7 +388,7 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
         let plain = gpu.input(&x);
         let rounded = wants_rounded(ty).then(|| Rounded::new(gpu, &x, project::MATVEC_MAX_N, cols));
         let values = rounded.as_ref().map_or_else(|| x.clone(), |rounded| rounded.values(gpu));
-        let x_on_card = rounded.as_ref().map_or(Input::Plain(plain.span()), Rounded::input);
+        let x_on_card = rounded.as_ref().map_or(Operand::Plain(plain.span()), Rounded::input);
         for n in 1..=project::MATVEC_MAX_N {
             let with_bias = n % 2 == 1;
             let host_bias = with_bias.then_some(&bias[..]);
@@ -355,7 +412,7 @@ fn matvec(gpu: &Gpu, ty: TensorType) {
 fn one_matvec(
     gpu: &Gpu,
     weight: &Weight,
-    x: Input<'_>,
+    x: Operand<'_>,
     bias: Option<Span<'_>>,
     output: &Output,
     n: usize,
@@ -402,8 +459,9 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(16), Q8_0, 128, 1.0));
     let x = Quantized { q: all, ds: all };
     let heads = Heads { n_heads: 1, head_dim: 8, n_rot: 8 };
+    let plain = Norm { kind: NormKind::Layer, weight: None, bias: None, eps: 1e-5 };
     let matvec = |x, bias, dst, n| {
-        project::matvec(s, &[Product { weight: &weight, bias, dst }], Input::Rounded(x), n, false)
+        project::matvec(s, &[Product { weight: &weight, bias, dst }], Operand::Rounded(x), n, false)
     };
     let refused = [
         ops::transpose(s, all, part, 32, 32),
@@ -413,13 +471,20 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::read(s, all.part(0..20).unwrap(), part),
         ops::read(s, all, all.part(0..2).unwrap()),
         ops::embed(s, &weight, part, all, 257),
-        ops::rms_norm(s, all, part, all, 2, 512, 1e-5),
-        ops::add(s, all, part, all, 1024, 300),
-        ops::add(s, all, part, all, 10, 0),
-        ops::glu(s, Activation::Silu, all, part, all, 1024),
-        ops::rope(s, RopePairs::Halves, all, part, part, 257, heads),
-        ops::rope(s, RopePairs::Halves, all, part, part, 1, Heads { n_rot: 10, ..heads }),
-        ops::rope(s, RopePairs::Halves, all, part, part, 1, Heads { n_rot: 3, ..heads }),
+        norm(s, Norm { weight: Some(part), ..plain }, all, all, 2, 512),
+        norm(s, Norm { bias: Some(part), ..plain }, all, all, 2, 512),
+        norm(s, plain, all, part, 1, 512),
+        unary(s, Unary::Relu, part, all, 1024),
+        unary(s, Unary::Relu, all, part, 1024),
+        binary(s, Binary::Add, all, part, all, 1024),
+        binary(s, Binary::Glu(Unary::Silu), all, part, all, 1024),
+        affine(s, all, Some(part), None, all, 1, 512),
+        affine(s, all, None, Some(part), all, 1, 512),
+        affine(s, all, None, None, part, 1, 512),
+        rotate(s, RopePairs::Halves, all, all, part, part, 257, heads),
+        rotate(s, RopePairs::Halves, all, part, all, part, 33, heads),
+        rotate(s, RopePairs::Halves, all, all, part, part, 1, Heads { n_rot: 10, ..heads }),
+        rotate(s, RopePairs::Halves, all, all, part, part, 1, Heads { n_rot: 3, ..heads }),
         ops::quantize(s, all, x, 1, 33),
         ops::quantize(s, part, x, 1, 512),
         matvec(x, None, all, 9),

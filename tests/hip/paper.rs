@@ -14,13 +14,14 @@ use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::code_object::{self, CodeObjects, occupancy, targets};
 use rocmforge::device::hip::kernels::SIGNATURES;
 use rocmforge::device::hip::memory::{Buffer, Span};
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape};
-use rocmforge::device::hip::ops::project::{self, Input, LayerCache, Product, Target, Tokens, Turns};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, Scores};
+use rocmforge::device::hip::ops::norm::{Norm, norm_to};
+use rocmforge::device::hip::ops::project::{self, Dest, Input, LayerCache, Product, Tokens, Turns};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::planes::PlaneLayout;
 use rocmforge::device::hip::weight::Weight;
-use rocmforge::device::plan::Activation;
 use rocmforge::gguf::TensorType;
+use rocmforge::plan::{NormKind, Unary};
 use serde_json::Value;
 
 use TensorType::*;
@@ -310,8 +311,8 @@ impl Bench<'_> {
         let ([q, ds], dst) = (self.input(cols), self.buffer(4 * rows));
         let x = Input::Rounded(Quantized { q: q.span(), ds: ds.span() });
         let counted = Counted::new(self.gpu, &self.emulator, || {
-            let [gate, up] = weights.each_ref().map(|weight| (weight, None));
-            project::glu_matvec(&self.gpu.stream, Activation::Silu, gate, up, x, dst.span()).unwrap();
+            let [gate, up] = weights.each_ref().map(|weight| Product { weight, bias: None, dst: dst.span() });
+            project::glu_matvec(&self.gpu.stream, Unary::Silu, &gate, &up, x, dst.span()).unwrap();
         });
         let must = weights.iter().map(|weight| weight.layout().file_bytes()).sum();
         let what = format!("gate, up 2 x {} x {cols}, {ty}", model.n_ff);
@@ -323,8 +324,9 @@ impl Bench<'_> {
         let width = model.width;
         let (x, weight, [q, ds]) = (self.buffer(4 * width), self.buffer(4 * width), self.input(width));
         let counted = Counted::new(self.gpu, &self.emulator, || {
-            let to = Target { plain: None, rounded: Some(Quantized { q: q.span(), ds: ds.span() }) };
-            ops::rms_norm_to(&self.gpu.stream, x.span(), None, weight.span(), to, 1, width, 1e-5).unwrap();
+            let to = Dest { plain: None, rounded: Some(Quantized { q: q.span(), ds: ds.span() }) };
+            let norm = Norm { kind: NormKind::Rms, weight: Some(weight.span()), bias: None, eps: 1e-5 };
+            norm_to(&self.gpu.stream, norm, x.span(), None, to, 1, width).unwrap();
         });
         let must = 2 * 4 * width as u64;
         let what = format!("norm {width}");
@@ -356,8 +358,8 @@ impl Bench<'_> {
         let width = n_head * head_dim;
         let (q, [to_q, to_ds]) = (self.buffer(4 * width), self.input(width));
         self.gpu.stream.fill(q.span(), 0).unwrap();
-        let parts = self.buffer(shape.parts_bytes(1, head_dim) as usize);
-        let tickets = self.buffer(shape.tickets_bytes(1) as usize);
+        let parts = self.buffer(4 * shape.part_floats(head_dim).unwrap());
+        let tickets = self.buffer(4 * n_head);
         self.gpu.stream.fill(tickets.span(), 0).unwrap();
         let (position, sequence) = (self.gpu.input(&[length as u32 - 1]), self.gpu.input(&[0u32]));
         let table = self.gpu.input(&(0..n_blocks as u32).collect::<Vec<_>>());
@@ -373,8 +375,9 @@ impl Bench<'_> {
             let cache =
                 LayerCache { k: k.span(), v: v.span(), n_head_kv, head_dim, head_pad: head_dim, n_blocks };
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
-            let to = Target { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
-            attend::attend(&self.gpu.stream, shape, q.span(), 0.1, tokens, cache, scratch, to).unwrap();
+            let to = Dest { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
+            let scores = Scores { scale: 0.1, cap: 0.0, window: None };
+            attend::attend(&self.gpu.stream, shape, q.span(), scores, tokens, cache, scratch, to).unwrap();
         });
         let elements = 2 * (length * n_head_kv * head_dim) as u64;
         let what = format!("attention {n_head}/{n_head_kv} heads, {length} positions");

@@ -18,13 +18,14 @@ use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::memory::Buffer;
+use rocmforge::device::hip::ops::attend::Scores;
 use rocmforge::device::hip::ops::matmul::{self as ops, Addends, HalfRows, MatMulTile};
 use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_attention};
 use rocmforge::device::hip::ops::project::LayerCache;
 use rocmforge::device::hip::ops::project::head_pad;
-use rocmforge::device::plan::{Activation, CacheShape};
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
+use rocmforge::plan::{Binary, NormKind, Unary};
 
 use TensorType::*;
 
@@ -42,6 +43,8 @@ pub const TESTS: &[Test] = &[
     Test::new("attention_of_wide_heads", attention_of_wide_heads),
     Test::new("attention_at_a_depth", attention_at_a_depth),
     Test::new("attention_of_large_and_odd_values", attention_of_large_and_odd_values),
+    Test::new("attention_of_windows", attention_of_windows),
+    Test::new("attention_with_caps", attention_with_caps),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -171,7 +174,7 @@ fn rms_norm_half(gpu: &Gpu) {
             let mut rng = Rng(3);
             let (mut x, weight) = (floats(&mut rng, n * cols, size), floats(&mut rng, cols, 2.0));
             let mut want = vec![0.0; n * cols];
-            reference::rms_norm(&x, &weight, eps, &mut want);
+            reference::norm(&x, NormKind::Rms, eps, cols, [Some(&weight), None], &mut want);
             if n > 2 {
                 x[cols + cols / 2] = f32::NAN;
             }
@@ -191,18 +194,19 @@ fn rms_norm_half(gpu: &Gpu) {
 }
 
 fn glu_half(gpu: &Gpu) {
-    for activation in [Activation::Silu, Activation::Gelu] {
+    for f in [Unary::Silu, Unary::Gelu] {
         for (n, cols, size) in
             [(1, 1, 1.0), (3, 13, 1.0), (2, 4864, 10.0), (2, 8300, 90.0), (gpu.pick(512, 1), 14_336, 3.0)]
         {
             let mut rng = Rng(4);
             let (gate, up) = (floats(&mut rng, n * cols, size), floats(&mut rng, n * cols, 1.0));
-            let mut want = vec![0.0; n * cols];
-            reference::glu(&gate, &up, activation, &mut want);
+            let both = gate.iter().zip(&up);
+            let want: Vec<f32> =
+                both.map(|(gate, up)| reference::binary(Binary::Glu(f), *gate, *up)).collect();
             let (gate, up, half) = (gpu.input(&gate), gpu.input(&up), Half::uninit(gpu, n, cols));
-            ops::glu_half(&gpu.stream, activation, gate.span(), up.span(), half.rows(), n, cols).unwrap();
+            ops::glu_half(&gpu.stream, f, gate.span(), up.span(), half.rows(), n, cols).unwrap();
             let error = nmse(&want, &half.values(gpu));
-            assert!(error <= ONE_ROUNDED, "{activation:?} of {n} x {cols}: NMSE {error:.1e}");
+            assert!(error <= ONE_ROUNDED, "{f:?} of {n} x {cols}: NMSE {error:.1e}");
         }
     }
 }
@@ -394,6 +398,14 @@ struct Attention<'a> {
     n_head_kv: usize,
     head_dim: usize,
     sequences: &'a [(usize, usize)],
+    cap: f32,
+    window: Option<u32>,
+}
+
+impl Attention<'_> {
+    /// Neither a cap nor a window.
+    const PLAIN: Attention<'static> =
+        Attention { n_head: 1, n_head_kv: 1, head_dim: 64, sequences: &[], cap: 0.0, window: None };
 }
 
 /// What the card is given and what should come of it.
@@ -407,7 +419,7 @@ struct Case {
     n_blocks: usize,
     head_pad: usize,
     tiles: Vec<[u32; 4]>,
-    scale: f32,
+    scores: Scores,
     want: Vec<f32>,
 }
 
@@ -418,11 +430,11 @@ impl Attention<'_> {
 
     /// Queries, keys and values up to such sizes; blocks in a random order, and NaN in every cell without a position.
     fn case(&self, rng: &mut Rng, q_size: f32, v_size: f32) -> Case {
-        let Attention { n_head, n_head_kv, head_dim, sequences } = *self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window } = *self;
         let head_pad = head_pad(head_dim).unwrap();
         let width = n_head_kv * head_dim;
-        let shape = CacheShape { n_layers: 1, n_head, n_head_kv, head_dim };
         let scale = 1.0 / (head_dim as f32).sqrt();
+        let heads = reference::Heads { n_head, n_head_kv, scale, cap };
         let q = floats(rng, self.n() * n_head * head_dim, q_size);
 
         let lengths: Vec<usize> = sequences.iter().map(|(first, n)| first + n).collect();
@@ -460,11 +472,15 @@ impl Attention<'_> {
                     }
                 }
             }
+            // blocks that nobody sees any more may be another's
+            let seen = window.map_or(0, |window| (first + 1).saturating_sub(window as usize));
+            table[s * table_stride..][..seen / BLOCK_LEN].fill(u32::MAX);
             for position in *first..*length {
-                let cells: Vec<usize> = (0..=position).map(|p| p * width).collect();
+                let seen = window.map_or(0, |window| (position + 1).saturating_sub(window as usize));
+                let cells: Vec<usize> = (seen..=position).collect();
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
-                reference::attention(q, &cells, &k, &v, shape, scale, &mut out).unwrap();
+                reference::attention(q, &cells, (&k, width), (&v, width), heads, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }
@@ -475,7 +491,18 @@ impl Attention<'_> {
             .flat_map(|(s, (first, n))| (*first..first + n).map(move |position| (s as u32, position as u32)));
         let tiles = attention_tiles(tokens, head_pad);
         let (k, v) = (k_cells, v_cells);
-        Case { q, k, v, table, table_stride, n_blocks, head_pad, tiles, scale, want }
+        Case {
+            q,
+            k,
+            v,
+            table,
+            table_stride,
+            n_blocks,
+            head_pad,
+            tiles,
+            scores: Scores { scale, cap, window },
+            want,
+        }
     }
 
     fn run(&self, gpu: &Gpu, case: &Case) -> Vec<f32> {
@@ -499,7 +526,7 @@ impl Attention<'_> {
             n_tables: self.sequences.len(),
             table_stride: case.table_stride,
         };
-        prefill_attention(&gpu.stream, self.n(), n_head, q.span(), tiles, cache, case.scale, out.span())
+        prefill_attention(&gpu.stream, self.n(), n_head, q.span(), tiles, cache, case.scores, out.span())
             .unwrap();
         gpu.read(&out)
     }
@@ -507,10 +534,11 @@ impl Attention<'_> {
     fn check(&self, gpu: &Gpu, q_size: f32, v_size: f32) {
         let case = self.case(&mut Rng(8), q_size, v_size);
         let error = nmse(&case.want, &self.run(gpu, &case));
-        let Attention { n_head, n_head_kv, head_dim, sequences } = self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window } = self;
         assert!(
             error <= ATTENTION,
-            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}: NMSE {error:.1e}"
+            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}, cap {cap}, window {window:?}: \
+             NMSE {error:.1e}"
         );
     }
 }
@@ -521,13 +549,21 @@ fn rounded_to_f16(values: &[f32]) -> Vec<f32> {
 
 fn attention_of_one_sequence(gpu: &Gpu) {
     for (first, n) in [(0, 1), (0, 9), (0, 64), (0, 65), (63, 2), (5, 130)] {
-        Attention { n_head: 2, n_head_kv: 2, head_dim: 16, sequences: &[(first, n)] }.check(gpu, 3.0, 1.0);
-        Attention { n_head: 1, n_head_kv: 1, head_dim: 64, sequences: &[(first, n)] }.check(gpu, 3.0, 1.0);
+        Attention { n_head: 2, n_head_kv: 2, head_dim: 16, sequences: &[(first, n)], ..Attention::PLAIN }
+            .check(gpu, 3.0, 1.0);
+        Attention { n_head: 1, n_head_kv: 1, head_dim: 64, sequences: &[(first, n)], ..Attention::PLAIN }
+            .check(gpu, 3.0, 1.0);
     }
     if gpu.is_fast() {
         for head_dim in [64, 128] {
-            Attention { n_head: 8, n_head_kv: 2, head_dim, sequences: &[(0, 512), (300, 200)] }
-                .check(gpu, 3.0, 1.0);
+            Attention {
+                n_head: 8,
+                n_head_kv: 2,
+                head_dim,
+                sequences: &[(0, 512), (300, 200)],
+                ..Attention::PLAIN
+            }
+            .check(gpu, 3.0, 1.0);
         }
     }
 }
@@ -535,34 +571,43 @@ fn attention_of_one_sequence(gpu: &Gpu) {
 fn attention_of_grouped_heads(gpu: &Gpu) {
     for (n_head, n_head_kv) in [(3, 1), (14, 2), (8, 1), (4, 4)] {
         let sequences = &[(0, 33), (100, 9), (62, 5)];
-        Attention { n_head, n_head_kv, head_dim: 64, sequences }.check(gpu, 3.0, 1.0);
+        Attention { n_head, n_head_kv, head_dim: 64, sequences, ..Attention::PLAIN }.check(gpu, 3.0, 1.0);
     }
 }
 
 fn attention_of_odd_heads(gpu: &Gpu) {
     for head_dim in [1, 33, 80, 126, 128] {
-        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (90, 9)] }.check(gpu, 3.0, 1.0);
+        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (90, 9)], ..Attention::PLAIN }
+            .check(gpu, 3.0, 1.0);
     }
 }
 
 fn attention_of_wide_heads(gpu: &Gpu) {
     for head_dim in [200, 256, 300, 512] {
-        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (70, 9)] }.check(gpu, 3.0, 1.0);
+        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(0, 40), (70, 9)], ..Attention::PLAIN }
+            .check(gpu, 3.0, 1.0);
     }
 }
 
 fn attention_at_a_depth(gpu: &Gpu) {
     let depth = gpu.pick(32_000, 1000);
     for head_dim in [64, 128] {
-        Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(depth, 20), (0, 9)] }
-            .check(gpu, 3.0, 1.0);
+        Attention {
+            n_head: 2,
+            n_head_kv: 1,
+            head_dim,
+            sequences: &[(depth, 20), (0, 9)],
+            ..Attention::PLAIN
+        }
+        .check(gpu, 3.0, 1.0);
     }
 }
 
 /// Scores that leave one key alone, queries and values far from 1, a query that is not finite.
 fn attention_of_large_and_odd_values(gpu: &Gpu) {
     for head_dim in [64, 128] {
-        let attention = Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(20, 70)] };
+        let attention =
+            Attention { n_head: 2, n_head_kv: 1, head_dim, sequences: &[(20, 70)], ..Attention::PLAIN };
         for (q_size, v_size) in [(60.0, 1.0), (1e-6, 1.0), (3.0, 6e4), (0.0, 1.0)] {
             attention.check(gpu, q_size, v_size);
         }
@@ -578,6 +623,30 @@ fn attention_of_large_and_odd_values(gpu: &Gpu) {
         let want = [&case.want[..before.len()], &case.want[before.len() + head_dim..]].concat();
         let error = nmse(&want, &rest);
         assert!(error <= ATTENTION, "beside a query that is not finite: NMSE {error:.1e}");
+    }
+}
+
+/// Windows that begin anywhere in a step of keys, for whole tiles and for tokens of one; tokens that see none of a step's
+/// keys.
+fn attention_of_windows(gpu: &Gpu) {
+    for head_dim in [64, 128, 256, 512] {
+        for window in [1, 20, 32, 63, 64, 70, 200] {
+            let sequences = &[(0, 70), (150, 66), (90, 1)];
+            let window = Some(window);
+            Attention { n_head: 2, head_dim, sequences, window, ..Attention::PLAIN }.check(gpu, 3.0, 1.0);
+        }
+    }
+}
+
+fn attention_with_caps(gpu: &Gpu) {
+    for head_dim in [64, 256] {
+        for (cap, q_size) in [(50.0, 3.0), (5.0, 30.0), (0.5, 3.0)] {
+            for window in [None, Some(40)] {
+                let sequences = &[(0, 70), (150, 9)];
+                Attention { n_head: 2, head_dim, sequences, cap, window, ..Attention::PLAIN }
+                    .check(gpu, q_size, 1.0);
+            }
+        }
     }
 }
 
@@ -598,8 +667,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::half_rows(s, all, rows, 1, usize::MAX),
         ops::rms_norm_half(s, all, part, rows, 1, 512, 1e-5),
         ops::rms_norm_half(s, part, all, rows, 1, 512, 1e-5),
-        ops::glu_half(s, Activation::Silu, all, part, rows, 1, 512),
-        ops::glu_half(s, Activation::Silu, part, all, rows, 1, 512),
+        ops::glu_half(s, Unary::Silu, all, part, rows, 1, 512),
+        ops::glu_half(s, Unary::Silu, part, all, rows, 1, 512),
         ops::matmul(s, &weight, rows, plain, part, 129),
         ops::matmul(s, &weight, HalfRows { h: part, scale: all }, plain, all, 9),
         ops::matmul(s, &weight, HalfRows { h: all, scale: all.part(0..32).unwrap() }, plain, all, 9),
@@ -608,7 +677,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     ];
     let tiles = Tiles { tiles: all, n_tiles: 1, table: all, n_tables: 1, table_stride: 1 };
     let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, head_pad: 32, n_blocks: 1 };
-    let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, 1.0, out);
+    let scores = Scores { scale: 1.0, cap: 0.0, window: None };
+    let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, scores, out);
     let refused = refused.into_iter().chain([
         attend(65, all, tiles, cache, all),
         attend(9, odd, tiles, cache, all),

@@ -423,7 +423,7 @@ fn sessions_draw_from_their_logits() {
     let device = HipDevice::open(&DeviceChoice::Best).unwrap();
     let file = TinyModel::new("llama").gguf();
     let (_, plan) = arch::plan(&file).unwrap();
-    let n_vocab = plan.buffer(plan.output).width;
+    let n_vocab = plan.width(plan.outputs[0]);
     let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
     let mut session = program.session(SessionLimits { max_tokens: 4, max_outputs: 4, n_blocks: 1 }).unwrap();
     let params = SamplerParams { top_k: 0, repeat_penalty: 1.2, seed: 3, ..SamplerParams::default() };

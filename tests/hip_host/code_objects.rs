@@ -20,8 +20,8 @@ use targets::{Built, PTX_TARGETS, TARGETS, Target};
 /// Bytes of LDS at most, by the kernels' names: their first match.
 const LDS: &[(&str, u64)] = &[
     ("transpose_", 32 * 33 * 4),
-    ("rms_norm_f32", 8 * 4),
-    ("rms_norm_q8", 32 * 4),
+    ("norm_f32", 8 * 4),
+    ("norm_q8", 32 * 4),
     ("read_bytes", 8 * 4),
     // of each of 4 teams: the sums of 2 rows and 8 tokens, or of 4 and 4
     ("matvec_", 4 * 16 * 4),
@@ -291,7 +291,7 @@ const PTX_LOADS: &[&str] = &[".v4.u32", ".v4.b32", ".v4.f32", ".v2.u64", ".v2.b6
 const PRODUCTS: [&str; 3] = ["matvec_", "qkv_", "glu_"];
 const FLOATS: [&str; 3] = ["f32", "f16", "bf16"];
 /// Others that read much.
-const STREAMS: [&str; 3] = ["attend_", "rms_norm_q8", "read_bytes"];
+const STREAMS: [&str; 3] = ["attend_", "norm_q8", "read_bytes"];
 
 /// None of these where the target has none.
 const MATRIX: [&str; 3] = ["v_wmma", "v_mfma", "mma.sync"];

@@ -115,11 +115,8 @@ impl<'a> Running<'a> {
                 let (from, to, outputs) = (self.value(x)?, self.value(out)?, self.step.outputs);
                 ops::select_rows(stream, from, outputs, to, self.n(), self.n_outputs(), self.plan().width(x))
             }
-            Op::MatMul { .. }
-            | Op::Attention { .. }
-            | Op::Route { .. }
-            | Op::MatMulExperts { .. }
-            | Op::Combine { .. } => Err(misplaced(op)),
+            Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
+            Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
         }
     }
 

@@ -42,7 +42,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             cells(of)
         }
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
-            refuse(String::new(), "one dense feed-forward per layer")
+            refuse(String::new(), "models without experts")
         }
         Op::Embed { .. }
         | Op::Norm { .. }

@@ -161,9 +161,8 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Err(error) => found = Err(error),
                 },
                 Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
-                // products are other step ops; of experts there are none on a GPU
+                Role::Experts(_) => found = Err(Error::Internal("experts on a GPU".into())),
                 Role::Matrix(_)
-                | Role::Experts(_)
                 | Role::In(_)
                 | Role::Over(_)
                 | Role::Out(_)
