@@ -29,6 +29,15 @@ DEVICE float apply(u32 f, float c, float x) {
     }
 }
 
+// 1 / x within an ulp or two.
+DEVICE float reciprocal(float x) {
+#if defined(__NVPTX__)
+    return __nvvm_rcp_approx_ftz_f(x);
+#else
+    return __builtin_amdgcn_rcpf(x);
+#endif
+}
+
 // Scores of attention to base 2, as exp2 takes them: what queries times keys are multiplied by, and what becomes of the
 // product. `cap` 0: nothing.
 DEVICE float score_factor(float scale, float cap) {
@@ -39,7 +48,7 @@ DEVICE float score_factor(float scale, float cap) {
 // cap * tanh(x / cap) = cap - 2 cap / (e^(2 x / cap) + 1); x: times score_factor.
 DEVICE float capped_score(float x, float cap) {
     constexpr float LOG2_E = 1.44269504f;
-    return cap * LOG2_E - 2.0f * LOG2_E * cap / (exp2(x) + 1.0f);
+    return fma(cap * (-2.0f * LOG2_E), reciprocal(exp2_normal(x) + 1.0f), cap * LOG2_E);
 }
 
 // Four columns of a block of 32 rounded to 8 bits, as src/device/cpu/matmul/activations.rs defines it: the same bits.

@@ -238,11 +238,13 @@ DEVICE void attend(const Attend &a) {
     }
 }
 
-// Waves that share a SIMD: on AMD what the registers happen to allow.
+// Waves that share a SIMD: on AMD what the registers happen to allow, which for 4 heads is 2 where they fit.
 #if defined(__NVPTX__)
 #define WAVES_OF(HEADS) (HEADS == 1 ? 3 : HEADS < 8 ? 2 : 1)
-#else
+#elif defined(__gfx900__) || defined(__gfx9_generic__)
 #define WAVES_OF(HEADS) 1
+#else
+#define WAVES_OF(HEADS) (HEADS == 4 ? 2 : 1)
 #endif
 
 #define ATTEND(D, HEADS, AT_ONCE)                                                                                     \

@@ -244,13 +244,23 @@ DEVICE void attend(const Task &a) {
             float now[T::QUERIES];
 #pragma unroll
             for (u32 q = 0; q < T::QUERIES; q++) now[q] = most[t][q];
+            const auto each_score = [&](auto f) {
+#pragma unroll
+                for (u32 k = 0; k < S::KEY_TILES; k++) {
+#pragma unroll
+                    for (u32 i = 0; i < T::SIZE; i++) scores[t][k][i] = f(scores[t][k][i] * factor[t][T::slot(i)]);
+                }
+            };
+            if (a.cap != 0.0f) {
+                each_score([&](float score) { return capped_score(score, a.cap); });
+            } else {
+                each_score([](float score) { return score; });
+            }
 #pragma unroll
             for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
-                    scores[t][k][i] *= factor[t][q];
-                    if (a.cap != 0.0f) scores[t][k][i] = capped_score(scores[t][k][i], a.cap);
                     // a key behind the token is 2^31 and more before it
                     if (partly && position[t][q] - (position0 + k * 16 + T::key(i)) >= a.window) {
                         scores[t][k][i] = -__builtin_inff();
