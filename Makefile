@@ -8,7 +8,8 @@ SMOLLM2 := $(MODELS)/SmolLM2-135M-Instruct.Q4_1.gguf
 PEER := $(if $(ROCMFORGE_PEER),$(ROCMFORGE_PEER),build/peer)
 ROCMFORGE := target/release/rocmforge
 # Kernels for the cards in this machine, else for one target, unless ROCm_ARCH says more: `make` builds for use here.
-# Plain cargo, CMake, `make install` and the tests have them all.
+# `cargo build --release`, CMake and `make install` have them all; cargo's dev profile those that the tests execute, and
+# the tests of code objects compile the rest.
 ARCH := native
 BUILD = $(if $(ARCH),ROCm_ARCH="$${ROCm_ARCH:-$(ARCH)}") ROCMFORGE_PROGRESS_FD=9 $(CARGO) build --release 9>&2
 

@@ -8,6 +8,7 @@ use crate::common;
 
 use std::sync::{Arc, Mutex};
 
+use common::emulated::Emulator;
 use common::gpu::{Test, nmse};
 use common::logits::evaluate;
 use common::tiny_model::TinyModel;
@@ -15,6 +16,7 @@ use rocmforge::Error;
 use rocmforge::device::hip::device::HipDevice;
 use rocmforge::device::hip::graph::SWITCH;
 use rocmforge::device::reference::ReferenceDevice;
+use rocmforge::device::sampling::{Draw, WHOLE};
 use rocmforge::device::{Device, DeviceChoice, SessionLimits, Step};
 use rocmforge::engine::{
     Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
@@ -35,6 +37,7 @@ pub const TESTS: &[Test] = &[
     Test::new("sequences", |_| sequences()),
     Test::new("graphs_replay", |_| graphs_replay()).env(&[(SWITCH, "1")]),
     Test::new("timing", |_| timing()),
+    Test::new("kernels_come_with_the_model", |_| kernels_come_with_the_model()).emulated_only(),
 ];
 
 fn device() -> HipDevice {
@@ -195,6 +198,57 @@ fn sequences() {
             assert!(error <= 1e-5, "step {i}, row {row}: NMSE {error:.1e}");
         }
         assert_eq!(got.len(), want.len());
+    }
+}
+
+/// What a model's steps launch is loaded with it: what is refused fails then, and no step waits for a code object.
+fn kernels_come_with_the_model() {
+    let emulator = Emulator::open();
+    for (arch_name, types) in [("llama", &[Q4_K, F16][..]), ("qwen2", &[Q8_0]), ("qwen3", &[F32, Q6_K])] {
+        let device = device();
+        let file = TinyModel::new(arch_name).types(types).gguf();
+        let load = || {
+            let (_, plan) = arch::plan(&file).unwrap();
+            device.load(Arc::new(plan), file.clone(), &mut |_, _| true)
+        };
+        emulator.fail("hipModuleLoadData:1:209");
+        let error = load().err().expect("a refused code object").to_string();
+        assert!(error.contains("hipModuleLoadData") && error.contains("loading the kernels of "), "{error}");
+        emulator.fail("");
+        let program = load().unwrap();
+        assert!(emulator.calls("hipModuleLoadData") > 5, "loaded before");
+        let limits = SessionLimits { max_tokens: 100, max_outputs: 9, n_blocks: 2 };
+        let mut session = program.session(limits).unwrap();
+        emulator.fail("");
+        for n in [1, 2, 4, 8, 9, 100] {
+            let (tokens, positions): (Vec<_>, Vec<_>) = (tokens(n, 131), (0..n as u32).collect());
+            let outputs = [n as u32 - 1];
+            let sequences = vec![0; n];
+            let step = Step {
+                tokens: &tokens,
+                positions: &positions,
+                sequences: &sequences,
+                tables: &[&[0, 1]],
+                outputs: &outputs,
+                inputs: &[],
+            };
+            // the second time it is recorded as a graph
+            for _ in 0..2 {
+                session.run(&step, &Default::default()).unwrap();
+            }
+        }
+        let draw = Draw {
+            top_k: 0,
+            top_p: WHOLE / 2,
+            min_p: f32::NEG_INFINITY,
+            inverse_temperature: 1.0,
+            uniform: 1,
+            repeat_penalty: 1.0,
+            penalties: &[],
+        };
+        session.sample(0, &draw).unwrap().expect("a token");
+        assert_eq!(emulator.calls("hipModuleLoadData"), 0, "{arch_name}: a step loaded a code object");
+        assert!(emulator.calls("hipModuleLaunchKernel") > 0);
     }
 }
 
