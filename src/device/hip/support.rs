@@ -42,7 +42,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             cells(of)
         }
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
-            refuse(String::new(), "models without experts")
+            refuse(String::new(), "models without experts, or all layers on the processor")
         }
         Op::Embed { .. }
         | Op::Norm { .. }
