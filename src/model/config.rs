@@ -30,6 +30,7 @@ impl Config {
 }
 
 /// The hyper-parameters that builders of graphs begin with.
+#[derive(Clone)]
 pub struct Hyper<'a> {
     pub keys: Keys<'a>,
     pub n_layer: usize,

@@ -323,10 +323,17 @@ impl<'a> Builder<'a> {
         self.op("kv_append", Op::Append { cache, k: In(k), v: In(v) });
     }
 
-    pub fn attention(&mut self, cache: CacheId, q: ValueId, scale: f32, cap: f32) -> ValueId {
+    pub fn attention(
+        &mut self,
+        cache: CacheId,
+        q: ValueId,
+        scale: f32,
+        cap: f32,
+        sinks: Option<Vector>,
+    ) -> ValueId {
         let width = self.graph.n_head(q, cache) * self.graph.cache(cache).v;
         let rows = self.graph.value(q).rows;
-        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scale, cap, out })
+        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out })
     }
 
     pub fn unary(&mut self, name: &'static str, f: Unary, x: ValueId) -> ValueId {

@@ -177,6 +177,8 @@ pub enum Binary {
     Mul,
     /// f(a) * b: a gated unit, with the gate first.
     Glu(Unary),
+    /// g * sigmoid(1.702 g) * (u + 1), g = min(a, 7), u = b within -7 and 7: gpt-oss's gated unit.
+    ClampedGlu,
 }
 
 /// What makes weights of a router's logits.
@@ -292,8 +294,8 @@ ops! {
     /// Causal attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is
     /// q's width / the cache's k. The result is n_head * v wide. A score is q.k * scale, then capped to
     /// `cap * tanh(score / cap)` where `cap` is not 0. A cache with a window shows a token the last `window` positions,
-    /// its own included.
-    Attention { cache: CacheId, q: In, scale: f32, cap: f32, out: Out, }
+    /// its own included. A sink, one number for each query head, is one more score without a value.
+    Attention { cache: CacheId, q: In, scale: f32, cap: f32, sinks: Option<Vector>, out: Out, }
 
     /// out = f(x)
     Unary { x: Over, f: Unary, out: Out, }

@@ -216,7 +216,8 @@ mod tests {
             let (rope, cache) = (RopeId(layer as u32), CacheId(layer as u32));
             op(&mut graph, name("rope"), Op::Rope { x: Over(normed), head_dim: 64, rope, out: Out(q) });
             op(&mut graph, name("append"), Op::Append { cache, k: In(q), v: In(q) });
-            let attention = Op::Attention { cache, q: In(q), scale: 1.0, cap: 0.0, out: Out(heads) };
+            let attention =
+                Op::Attention { cache, q: In(q), scale: 1.0, cap: 0.0, sinks: None, out: Out(heads) };
             op(&mut graph, name("attend"), attention);
             op(
                 &mut graph,

@@ -323,12 +323,13 @@ fn functions_and_gates() {
 fn sums_products_and_factors() {
     for width in [1, 8, 31, 100, 1536] {
         for in_place in [false, true] {
-            for f in [Binary::Add, Binary::Mul] {
+            for f in [Binary::Add, Binary::Mul, Binary::ClampedGlu] {
                 let mut bench = Bench::new(6);
                 let (a, b) = (bench.input(width, 1.0), bench.input(width, 1.0));
                 let out = bench.op(width, |out| Op::Binary { a: Over(a), b: Over(b), f, out });
                 let kept = if in_place { &[][..] } else { &[a, b] };
-                check(&format!("{f:?} {width}"), bench.finish_with(out, kept), 9, 0, 0.0);
+                let bound = if f == Binary::ClampedGlu { 1e-12 } else { 0.0 };
+                check(&format!("{f:?} {width}"), bench.finish_with(out, kept), 9, 0, bound);
             }
             for lengths in
                 [[Some(1), None], [Some(width), Some(width)], [None, Some(width)], [Some(1), Some(1)]]
@@ -399,11 +400,12 @@ struct Heads {
     v: usize,
     window: Option<u32>,
     cap: f32,
+    sinks: bool,
 }
 
 impl Heads {
     fn plain(n_head: usize, n_head_kv: usize, head_dim: usize) -> Heads {
-        Heads { n_head, n_head_kv, k: head_dim, v: head_dim, window: None, cap: 0.0 }
+        Heads { n_head, n_head_kv, k: head_dim, v: head_dim, window: None, cap: 0.0, sinks: false }
     }
 }
 
@@ -412,7 +414,7 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
     let mut bench = Bench::new(7);
     let mut sum = None;
     for layer in 0..2 {
-        let Heads { n_head, n_head_kv, k, v, window, cap } = heads;
+        let Heads { n_head, n_head_kv, k, v, window, cap, sinks } = heads;
         let n_head_kv = if layer == 0 { n_head_kv } else { n_head };
         bench.graph.caches.push(Cache { n_head_kv, k, v, window });
         let cache = CacheId(layer);
@@ -421,7 +423,8 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
         let values = bench.input(n_head_kv * v, 1.0);
         bench.append(cache, keys, values);
         let scale = 1.0 / (k as f32).sqrt();
-        let out = bench.op(n_head * v, |out| Op::Attention { cache, q: In(q), scale, cap, out });
+        let sinks = if sinks { bench.vector(n_head) } else { None };
+        let out = bench.op(n_head * v, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out });
         sum = Some(sum.map_or(out, |sum| bench.add(sum, out)));
     }
     bench.finish(sum.unwrap())
@@ -461,6 +464,8 @@ fn attention_over_a_paged_cache() {
         Heads { window: Some(100), cap: 3.0, ..Heads::plain(4, 2, 64) },
         Heads { window: Some(300), k: 16, v: 48, ..Heads::plain(3, 3, 0) },
         Heads { cap: 1.5, ..Heads::plain(3, 1, 20) },
+        Heads { sinks: true, window: Some(40), ..Heads::plain(4, 2, 32) },
+        Heads { sinks: true, ..Heads::plain(6, 3, 16) },
     ];
     for heads in plain.into_iter().chain(others) {
         let (plan, file) = attention_bench(heads);

@@ -87,9 +87,9 @@ fixtures! {
     not_on_gpus {
         llama_moe = "llama-moe", "(Route)"
         qwen3moe = "qwen3moe-moe", "(Route)"
+        gpt_oss = "gpt-oss-moe", "of sinks"
     }
     refused {
-        gpt_oss = "gpt-oss-moe", "unknown architecture 'gpt-oss'"
         deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"
         qwen35 = "qwen35-dense", "unknown architecture 'qwen35'"
     }

@@ -204,6 +204,7 @@ pub unsafe fn binary(isa: Isa, f: plan::Binary, a: *const f32, b: *const f32, ou
     match f {
         plan::Binary::Add => run!(isa, Zip { a, b, out, len, f: Plus }),
         plan::Binary::Mul => run!(isa, Zip { a, b, out, len, f: Times }),
+        plan::Binary::ClampedGlu => run!(isa, Zip { a, b, out, len, f: ClampedGate }),
         plan::Binary::Glu(f) => with_function!(f, f => run!(isa, Zip { a, b, out, len, f: Gated(f) })),
     }
 }
@@ -276,6 +277,21 @@ impl Binary for Times {
     unsafe fn apply<S: Simd>(&self, a: S::V, b: S::V) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { S::mul(a, b) }
+    }
+}
+
+struct ClampedGate;
+
+impl Binary for ClampedGate {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, a: S::V, b: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let gate = S::min(a, S::splat(7.0));
+            let up = S::min(S::max(b, S::splat(-7.0)), S::splat(7.0));
+            let unit = times_sigmoid::<S>(gate, S::mul(gate, S::splat(1.702)));
+            S::mul(unit, S::add(up, S::splat(1.0)))
+        }
     }
 }
 

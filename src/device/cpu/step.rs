@@ -173,8 +173,12 @@ impl Running<'_> {
                     self.append(cache, t, k.row(t), v.row(t));
                 })
             }
-            Op::Attention { cache, q, scale, cap, out } => {
-                self.attention(worker, &Attend::new(self, cache, q.0, [scale, cap], out.0))
+            Op::Attention { cache, q, scale, cap, sinks, out } => {
+                let sinks = self.vector(sinks);
+                self.attention(
+                    worker,
+                    &Attend { sinks, ..Attend::new(self, cache, q.0, [scale, cap], out.0) },
+                )
             }
             Op::Unary { x, f, out } => {
                 let (from, to) = (self.session.buffer(x), self.session.buffer(out));
@@ -423,6 +427,8 @@ struct Attend<'a> {
     q: Matrix,
     scale: f32,
     cap: f32,
+    /// A score without a value for each query head.
+    sinks: Option<&'a [f32]>,
     out: Matrix,
     tiles: &'a [Tile],
 }
@@ -435,7 +441,7 @@ impl<'a> Attend<'a> {
         let tiles =
             session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
         let (q, out) = (session.buffer(q), session.buffer(out));
-        Attend { cache, shape, n_head, group, q, scale, cap, out, tiles }
+        Attend { cache, shape, n_head, group, q, scale, cap, sinks: None, out, tiles }
     }
 }
 
@@ -562,8 +568,11 @@ impl Running<'_> {
             // SAFETY: the caller's promise.
             unsafe {
                 let from = from.row(row, v_pad);
-                let [_, sum] = *from.state;
+                let [largest, mut sum] = *from.state;
                 let head = kv_head * group + row % group;
+                if let Some(sinks) = attend.sinks {
+                    sum += (sinks[head] - largest).exp();
+                }
                 let out = attend.out.part_mut(tile.first + row / group, head * v, v);
                 for (out, x) in out.iter_mut().zip(std::slice::from_raw_parts(from.out, v)) {
                     *out = x / sum;

@@ -114,7 +114,7 @@ fn alone(op: FusedOp) -> StepOp {
         FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
             StepOp::PrepareHeads { cache, q, k, v, q_prep, k_prep }
         }
-        FusedOp::Single(Op::Attention { cache, q, scale, cap, out }) => {
+        FusedOp::Single(Op::Attention { cache, q, scale, cap, out, .. }) => {
             StepOp::Attention { cache, q: q.0, scale, cap, out: out.0, to: Forms::PLAIN }
         }
         FusedOp::Single(op) => StepOp::Single(op),
@@ -164,7 +164,7 @@ impl Scheduler<'_> {
                 let source = Source { rounded: came, select: false };
                 StepOp::Project { project: project.clone(), source, to }
             }
-            FusedOp::Single(Op::Attention { cache, q, scale, cap, out }) => {
+            FusedOp::Single(Op::Attention { cache, q, scale, cap, out, .. }) => {
                 let whole = self.plan.cache(*cache).v.is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
                 let to = if whole { self.rounded(out.0, next, Place::First) } else { Forms::PLAIN };
                 StepOp::Attention { cache: *cache, q: q.0, scale: *scale, cap: *cap, out: out.0, to }

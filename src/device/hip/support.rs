@@ -1,7 +1,7 @@
 //! What of a plan the kernels take.
 
 use super::ops::project::head_pad;
-use crate::plan::{Cache, NamedOp, Op, Plan};
+use crate::plan::{Binary, Cache, NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -30,6 +30,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             _ => Ok(()),
         },
         Op::Append { cache, .. } => cells(plan.cache(cache)),
+        Op::Attention { sinks: Some(_), .. } => refuse(" of sinks".into(), "attention without sinks"),
         Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
             if n_head * of.k != plan.width(q) || !n_head.is_multiple_of(of.n_head_kv) {
@@ -44,6 +45,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
             refuse(String::new(), "models without experts, or all layers on the processor")
         }
+        Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }

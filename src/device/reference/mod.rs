@@ -260,7 +260,8 @@ impl ReferenceSession {
                     }
                 }
             }
-            Op::Attention { cache, q, scale, cap, out } => {
+            Op::Attention { cache, q, scale, cap, sinks, out } => {
+                let sinks = program.vector(sinks)?;
                 let n_head = plan.n_head(q, cache);
                 let q = self.input(q, step)?;
                 let (q_width, window) = (q.len() / step.tokens.len(), plan.cache(cache).window);
@@ -271,7 +272,15 @@ impl ReferenceSession {
                     let first = window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
                     let slots = memory::collect((first..=last).map(|p| step.slot(t, p)), "a token's cells")?;
                     let q = &q[t * q_width..][..q_width];
-                    ops::attention(q, &slots, (&k.values, k.width), (&v.values, v.width), shape, out)
+                    ops::attention(
+                        q,
+                        &slots,
+                        (&k.values, k.width),
+                        (&v.values, v.width),
+                        shape,
+                        sinks.as_deref(),
+                        out,
+                    )
                 };
                 let mut result = zeros("a step's activations", &[step.tokens.len(), plan.width(out)])?;
                 ops::each_row(&mut result, step.tokens.len(), program.threads, attend)?;

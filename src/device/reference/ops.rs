@@ -152,26 +152,28 @@ pub struct Heads {
     pub cap: f32,
 }
 
-/// One token's attention to the cells at `slots`. Keys and values: rows of cells, and a row's width.
+/// One token's attention to the cells at `slots`. Keys and values: rows of cells, and a row's width. `sinks`: a score
+/// without a value for each head.
 pub fn attention(
     q: &[f32],
     slots: &[usize],
     (keys, k_width): (&[f32], usize),
     (values, v_width): (&[f32], usize),
     Heads { n_head, n_head_kv, scale, cap }: Heads,
+    sinks: Option<&[f32]>,
     out: &mut [f32],
 ) -> Result<()> {
     let (k, v, group) = (k_width / n_head_kv, v_width / n_head_kv, n_head / n_head_kv);
     let mut weights = memory::filled(0.0f32, slots.len(), SCRATCH)?;
-    for (head, (q, out)) in q.chunks_exact(k).zip(out.chunks_exact_mut(v)).enumerate() {
-        let head = head / group;
+    for (n, (q, out)) in q.chunks_exact(k).zip(out.chunks_exact_mut(v)).enumerate() {
+        let (head, sink) = (n / group, sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[n]));
         for (weight, slot) in weights.iter_mut().zip(slots) {
             let score = dot(q, &keys[slot * k_width + head * k..][..k]) * scale;
             *weight = if cap == 0.0 { score } else { cap * (score / cap).tanh() };
         }
-        let max = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let max = weights.iter().copied().fold(sink, f32::max);
         weights.iter_mut().for_each(|w| *w = (*w - max).exp());
-        let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+        let sum = weights.iter().map(|w| f64::from(*w)).sum::<f64>() + f64::from((sink - max).exp());
         out.fill(0.0);
         for (weight, slot) in weights.iter().zip(slots) {
             for (out, v) in out.iter_mut().zip(&values[slot * v_width + head * v..][..v]) {
@@ -204,6 +206,10 @@ pub fn binary(f: Binary, a: f32, b: f32) -> f32 {
         Binary::Add => a + b,
         Binary::Mul => a * b,
         Binary::Glu(f) => unary(f, a) * b,
+        Binary::ClampedGlu => {
+            let (gate, up) = (a.min(7.0), b.clamp(-7.0, 7.0));
+            gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)
+        }
     }
 }
 
@@ -239,7 +245,7 @@ mod tests {
         let heads = Heads { n_head: 2, n_head_kv: 1, scale: 0.7, cap: 0.0 };
         let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], (&k, 2), (&v, 2), heads, &mut out).unwrap();
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], (&k, 2), (&v, 2), heads, None, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }

@@ -58,6 +58,8 @@ pub struct Attention {
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
     pub cap: f32,
+    /// `attn_sinks`: a score without a value for each query head.
+    pub sinks: Presence,
 }
 
 impl Attention {
@@ -72,6 +74,7 @@ impl Attention {
             window: None,
             scale: 1.0 / (hyper.k as f32).sqrt(),
             cap: 0.0,
+            sinks: Presence::Never,
         }
     }
 }
@@ -132,7 +135,8 @@ pub fn attention(
     }
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, v: hyper.v, window: of.window })?;
     b.append(cache, k, v);
-    let heads = b.attention(cache, q, of.scale, of.cap);
+    let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
+    let heads = b.attention(cache, q, of.scale, of.cap, sinks);
     b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
 }
 
@@ -176,8 +180,10 @@ pub struct Mixture {
     /// Elements between an expert's matrices.
     pub n_ff: usize,
     pub routing: Routing,
-    /// On the gate.
-    pub f: Unary,
+    /// Of gate and up.
+    pub f: Binary,
+    /// Of the router and the experts.
+    pub bias: Presence,
     /// Whether the experts' `.scale` apply.
     pub scales: bool,
 }
@@ -206,7 +212,8 @@ impl Mixture {
         }
         let gating = Gating::Softmax;
         let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
-        Ok(Some(Mixture { n_experts, n_ff, routing, f: Unary::Silu, scales: true }))
+        let f = Binary::Glu(Unary::Silu);
+        Ok(Some(Mixture { n_experts, n_ff, routing, f, bias: Presence::Never, scales: true }))
     }
 }
 
@@ -216,8 +223,7 @@ const LEAST_SUM: f32 = 6.103_515_6e-5;
 /// The mixture's feed-forward over x.
 pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) -> Result<ValueId> {
     let Mixture { n_experts, n_ff, .. } = of;
-    let logits =
-        b.linear("ffn_gate_inp", x, n_experts, Linear { bias: Presence::Never, ..Linear::default() })?;
+    let logits = b.linear("ffn_gate_inp", x, n_experts, Linear { bias: of.bias, ..Linear::default() })?;
     let (ids, weights) = b.route(logits, None, of.routing);
     let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
         let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
@@ -229,11 +235,12 @@ pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) 
                 None
             }
         };
-        Ok(b.mat_mul_experts(name, x, ids, rows, (weight, scale, None)))
+        let bias = b.expert_vectors(&format!("{name}.bias"), rows, n_experts, of.bias)?;
+        Ok(b.mat_mul_experts(name, x, ids, rows, (weight, scale, bias)))
     };
     let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
     let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
-    let unit = b.binary("ffn_glu", Binary::Glu(of.f), gate, up);
+    let unit = b.binary("ffn_glu", of.f, gate, up);
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
     Ok(b.combine(down, weights))
 }

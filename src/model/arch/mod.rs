@@ -2,6 +2,7 @@
 
 mod blocks;
 mod gemma3;
+mod gpt_oss;
 mod llama;
 mod phi2;
 mod rope;
@@ -21,6 +22,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("qwen3", llama::qwen3),
     ("qwen3moe", llama::qwen3moe),
     ("gemma3", gemma3::gemma3),
+    ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
 ];
 

@@ -50,6 +50,7 @@ pub fn binary(stream: &Stream, f: Binary, a: Span<'_>, b: Span<'_>, dst: Span<'_
         Binary::Add => (ADD, 0.0),
         Binary::Mul => (IDENTITY, 0.0),
         Binary::Glu(f) => code(f),
+        Binary::ClampedGlu => return Err(Error::Internal("a clamped gate on a GPU".into())),
     };
     let n = n as u64;
     over(stream, BINARY_F32, n, 1024, &BinaryArgs { a: a.ptr(), b: b.ptr(), dst: dst.ptr(), n, f, c })
