@@ -58,6 +58,14 @@ impl<'a> Hyper<'a> {
             });
         }
         let (n_embd, n_layer) = (keys.dim("embedding_length")?, keys.dim("block_count")?);
+        // before anything is sized by it
+        if n_layer > file.tensors().len() {
+            return Err(Error::model(format!(
+                "{} is {n_layer}; the file has {} tensors",
+                keys.key("block_count"),
+                file.tensors().len()
+            )));
+        }
         let n_head = keys.per_layer("attention.head_count", n_layer, 0)?;
         let first = n_head.iter().copied().find(|n| *n > 0);
         let first =

@@ -19,6 +19,8 @@ pub fn on_every_device(name: &str, body: impl Fn(DeviceKind)) {
             return;
         }
     }
+    #[cfg(not(feature = "hip"))]
+    let _ = name;
     for device in [DeviceKind::Reference, DeviceKind::Cpu] {
         body(device);
     }
