@@ -200,7 +200,8 @@ fn compiles_alike(units: &[&str]) {
 
 #[test]
 fn targets_of_the_same_code_compile_alike() {
-    compiles_alike(&["elementwise", "heads", "norm"]);
+    // half_rows is what register files and hazards tell apart: gfx1100 from gfx1102
+    compiles_alike(&["half_rows", "heads", "norm"]);
 }
 
 #[test]
