@@ -214,7 +214,7 @@ impl Compiler {
         };
         fs::write(&text, retarget(assembly, target)).map_err(failed(&text))?;
         let mut clang = Command::new(&self.path);
-        clang.args(["--target=amdgcn-amd-amdhsa", "-nogpulib", "-x", "assembler", "-c"]);
+        clang.args(["--target=amdgcn-amd-amdhsa", "-x", "assembler", "-c"]);
         clang.arg(format!("-mcpu={target}"));
         clang.arg(format!("-mcode-object-version={}", targets::code_object_version(target)));
         finish(clang.arg(&text).arg("-o").arg(&object), target)?;
