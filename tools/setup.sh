@@ -3,8 +3,8 @@
 #   demo      a C compiler (the linker of Rust programs), clang 19 or newer with its lld (the GPU kernels' compiler),
 #             python3 that can fetch packages from PyPI
 #   install   also cmake and make
-#   test      also LLVM's tools (the kernels are disassembled), and g++, pkg-config, valgrind, Go and git: the C API is
-#             tested as projects in C, C++ and Go would use it
+#   test      also LLVM's tools (the kernels are disassembled), and gcc, g++, pkg-config, valgrind, Go and git: the C API
+#             is tested as projects in C, C++ and Go would use it
 #   peer      what a C++ project is built with (cmake and ninja come from PyPI)
 # What is there must be new enough (tools/find.sh says which version) and must work. Packages are named as Debian and
 # Ubuntu name them.
@@ -79,7 +79,8 @@ look() {
     install | test) need cmake "CMake 3.22 or newer" tools/find.sh cmake ;;
     esac
     if [ "$what" = test ]; then
-        need g++ "a C++ compiler" present c++ --version
+        need gcc "gcc itself (clang may answer to cc), for the tests in C and for Go" present gcc --version
+        need g++ "a C++ compiler, g++ itself" present g++ --version
         need pkg-config "pkg-config" present pkg-config --version
         need "valgrind libc6-dbg" "valgrind, able to run a program" valgrind_works
         need golang-go "Go 1.19 or newer, for examples/go" tools/find.sh go
