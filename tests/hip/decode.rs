@@ -725,7 +725,7 @@ impl AttendCase {
             let mut want = vec![0.0; cols];
             let heads = reference::Heads { n_head, n_head_kv, scale: scores.scale, cap: scores.cap };
             let q = &q[t * cols..][..cols];
-            reference::attention(q, &cells, (k, width), (v, width), heads, &mut want).unwrap();
+            reference::attention(q, &cells, (k, width), (v, width), heads, None, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }

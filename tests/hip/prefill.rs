@@ -480,7 +480,7 @@ impl Attention<'_> {
                 let cells: Vec<usize> = (seen..=position).collect();
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
-                reference::attention(q, &cells, (&k, width), (&v, width), heads, &mut out).unwrap();
+                reference::attention(q, &cells, (&k, width), (&v, width), heads, None, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }
