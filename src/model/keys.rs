@@ -5,7 +5,7 @@ use crate::{Error, Result, memory};
 
 /// Largest value accepted for any dimension-like key: far above every model there is, far below
 /// what could overflow a product of three of them in u64.
-pub const MAX_DIM: u64 = 1 << 20;
+const MAX_DIM: u64 = 1 << 20;
 /// The same for context lengths, in positions.
 const MAX_CONTEXT: u64 = 1 << 31;
 
@@ -43,7 +43,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    /// A dimension: 1 to [`MAX_DIM`].
+    /// A dimension: 1 to 2^20.
     pub fn dim(&self, name: &str) -> Result<usize> {
         self.find_dim(name)?.ok_or_else(|| self.missing(name))
     }

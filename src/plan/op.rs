@@ -311,7 +311,8 @@ ops! {
     /// for each chosen expert i. x has one row for all of a token's experts, or one for each side by side, as `out` has.
     MatMulExperts { x: In, ids: In, weight: Experts, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
 
-    /// The weighted sum of what a token's experts leave side by side: out = sum of weights[t][i] * x[t][i], in order.
+    /// The weighted sum of what a token's experts leave side by side: `out[t]` = sum of `weights[t][i] * x[t][i]`,
+    /// in order.
     Combine { x: In, weights: In, out: Out, }
 
     /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
