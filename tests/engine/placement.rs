@@ -513,7 +513,7 @@ mod gpus {
 
     #[test]
     fn auto_fills_a_small_card() {
-        on_emulator("gpus::auto_fills_a_small_card", &[("MEMORY", "39321600")], || {
+        on_emulator("gpus::auto_fills_a_small_card", &[("MEMORY", "38554432")], || {
             let tiny = small("llama");
             let (file, tokens) = (tiny.gguf(), tokens(12, tiny.n_vocab));
             let backend = Backend::new(&BackendParams { threads: 1, ..BackendParams::default() }).unwrap();
