@@ -7,7 +7,7 @@ namespace norm {
 DEVICE float add(float a, float b) { return a + b; }
 
 // dst may be x. The first 4,096 columns are read once.
-KERNEL(256, 6) void norm_f32(const float *x, const float *__restrict__ weight, const float *__restrict__ bias,
+KERNEL(256, 4) void norm_f32(const float *x, const float *__restrict__ weight, const float *__restrict__ bias,
                              float *dst, u32 width, float eps, u32 layer) {
     constexpr u32 THREADS = 256, KEPT = 16;
     const u64 row = (u64)group_x() * width;

@@ -389,9 +389,8 @@ kernels! {
     }
 
     /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight + bias`, for rows of `width`; if `layer`, of the row less its
-    /// mean.
-    /// weight, bias: f32 or null. In place allowed. Grid: x over rows.
-    NormArgs(x: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, width: u32, eps: f32, layer: u32) [256, 1, 1] waves 6 {
+    /// mean. weight, bias: f32 or null. In place allowed. Grid: x over rows.
+    NormArgs(x: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, width: u32, eps: f32, layer: u32) [256, 1, 1] waves 4 {
         NORM_F32 = "norm_f32",
     }
 
