@@ -75,10 +75,6 @@ impl<'a> Builder<'a> {
         }
     }
 
-    pub fn file(&self) -> &'a Gguf {
-        self.file
-    }
-
     pub fn width(&self, id: ValueId) -> usize {
         self.graph.width(id)
     }
@@ -195,21 +191,21 @@ impl<'a> Builder<'a> {
         n: usize,
         presence: Presence,
     ) -> Result<Option<Vector>> {
-        match presence {
-            Presence::Never => Ok(None),
-            Presence::Optional if !self.has(name) => Ok(None),
-            Presence::Optional | Presence::Required => {
-                Ok(Some(Vector(self.weight(name, Part::all(len), Part::all(n))?)))
-            }
-        }
+        self.vectors_if(name, Part::all(len), n, presence)
     }
 
     /// A vector that the file may, must or cannot have.
     pub fn vector_if(&mut self, name: &str, part: Part, presence: Presence) -> Result<Option<Vector>> {
+        self.vectors_if(name, part, 1, presence)
+    }
+
+    fn vectors_if(&mut self, name: &str, part: Part, n: usize, presence: Presence) -> Result<Option<Vector>> {
         match presence {
             Presence::Never => Ok(None),
             Presence::Optional if !self.has(name) => Ok(None),
-            Presence::Optional | Presence::Required => self.vector(name, part).map(Some),
+            Presence::Optional | Presence::Required => {
+                Ok(Some(Vector(self.weight(name, part, Part::all(n))?)))
+            }
         }
     }
 
