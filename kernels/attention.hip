@@ -1,5 +1,5 @@
-// Attention of few tokens over long caches: the positions are split over groups, and a cell is read once for all the
-// query heads that share it.
+// Attention of tokens one by one: the positions are split over groups, and a cell is read once for all the query heads that
+// share it.
 #include "activations.hpp"
 
 namespace attention {
@@ -9,12 +9,13 @@ constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
 // a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own; scores are
 // capped softly if `cap` is not 0. The result goes to out (f32
-// [token][head][head_dim]), to oq and ods as quantize_q8 leaves them, or to both. parts: f32
-// [token][head][splits][D + 2]; tickets: u32 [token][y of the grid], zero before and after.
+// [token][head][head_dim]), to oq and ods as quantize_q8 leaves them, or to both. z of the grid counts the tokens that
+// `chosen` names, or all if it is null. parts: f32 [z][head][splits][D + 2]; tickets: u32 [z][y of the grid], zero before and
+// after.
 struct Attend {
     const float *q;
     const f16 *k, *v;
-    const u32 *positions, *sequences, *table;
+    const u32 *positions, *sequences, *table, *chosen;
     float *parts;
     u32 *tickets;
     float *out;
@@ -60,7 +61,8 @@ template <u32 D, u32 HEADS, u32 AT_ONCE>
 DEVICE void attend(const Attend &a) {
     constexpr u32 TEAM = D / 8 < 32 ? D / 8 : 32, COLS = D / TEAM, TEAMS = THREADS / TEAM, LOADS = COLS / 8;
     const u32 per_kv = a.n_head / a.n_head_kv, runs = (per_kv + HEADS - 1) / HEADS;
-    const u32 t = group_z(), kv_head = group_y() / runs, first_head = group_y() % runs * HEADS;
+    const u32 nth = group_z(), t = a.chosen ? a.chosen[nth] : nth;
+    const u32 kv_head = group_y() / runs, first_head = group_y() % runs * HEADS;
     const u32 n_heads = min(per_kv - first_head, HEADS), head0 = kv_head * per_kv + first_head;
     const u32 length = a.positions[t] + 1, start = length > a.window ? length - a.window : 0;
     // blocks wholly behind the window are nobody's
@@ -187,7 +189,7 @@ DEVICE void attend(const Attend &a) {
         }
     };
     const u64 stride = D + 2;
-    float *const parts = a.parts + ((u64)t * a.n_head + head0) * a.splits * stride;
+    float *const parts = a.parts + ((u64)nth * a.n_head + head0) * a.splits * stride;
 #pragma unroll 1
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {
         const u32 h = min(item / (D / 4), HEADS - 1), col = item % (D / 4) * 4;
@@ -215,7 +217,7 @@ DEVICE void attend(const Attend &a) {
             }
         }
     }
-    if (active == 1 || !last_of(a.tickets + (u64)t * a.n_head_kv * runs + group_y(), active)) return;
+    if (active == 1 || !last_of(a.tickets + (u64)nth * a.n_head_kv * runs + group_y(), active)) return;
 
 #pragma unroll 1
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {

@@ -294,12 +294,18 @@ pub trait Session: Send {
     /// part of the model takes as its input of that index. Waits for the step.
     fn output(&self, index: usize) -> Result<&[f32]>;
 
-    /// Draws a token from row `row` of the logits that the last step left, once it is done, and waits for it. They stay
-    /// as they are. None: this device makes no draws, [`output`](Self::output) has the logits.
+    /// Whether the device draws tokens; else [`output`](Self::output) has the logits.
+    fn makes_draws(&self) -> bool {
+        false
+    }
+
+    /// Draws a token from each of the named rows of the logits that the last step left, once it is done, and waits for them.
+    /// The logits stay as they are. `tokens` are as many as `draws`; after an error they hold nothing of use. Only where the
+    /// device [`makes_draws`](Self::makes_draws).
     ///
     /// `Error::Param`: there is no such row. `Error::Model`: [`sampling`] calls the logits an error.
-    fn sample(&mut self, _row: usize, _draw: &Draw<'_>) -> Result<Option<u32>> {
-        Ok(None)
+    fn sample(&mut self, _draws: &[(usize, Draw<'_>)], _tokens: &mut [u32]) -> Result<()> {
+        Err(Error::Internal("a draw by a device that makes none".into()))
     }
 
     /// Times the step and each kind of its ops, `repetitions` times each. What the step writes (its cache cells, the

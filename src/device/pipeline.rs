@@ -117,11 +117,12 @@ impl Session for PipelineSession {
         self.last()?.output(index)
     }
 
-    fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {
-        match self.sessions.last_mut() {
-            Some(last) => last.sample(row, draw),
-            None => Ok(None),
-        }
+    fn makes_draws(&self) -> bool {
+        self.sessions.last().is_some_and(|last| last.makes_draws())
+    }
+
+    fn sample(&mut self, draws: &[(usize, Draw<'_>)], tokens: &mut [u32]) -> Result<()> {
+        self.sessions.last_mut().map_or(Ok(()), |last| last.sample(draws, tokens))
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {

@@ -502,10 +502,7 @@ impl Context {
     /// Row `row` of the wanted logits of the last decode, in batch order; n_vocab long.
     pub fn logits(&self, row: usize) -> Result<&[f32]> {
         let Some(at) = self.rows.get(row) else {
-            return Err(Error::param(format!(
-                "row {row} of the logits; the last decode left {}",
-                self.rows.len()
-            )));
+            return Err(no_row(row, self.rows.len()));
         };
         let n_vocab = self.model.config().n_vocab;
         let all = if self.kept.is_empty() { self.session.output(0)? } else { &self.kept };
@@ -515,24 +512,50 @@ impl Context {
     /// Chooses a token from row `row` of the logits, on the device where it can. As [`Sampler::sample`], it does not
     /// remember the token.
     pub fn sample(&mut self, row: usize, sampler: &mut Sampler) -> Result<u32> {
-        let start = Instant::now();
-        let token = match self.draw(row, sampler)? {
-            Some(token) => token,
-            None => sampler.sample(self.logits(row)?)?,
-        };
-        self.count_sampling(1, start.elapsed());
-        Ok(token)
+        let mut token = [0];
+        self.sample_rows(&[row], &mut [sampler], &mut token)?;
+        Ok(token[0])
     }
 
-    /// Lets the device choose. None: it makes no draws, or holds the logits no more.
-    fn draw(&mut self, row: usize, sampler: &mut Sampler) -> Result<Option<u32>> {
-        let Some(at) = self.rows.get(row).filter(|_| self.kept.is_empty()) else { return Ok(None) };
-        let draw = sampler.draw(self.model.config().n_vocab)?;
-        let token = self.session.sample(*at as usize, &draw)?;
-        if token.is_some() {
-            sampler.count_draw();
+    /// Chooses a token from each of `rows` of the logits, by the sampler of the same index, on the device where it can: there
+    /// with one wait for all. The three are of one length.
+    ///
+    /// # Errors
+    /// Those of [`Sampler::sample`] for any row, and `Error::Param` for a row that there is not. No sampler has then gone on.
+    pub fn sample_rows(
+        &mut self,
+        rows: &[usize],
+        samplers: &mut [&mut Sampler],
+        tokens: &mut [u32],
+    ) -> Result<()> {
+        if samplers.len() != rows.len() || tokens.len() != rows.len() {
+            let (samplers, tokens) = (samplers.len(), tokens.len());
+            let n = rows.len();
+            return Err(Error::param(format!("{n} rows, {samplers} samplers and {tokens} tokens")));
         }
-        Ok(token)
+        let start = Instant::now();
+        // the device holds all of the logits only where one step left them
+        if self.session.makes_draws() && self.kept.is_empty() {
+            self.draw(rows, samplers, tokens)?;
+        } else {
+            for ((row, sampler), token) in rows.iter().zip(samplers.iter_mut()).zip(tokens.iter_mut()) {
+                *token = sampler.choose(self.logits(*row)?)?;
+            }
+        }
+        samplers.iter_mut().for_each(|sampler| sampler.count_draw());
+        self.count_sampling(rows.len() as u64, start.elapsed());
+        Ok(())
+    }
+
+    /// Lets the device choose.
+    fn draw(&mut self, rows: &[usize], samplers: &mut [&mut Sampler], tokens: &mut [u32]) -> Result<()> {
+        let n_vocab = self.model.config().n_vocab;
+        let draws = rows.iter().zip(samplers).map(|(row, sampler)| {
+            let at = self.rows.get(*row).ok_or_else(|| no_row(*row, self.rows.len()))?;
+            Ok((*at as usize, sampler.draw(n_vocab)?))
+        });
+        let draws = memory::try_collect(draws, "draws")?;
+        self.session.sample(&draws, tokens)
     }
 
     fn sequence(&self, seq: u32) -> Result<usize> {
@@ -597,4 +620,8 @@ impl Context {
     pub fn observe(&mut self, observer: Option<Observer>) {
         self.session.observe(observer);
     }
+}
+
+fn no_row(row: usize, n: usize) -> Error {
+    Error::param(format!("row {row} of the logits; the last decode left {n}"))
 }

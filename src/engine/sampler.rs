@@ -125,9 +125,14 @@ impl Sampler {
     /// Chooses a token; does not remember it (see `accept`). Logits of minus infinity are never chosen; NaN,
     /// plus infinity, or nothing to choose from is Error::Model.
     pub fn sample(&mut self, logits: &[f32]) -> Result<u32> {
-        let token = self.chooser.choose(&self.history.draw(logits.len())?, logits)?;
+        let token = self.choose(logits)?;
         self.history.count_draw();
         Ok(token)
+    }
+
+    /// [`sample`](Self::sample) that is still to be counted with [`count_draw`](Self::count_draw).
+    pub(super) fn choose(&mut self, logits: &[f32]) -> Result<u32> {
+        self.chooser.choose(&self.history.draw(logits.len())?, logits)
     }
 
     /// The next draw, from `n_logits` logits: for a device that makes it. Once a token has come of it, it is to be

@@ -408,7 +408,7 @@ pub struct rf_perf_counters {
     /// The same for batches of one token of each of their sequences.
     pub decode_tokens: u64,
     pub decode_us: u64,
-    /// Tokens chosen by rf_sample and rf_generate, and the time that took.
+    /// Tokens chosen by rf_sample, rf_sample_rows and rf_generate, and the time that took.
     pub sampled_tokens: u64,
     pub sample_us: u64,
 }

@@ -4,7 +4,7 @@
 
 use std::sync::{Mutex, MutexGuard, TryLockError};
 
-use super::args::Out;
+use super::args::{Out, array, array_mut};
 use super::context::{self, rf_context};
 use super::failure::{Failure, Outcome};
 use super::guard::{always, guard};
@@ -13,6 +13,7 @@ use super::sized::{self, Sized};
 use super::status::{RF_ERROR_BUSY, RF_ERROR_INTERNAL, rf_status};
 use super::token::rf_token;
 use crate::engine::{Sampler, SamplerParams};
+use crate::memory;
 
 /// One stream's way of choosing tokens. One thread at a time (RF_ERROR_BUSY otherwise).
 pub struct rf_sampler {
@@ -139,6 +140,50 @@ pub unsafe extern "C" fn rf_sample(
         })
     }
 }
+
+/// Chooses a token from each of `n` rows of the logits that the context's last rf_decode left: tokens[i] from row rows[i] by
+/// samplers[i], as rf_sample does. A GPU chooses all of them before it is waited for. A row may be named several times, a
+/// sampler once. After an error no sampler has gone on, and what `tokens` holds is of no use.
+///
+/// Errors as rf_sample; RF_ERROR_PARAM also: an array is NULL and n is not 0. RF_ERROR_BUSY also: a sampler is named twice. One
+/// thread at a time for all handles.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_sample_rows(
+    samplers: *const *mut rf_sampler,
+    ctx: *mut rf_context,
+    rows: *const usize,
+    n: usize,
+    tokens: *mut rf_token,
+) -> rf_status {
+    // SAFETY: the caller passes NULL or a live handle.
+    unsafe {
+        context::enter(ctx, |state| {
+            // SAFETY: the caller passes NULL, or arrays of n, and in the first live handles or NULL.
+            let (samplers, rows, tokens) = (
+                array(samplers, n, "samplers")?,
+                array(rows, n, "rows")?,
+                array_mut(tokens, n, "tokens")?,
+            );
+            let mut shared = memory::vec(n, SAMPLERS)?;
+            for sampler in samplers {
+                shared.push(handle::share(*sampler)?);
+            }
+            let mut guards = memory::vec(n, SAMPLERS)?;
+            for sampler in &shared {
+                guards.push(sampler.lock()?);
+            }
+            let mut samplers = memory::vec(n, SAMPLERS)?;
+            samplers.extend(guards.iter_mut().map(|guard| &mut **guard));
+            let mut ids = memory::filled(0, n, "tokens")?;
+            state.context.sample_rows(rows, &mut samplers, &mut ids)?;
+            tokens.iter_mut().zip(ids).for_each(|(token, id)| *token = id as rf_token);
+            Ok(())
+        })
+    }
+}
+
+/// For messages.
+const SAMPLERS: &str = "the samplers of a call";
 
 /// Remembers a token for the penalties: each one chosen, and those of the prompt if they shall count.
 /// RF_ERROR_PARAM: a negative id, a NULL. RF_ERROR_BUSY: the handle is in use. One thread at a time.

@@ -253,6 +253,9 @@ static void sample(world *w) {
         mix(&token, sizeof token);
         if (!came(RF_OK, rf_sampler_accept(w->sampler, token))) return;
     }
+    const size_t row = 0;
+    rf_token token;
+    if (came(RF_OK, rf_sample_rows(&w->sampler, w->ctx, &row, 1, &token))) mix(&token, sizeof token);
 }
 static void sampled(world *w) {
     OK(rf_sampler_reset(w->sampler));

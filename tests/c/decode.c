@@ -170,6 +170,42 @@ static int32_t collect(void *user, rf_token token, const char *text, size_t len)
     return s->n == s->stop_at && !s->cancel;
 }
 
+/* Several rows in one call: what one by one gives, with the samplers gone on by one draw each. */
+static void sample_rows(const fixture *f) {
+    rf_context *ctx = make_context(f->model, 64, 1);
+    const rf_token prompt[] = {259, 20, 31};
+    const uint8_t want[] = {1, 1, 1};
+    rf_batch batch = {.size = sizeof batch, .n = 3, .tokens = prompt, .want = want};
+    OK(rf_decode(ctx, &batch));
+    const size_t rows[] = {2, 0, 2, 1};
+    rf_sampler *samplers[4], *alike[4];
+    for (int i = 0; i < 4; i++) {
+        samplers[i] = make_sampler(1.5f, i);
+        alike[i] = make_sampler(1.5f, i);
+    }
+    for (int round = 0; round < 3; round++) {
+        rf_token tokens[4] = {-1, -1, -1, -1};
+        OK(rf_sample_rows(samplers, ctx, rows, 4, tokens));
+        for (int i = 0; i < 4; i++) {
+            rf_token token = -1;
+            OK(rf_sample(alike[i], ctx, rows[i], &token));
+            if (token != tokens[i]) FAIL("round %d: token %d is %d, not %d", round, i, tokens[i], token);
+        }
+        OK(rf_sample_rows(NULL, ctx, NULL, 0, NULL));
+        const size_t beyond[] = {2, 0, 3, 1};
+        EXPECT(RF_ERROR_PARAM, rf_sample_rows(samplers, ctx, beyond, 4, tokens));
+        MESSAGE("row 3");
+        EXPECT(RF_ERROR_PARAM, rf_sample_rows(samplers, ctx, rows, (size_t)1 << 61, tokens));
+        rf_sampler *const twice[] = {samplers[0], samplers[1], samplers[0], samplers[2]};
+        EXPECT(RF_ERROR_BUSY, rf_sample_rows(twice, ctx, rows, 4, tokens));
+    }
+    for (int i = 0; i < 4; i++) {
+        rf_sampler_release(samplers[i]);
+        rf_sampler_release(alike[i]);
+    }
+    rf_context_release(ctx);
+}
+
 static void generate(const fixture *f) {
     rf_context *ctx = make_context(f->model, 128, 2);
     rf_sampler *sampler = make_sampler(0, 0);
@@ -291,6 +327,7 @@ int main(int argc, char **argv) {
     counters(&f);
     batches(&f);
     bad_batches(&f);
+    sample_rows(&f);
     generate(&f);
     transpose(&f);
     tear_down(&f);

@@ -175,6 +175,13 @@ int main(int argc, char **argv) {
     REFUSED(rf_sample(NULL, ctx, 0, &token));
     REFUSED(rf_sample(sampler, NULL, 0, &token));
     REFUSED(rf_sample(sampler, ctx, 0, NULL));
+    rf_sampler *const samplers[1] = {sampler}, *const no_samplers[1] = {NULL};
+    const size_t row = 0;
+    REFUSED(rf_sample_rows(NULL, ctx, &row, 1, &token));
+    REFUSED(rf_sample_rows(no_samplers, ctx, &row, 1, &token));
+    REFUSED(rf_sample_rows(samplers, NULL, &row, 1, &token));
+    REFUSED(rf_sample_rows(samplers, ctx, NULL, 1, &token));
+    REFUSED(rf_sample_rows(samplers, ctx, &row, 1, NULL));
     REFUSED(rf_sampler_accept(NULL, 1));
     REFUSED(rf_sampler_reset(NULL));
     rf_sampler_release(NULL);

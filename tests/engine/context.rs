@@ -136,6 +136,33 @@ fn interleaved_sequences_give_what_each_gives_alone() {
     });
 }
 
+/// Sequences of any length take runs of any length in one step: each as if it were alone.
+#[test]
+fn runs_of_any_length_share_a_step() {
+    on_every_device("runs_of_any_length_share_a_step", |device| {
+        let model = model(device);
+        let runs: [(usize, usize); 9] =
+            [(70, 1), (5, 20), (64, 4), (3, 5), (0, 1), (63, 1), (130, 2), (0, 70), (17, 1)];
+        let all: Vec<Vec<u32>> =
+            runs.iter().zip(20..).map(|((held, run), seed)| tokens(seed, held + run)).collect();
+        let mut context = context(&model, 1024, 512, runs.len());
+        for (s, (held, _)) in (0..).zip(runs).filter(|(_, (held, _))| *held > 0) {
+            extend(&mut context, s, &all[s as usize][..held]);
+        }
+        let ids: Vec<u32> = all.iter().zip(runs).flat_map(|(ids, (held, _))| ids[held..].to_vec()).collect();
+        let sequences: Vec<u32> =
+            (0..).zip(runs).flat_map(|(s, (_, run))| std::iter::repeat_n(s, run)).collect();
+        let want = vec![true; ids.len()];
+        let batch = Batch { tokens: &ids, positions: None, sequences: Some(&sequences), want: Some(&want) };
+        context.decode(&batch).unwrap();
+        let mut got = rows(&context).into_iter();
+        for (ids, (held, run)) in all.iter().zip(runs) {
+            let got: Vec<_> = got.by_ref().take(run).collect();
+            assert!(same(device, &got, &alone(&model, ids)[held..]), "{device:?}: {run} behind {held}");
+        }
+    });
+}
+
 #[test]
 fn a_copied_sequence_goes_on_as_the_original() {
     on_every_device("a_copied_sequence_goes_on_as_the_original", |device| {
@@ -365,6 +392,40 @@ fn a_context_samples_what_the_sampler_samples() {
             }
             assert!(matches!(context.sample(n_wanted, &mut other), Err(Error::Param(_))));
             assert_eq!(context.perf().sampled_tokens, n_wanted as u64);
+        }
+    });
+}
+
+#[test]
+fn many_rows_are_sampled_in_one_call() {
+    on_every_device("many_rows_are_sampled_in_one_call", |device| {
+        let model = model(device);
+        // the second context keeps the logits of several steps
+        for n_batch in [0, 8] {
+            let mut context = context(&model, 256, n_batch, 2);
+            let prompt = tokens(5, 20);
+            context.decode(&Batch { want: Some(&[true; 20]), ..batch(&prompt) }).unwrap();
+            let mut one: Vec<Sampler> = (0..5).map(|_| sampling()).collect();
+            one.iter_mut().zip(1..).for_each(|(sampler, token)| sampler.accept(token).unwrap());
+            let mut other = one.clone();
+            let at = [19, 3, 3, 0, 11];
+            context.perf_reset();
+            for round in 0..3 {
+                let want: Vec<u32> = one
+                    .iter_mut()
+                    .zip(at)
+                    .map(|(sampler, row)| sampler.sample(context.logits(row).unwrap()).unwrap())
+                    .collect();
+                let mut got = [0; 5];
+                let mut samplers: Vec<&mut Sampler> = other.iter_mut().collect();
+                context.sample_rows(&at, &mut samplers, &mut got).unwrap();
+                assert_eq!(got.to_vec(), want, "{device:?} round {round}");
+                for wrong in [&[19, 3, 20, 0, 11][..], &at[..4]] {
+                    let refused = context.sample_rows(wrong, &mut samplers, &mut got);
+                    assert!(matches!(refused, Err(Error::Param(_))), "{refused:?}");
+                }
+            }
+            assert_eq!(context.perf().sampled_tokens, 15);
         }
     });
 }

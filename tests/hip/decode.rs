@@ -14,7 +14,7 @@ use half::f16;
 use rocmforge::Error;
 use rocmforge::device::BLOCK_LEN;
 use rocmforge::device::hip::memory::Span;
-use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, HeadNorms, Scores};
+use rocmforge::device::hip::ops::attend::{self, AttendScratch, AttendShape, Chosen, HeadNorms, Scores};
 use rocmforge::device::hip::ops::norm::{Norm, norm_to};
 use rocmforge::device::hip::ops::project::{
     self, Dest, Input, LayerCache, Product, Tokens, Turns, head_pad, wants_rounded,
@@ -685,10 +685,10 @@ impl AttendCase {
         let q = floats(&mut rng, n * n_head * head_dim, 1.0);
         let q_on_card = gpu.input(&q);
         let attend_shape = AttendShape { n_head, n_head_kv, splits };
-        let parts = gpu.output::<f32>(n * attend_shape.part_floats(cache.head_pad).unwrap());
+        let parts = gpu.output::<f32>(n * n_head * splits * (cache.head_pad + 2));
         let tickets = gpu.output::<u32>(n * n_head);
         gpu.stream.fill(tickets.span(), 0).unwrap();
-        let run = |to: Dest<'_>| {
+        let run = |chosen: Option<Chosen<'_>>, to: Dest<'_>| {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let tokens = placed.tokens();
             attend::attend(
@@ -697,6 +697,7 @@ impl AttendCase {
                 q_on_card.span(),
                 scores,
                 tokens,
+                chosen,
                 cache.layer(),
                 scratch,
                 to,
@@ -707,16 +708,27 @@ impl AttendCase {
         // calls after the first find the tickets as it left them
         let cols = n_head * head_dim;
         let got = if head_dim.is_multiple_of(ops::Q8_BLOCK) {
-            Dests::run(gpu, n, cols, &what, run)
+            Dests::run(gpu, n, cols, &what, |to| run(None, to))
         } else {
             let [first, second] = [0; 2].map(|_| {
                 let plain = gpu.output::<f32>(n * cols);
-                run(Dest { plain: Some(plain.span()), rounded: None });
+                run(None, Dest { plain: Some(plain.span()), rounded: None });
                 gpu.read::<f32>(&plain)
             });
             assert!(bits(&first) == bits(&second), "{what}: a second call gives another result");
             first
         };
+        // some of them, in another order: their rows in the same bits, and nothing else
+        let some: Vec<u32> = (0..n as u32).rev().step_by(2).collect();
+        let (chosen, plain) = (gpu.input(&some), gpu.output::<f32>(n * cols));
+        run(Some(Chosen { tokens: chosen.span(), n: some.len() }), Dest { plain: Some(plain.span()), rounded: None });
+        let of_some = gpu.read::<f32>(&plain);
+        for (t, (got, all)) in of_some.chunks_exact(cols).zip(got.chunks_exact(cols)).enumerate() {
+            match some.contains(&(t as u32)) {
+                true => assert!(bits(got) == bits(all), "{what}: token {t} of {some:?} differs"),
+                false => assert!(got.iter().all(|x| x.to_bits() == u32::MAX), "{what}: token {t}, not of {some:?}, was written"),
+            }
+        }
 
         for (t, (sequence, position)) in tokens.iter().enumerate() {
             let [k, v] = &keys_values[*sequence as usize];
@@ -931,7 +943,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let shape = AttendShape { n_head: 2, n_head_kv: 1, splits: 2 };
     let scratch = AttendScratch { parts: all, tickets: all };
     let attend = |shape, q, tokens, cache, scratch, to| {
-        attend::attend(s, shape, q, scaled(1.0), tokens, cache, scratch, to)
+        attend::attend(s, shape, q, scaled(1.0), tokens, None, cache, scratch, to)
     };
     refused.extend([
         attend(shape, part(1023), tokens, cache, scratch, plain),

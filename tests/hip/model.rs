@@ -246,7 +246,7 @@ fn kernels_come_with_the_model() {
             repeat_penalty: 1.0,
             penalties: &[],
         };
-        session.sample(0, &draw).unwrap().expect("a token");
+        session.sample(&[(0, draw)], &mut [0]).unwrap();
         assert_eq!(emulator.calls("hipModuleLoadData"), 0, "{arch_name}: a step loaded a code object");
         assert!(emulator.calls("hipModuleLaunchKernel") > 0);
     }

@@ -354,11 +354,11 @@ impl Bench<'_> {
             cache
         });
         let compute_units = self.gpu.card.limits().compute_units as usize;
-        let shape = AttendShape::new(n_head, n_head_kv, head_dim, compute_units).unwrap();
+        let shape = AttendShape::new(1, n_head, n_head_kv, head_dim, compute_units).unwrap();
         let width = n_head * head_dim;
         let (q, [to_q, to_ds]) = (self.buffer(4 * width), self.input(width));
         self.gpu.stream.fill(q.span(), 0).unwrap();
-        let parts = self.buffer(4 * shape.part_floats(head_dim).unwrap());
+        let parts = self.buffer(4 * shape.part_floats(1, head_dim).unwrap());
         let tickets = self.buffer(4 * n_head);
         self.gpu.stream.fill(tickets.span(), 0).unwrap();
         let (position, sequence) = (self.gpu.input(&[length as u32 - 1]), self.gpu.input(&[0u32]));
@@ -377,7 +377,8 @@ impl Bench<'_> {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let to = Dest { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
             let scores = Scores { scale: 0.1, cap: 0.0, window: None };
-            attend::attend(&self.gpu.stream, shape, q.span(), scores, tokens, cache, scratch, to).unwrap();
+            let (stream, q) = (&self.gpu.stream, q.span());
+            attend::attend(stream, shape, q, scores, tokens, None, cache, scratch, to).unwrap();
         });
         let elements = 2 * (length * n_head_kv * head_dim) as u64;
         let what = format!("attention {n_head}/{n_head_kv} heads, {length} positions");

@@ -29,6 +29,7 @@ pub const TESTS: &[Test] = &[
     Test::new("rows_and_what_is_refused", rows_and_what_is_refused),
     Test::new("sessions_draw_from_their_logits", |_| sessions_draw_from_their_logits()),
     Test::new("a_draw_after_one_that_nobody_waited_for", a_draw_after_one_that_nobody_waited_for),
+    Test::new("many_rows_in_one_call", many_rows_in_one_call),
 ];
 
 /// A row in the card's memory, a sampler there and one here.
@@ -54,8 +55,9 @@ impl<'a> Bench<'a> {
     }
 
     fn on_device(&mut self, draw: &Draw<'_>) -> rocmforge::Result<u32> {
-        self.device.enqueue(&self.gpu.stream, self.row.span(), draw)?;
-        self.device.finish(&self.gpu.stream, self.row.span())
+        let mut token = [0];
+        self.device.draw(&self.gpu.stream, &[(self.row.span(), *draw)], &mut token)?;
+        Ok(token[0])
     }
 
     /// As many draws here and there: the same tokens or errors. Gives the tokens.
@@ -385,25 +387,26 @@ fn rows_and_what_is_refused(gpu: &Gpu) {
     let row = |row: usize| input.span().part((row * n * 4) as u64..((row + 1) * n * 4) as u64).unwrap();
     for i in 0..rows {
         let mut here = Sampler::new(SamplerParams::default()).unwrap();
-        device.enqueue(&gpu.stream, row(i), &here.draw(n).unwrap()).unwrap();
-        let got = device.finish(&gpu.stream, row(i)).unwrap();
-        assert_eq!(got, here.sample(&all[i * n..][..n]).unwrap(), "row {i}");
+        let mut got = [0];
+        device.draw(&gpu.stream, &[(row(i), here.draw(n).unwrap())], &mut got).unwrap();
+        assert_eq!(got[0], here.sample(&all[i * n..][..n]).unwrap(), "row {i}");
     }
 
     let refused =
         |outcome: rocmforge::Result<()>| assert!(matches!(outcome, Err(Error::Param(_))), "{outcome:?}");
     let mut here = Sampler::new(SamplerParams::default()).unwrap();
     let mut draw = here.draw(n).unwrap();
-    refused(device.enqueue(&gpu.stream, row(0).first(4 * n as u64 - 4).unwrap(), &draw));
+    refused(device.draw(&gpu.stream, &[(row(0).first(4 * n as u64 - 4).unwrap(), draw)], &mut [0]));
     let penalties = vec![Penalty { token: 0, subtract: 0.0 }; n + 1];
     draw.penalties = &penalties;
-    refused(device.enqueue(&gpu.stream, row(0), &draw));
+    refused(device.draw(&gpu.stream, &[(row(0), draw)], &mut [0]));
     // tokens that there are not are passed over
     let penalties =
         [n as u32, n as u32 + 5, u32::MAX].map(|token| Penalty { token, subtract: f32::NEG_INFINITY });
     draw.penalties = &penalties;
-    device.enqueue(&gpu.stream, row(0), &draw).unwrap();
-    assert_eq!(device.finish(&gpu.stream, row(0)).unwrap(), here.sample(&all[..n]).unwrap());
+    let mut got = [0];
+    device.draw(&gpu.stream, &[(row(0), draw)], &mut got).unwrap();
+    assert_eq!(got[0], here.sample(&all[..n]).unwrap());
     for n in [0, DeviceSampler::MAX_VOCAB + 1] {
         refused(DeviceSampler::new(&gpu.pool, n).map(|_| ()));
     }
@@ -413,9 +416,56 @@ fn a_draw_after_one_that_nobody_waited_for(gpu: &Gpu) {
     let mut rng = Rng(10);
     let mut bench = Bench::new(gpu, KINDS[0](&mut rng, 3000));
     let mut sampler = Sampler::new(plain(4)).unwrap();
-    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000).unwrap()).unwrap();
+    bench.device.enqueue(&gpu.stream, &[(bench.row.span(), sampler.draw(3000).unwrap())]).unwrap();
     bench.compare(&plain(5), &[], 2);
-    bench.device.enqueue(&gpu.stream, bench.row.span(), &sampler.draw(3000).unwrap()).unwrap();
+    bench.device.enqueue(&gpu.stream, &[(bench.row.span(), sampler.draw(3000).unwrap())]).unwrap();
+}
+
+/// Draws of many kinds from rows of many kinds, with one call: those that are decided at once, those that are searched for,
+/// with more penalties in all than there is room for at a time.
+fn many_rows_in_one_call(gpu: &Gpu) {
+    let (n, n_rows) = (3000, 150);
+    let mut rng = Rng(12);
+    let rows: Vec<Vec<f32>> = (0..n_rows)
+        .map(|i| if i % 5 == 3 { vec![1.0; n] } else { KINDS[i % KINDS.len()](&mut rng, n) })
+        .collect();
+    let input = gpu.input(&rows.concat());
+    let mut here: Vec<Sampler> = (0..n_rows)
+        .map(|i| {
+            let penalty_last_n = if i % 7 == 0 { 2500 } else { 3 };
+            let kind = [
+                SamplerParams { temperature: 0.0, ..plain(i as u64) },
+                SamplerParams { top_k: 40, ..plain(i as u64) },
+                SamplerParams { top_p: 0.9, ..plain(i as u64) },
+                SamplerParams { top_k: 2500, ..plain(i as u64) },
+            ];
+            let params = kind[i % 4].clone();
+            let mut sampler =
+                Sampler::new(SamplerParams { penalty_last_n, repeat_penalty: 1.1, ..params }).unwrap();
+            (0..2500).for_each(|token| sampler.accept(token).unwrap());
+            sampler
+        })
+        .collect();
+    let want: Vec<u32> =
+        here.clone().iter_mut().zip(&rows).map(|(sampler, row)| sampler.sample(row).unwrap()).collect();
+    let row = |row: usize| input.span().part((row * n * 4) as u64..((row + 1) * n * 4) as u64).unwrap();
+    let mut draws: Vec<_> =
+        here.iter_mut().enumerate().map(|(i, sampler)| (row(i), sampler.draw(n).unwrap())).collect();
+    let mut device = DeviceSampler::new(&gpu.pool, n).unwrap();
+    let mut got = vec![u32::MAX; n_rows];
+    device.draw(&gpu.stream, &draws, &mut got).unwrap();
+    assert_eq!(got, want);
+
+    // a bad row among good ones, decided or searched for
+    let bad = gpu.input(&[f32::NAN; 3000]);
+    for i in [0, 40, n_rows - 1] {
+        let good = draws[i].0;
+        draws[i].0 = bad.span();
+        assert!(matches!(device.draw(&gpu.stream, &draws, &mut got), Err(Error::Model(_))), "row {i}");
+        draws[i].0 = good;
+    }
+    device.draw(&gpu.stream, &draws, &mut got).unwrap();
+    assert_eq!(got, want);
 }
 
 /// Without a wait between the step and the draw, from any row.
@@ -445,13 +495,16 @@ fn sessions_draw_from_their_logits() {
         };
         session.run(&step, &Default::default()).unwrap();
         for row in (0..n).rev() {
-            token = session.sample(row, &there.draw(n_vocab).unwrap()).unwrap().expect("the device draws");
+            let mut drawn = [0];
+            session.sample(&[(row, there.draw(n_vocab).unwrap())], &mut drawn).unwrap();
+            token = drawn[0];
             there.count_draw();
             let logits = session.output(0).unwrap();
             assert_eq!(token, here.sample(&logits[row * n_vocab..][..n_vocab]).unwrap(), "row {row} of {n}");
             [&mut here, &mut there].into_iter().for_each(|sampler| sampler.accept(token).unwrap());
         }
-        assert!(matches!(session.sample(n, &there.draw(n_vocab).unwrap()), Err(Error::Param(_))));
+        let beyond = session.sample(&[(n, there.draw(n_vocab).unwrap())], &mut [0]);
+        assert!(matches!(beyond, Err(Error::Param(_))), "{beyond:?}");
         position += n as u32;
     }
 }

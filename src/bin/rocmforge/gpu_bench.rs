@@ -277,9 +277,10 @@ impl GpuBench {
             for i in 0..WARM_UPS + self.replays {
                 interrupt::check()?;
                 self.start.record(&self.stream)?;
-                device.enqueue(&self.stream, row.span(), &sampler.draw(N_VOCAB)?)?;
+                let rows = [(row.span(), sampler.draw(N_VOCAB)?)];
+                device.enqueue(&self.stream, &rows)?;
                 self.end.record(&self.stream)?;
-                device.finish(&self.stream, row.span())?;
+                device.finish(&self.stream, &rows, &mut [0])?;
                 sampler.count_draw();
                 if i >= WARM_UPS {
                     times.push(self.end.seconds_since(&self.start)?);

@@ -1,13 +1,14 @@
 //! What a step's kernels read of its tokens: words that one upload brings to the device.
 
 use super::memory::Span;
+use super::ops::attend::Chosen;
 use super::ops::prefill::{self, Tiles};
 use super::ops::project::MATVEC_MAX_N;
 use super::ops::project::Tokens;
 use crate::device::{SessionLimits, Step};
 use crate::{Result, memory};
 
-/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, tiles, tables.
+/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, short runs, tiles, tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
     pub n: usize,
@@ -15,9 +16,13 @@ pub struct Description {
     n_tables: usize,
     /// Blocks between two sequences' tables.
     table_stride: usize,
-    /// Tiles of [`prefill`] attention, in steps of many tokens.
+    /// In steps of many tokens: those of short runs, which attend one by one, and tiles of [`prefill`] attention.
+    n_short: usize,
     n_tiles: usize,
 }
+
+/// Tokens of a run at most that attend one by one in a step of many; of a longer run the cells are read once for a tile.
+const SHORT_RUN: u32 = 4;
 
 /// The words on the device.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +32,8 @@ pub struct Described<'a> {
     /// u32: an index of a token each.
     pub outputs: Span<'a>,
     pub tokens: Tokens<'a>,
+    /// Of a step of many tokens: those of short runs, and the others in tiles.
+    pub short: Chosen<'a>,
     pub tiles: Tiles<'a>,
 }
 
@@ -35,8 +42,8 @@ impl Description {
     pub fn most_words(limits: SessionLimits) -> Option<usize> {
         let most = limits.max_tokens.max(limits.max_outputs);
         let tables = limits.max_tokens.checked_mul(limits.n_blocks)?;
-        // 3 lists of tokens, outputs, a tile of 4 words a token; each list begins at a multiple of 4 words
-        most.checked_mul(8)?.checked_add(16)?.checked_add(tables)
+        // 3 lists of tokens, outputs, short runs, a tile of 4 words a token; each list begins at a multiple of 4 words
+        most.checked_mul(9)?.checked_add(20)?.checked_add(tables)
     }
 
     /// Replaces `words` by the step's. `head_pad`: of the widest heads that attend.
@@ -47,7 +54,7 @@ impl Description {
         words: &mut Vec<u32>,
     ) -> Result<Description> {
         let n = step.tokens.len();
-        let tiles = if n > MATVEC_MAX_N {
+        let mut tiles = if n > MATVEC_MAX_N {
             let tokens = step.sequences.iter().copied().zip(step.positions.iter().copied());
             memory::with_room(n * size_of::<[u32; 4]>() * 5, "attention tiles", || {
                 prefill::attention_tiles(tokens, head_pad)
@@ -55,17 +62,33 @@ impl Description {
         } else {
             Vec::new()
         };
+        let mut short = memory::vec(if tiles.is_empty() { 0 } else { n }, "short runs of a step")?;
+        tiles.retain(|&[first, count, ..]| {
+            let is_long = count > SHORT_RUN;
+            if !is_long {
+                short.extend(first..first + count);
+            }
+            is_long
+        });
         let description = Description {
             n,
             n_outputs: step.outputs.len(),
             n_tables: step.tables.len(),
             table_stride: limits.n_blocks,
+            n_short: short.len(),
             n_tiles: tiles.len(),
         };
         let starts @ [.., tables] = description.starts();
         words.clear();
         memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
-        let lists = [step.tokens, step.positions, step.sequences, step.outputs, tiles.as_flattened()];
+        let lists = [
+            step.tokens,
+            step.positions,
+            step.sequences,
+            step.outputs,
+            &short,
+            tiles.as_flattened(),
+        ];
         for (list, start) in lists.into_iter().zip(starts) {
             words.resize(start, 0);
             words.extend_from_slice(list);
@@ -78,16 +101,17 @@ impl Description {
     }
 
     /// First word of each part, each a multiple of 16 bytes.
-    fn starts(&self) -> [usize; 6] {
-        let (tokens, outputs) = (self.n.next_multiple_of(4), self.n_outputs.next_multiple_of(4));
-        let tiles = 3 * tokens + outputs;
-        [0, tokens, 2 * tokens, 3 * tokens, tiles, tiles + 4 * self.n_tiles]
+    fn starts(&self) -> [usize; 7] {
+        let [tokens, outputs, short] =
+            [self.n, self.n_outputs, self.n_short].map(|words| words.next_multiple_of(4));
+        let tiles = 3 * tokens + outputs + short;
+        [0, tokens, 2 * tokens, 3 * tokens, 3 * tokens + outputs, tiles, tiles + 4 * self.n_tiles]
     }
 
     /// Its parts, where all the words lie at `words`.
     pub fn at<'a>(&self, words: Span<'a>) -> Result<Described<'a>> {
-        let Description { n, n_outputs, n_tables, table_stride, n_tiles } = *self;
-        let [ids, positions, sequences, outputs, tiles, tables] = self.starts();
+        let Description { n, n_outputs, n_tables, table_stride, n_short, n_tiles } = *self;
+        let [ids, positions, sequences, outputs, short, tiles, tables] = self.starts();
         let part = |start: usize, len: usize| words.part(4 * start as u64..4 * (start + len) as u64);
         let table = part(tables, n_tables * table_stride)?;
         Ok(Described {
@@ -101,6 +125,7 @@ impl Description {
                 n_tables,
                 table_stride,
             },
+            short: Chosen { tokens: part(short, n_short)?, n: n_short },
             tiles: Tiles { tiles: part(tiles, 4 * n_tiles)?, n_tiles, table, n_tables, table_stride },
         })
     }

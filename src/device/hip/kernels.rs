@@ -115,6 +115,8 @@ pub struct Attend {
     pub positions: Ptr,
     pub sequences: Ptr,
     pub table: Ptr,
+    /// u32: indices of the tokens that attend; null: all do.
+    pub chosen: Ptr,
     pub parts: Ptr,
     pub tickets: Ptr,
     pub out: Ptr,

@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::memory::{Buffer, Pool, Span, aligned};
 use super::ops::attend::{AttendScratch, AttendShape};
 use super::ops::matmul::{HalfRows, half_stride};
-use super::ops::project::{LayerCache, MATVEC_MAX_N, Turns, head_pad, wants_rounded};
+use super::ops::project::{LayerCache, Turns, head_pad, wants_rounded};
 use super::ops::{Q8_BLOCK, Quantized};
 use super::sampler::DeviceSampler;
 use super::schedule::Place;
@@ -110,17 +110,16 @@ impl Layout {
         let cols = plan.matrices().map(|weight| weight.cols).max().unwrap_or(0);
         let half =
             [places.take(&[most, half_stride(cols).ok_or_else(too_large)?], 2), places.take(&[most], 4)];
-        let few = limits.max_tokens.min(MATVEC_MAX_N);
         let (mut part, mut heads, mut widest_head) = (0, 0, 0);
         for (n_head, cache) in plan.attentions() {
             let head_pad = head_pad(cache.k.max(cache.v))?;
-            let shape = AttendShape::new(n_head, cache.n_head_kv, head_pad, card.compute_units as usize)?;
-            part = part.max(shape.part_floats(head_pad).ok_or_else(too_large)?);
+            let shape = AttendShape::new(1, n_head, cache.n_head_kv, head_pad, card.compute_units as usize)?;
+            part = part.max(shape.part_floats(limits.max_tokens, head_pad).ok_or_else(too_large)?);
             heads = heads.max(n_head);
             widest_head = widest_head.max(head_pad);
         }
-        let parts = places.take(&[few, part], 4);
-        let tickets = places.take(&[few, heads], 4);
+        let parts = places.take(&[part], 4);
+        let tickets = places.take(&[limits.max_tokens, heads], 4);
         let positions = limits.n_blocks.checked_mul(BLOCK_LEN).ok_or_else(too_large)?;
         let turns = plan.ropes.iter().map(|rope| places.take(&[positions, rope.inv_freq.len()], 8)).collect();
         let step = places.take(&[Description::most_words(limits).ok_or_else(too_large)?], 4);

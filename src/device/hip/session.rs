@@ -333,16 +333,25 @@ impl Session for HipSession {
         Ok(left.values.get_or_try_init(|| self.download(left.id, left.rows))?)
     }
 
-    fn sample(&mut self, row: usize, draw: &Draw<'_>) -> Result<Option<u32>> {
-        let (Some(sampler), Some(left)) = (&mut self.sampler, self.left.first()) else { return Ok(None) };
-        if row >= left.rows {
-            return Err(Error::param(format!("row {row} of the logits; the last step left {}", left.rows)));
-        }
+    fn makes_draws(&self) -> bool {
+        self.sampler.is_some()
+    }
+
+    fn sample(&mut self, draws: &[(usize, Draw<'_>)], tokens: &mut [u32]) -> Result<()> {
+        let (Some(sampler), Some(left)) = (&mut self.sampler, self.left.first()) else {
+            return Err(Error::Internal("a draw from what is no logits".into()));
+        };
         let plan = &self.program.plan;
-        let bytes = 4 * plan.width(left.id) as u64;
-        let logits = self.memory.value(plan, left.id)?.part(row as u64 * bytes..(row as u64 + 1) * bytes)?;
-        sampler.enqueue(&self.stream, logits, draw)?;
-        sampler.finish(&self.stream, logits).map(Some)
+        let (logits, bytes) = (self.memory.value(plan, left.id)?, 4 * plan.width(left.id) as u64);
+        let rows = draws.iter().map(|(row, draw)| {
+            if *row >= left.rows {
+                let n = left.rows;
+                return Err(Error::param(format!("row {row} of the logits; the last step left {n}")));
+            }
+            Ok((logits.part(*row as u64 * bytes..(*row as u64 + 1) * bytes)?, *draw))
+        });
+        let rows = memory::try_collect(rows, "rows to draw from")?;
+        sampler.draw(&self.stream, &rows, tokens)
     }
 
     fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {

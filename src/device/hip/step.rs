@@ -193,14 +193,16 @@ impl<'a> Running<'a> {
         let n_head = self.plan().n_head(q, cache);
         let scores = Scores { scale, cap, window: self.plan().cache(cache).window };
         let (q, cache) = (self.value(q)?, self.memory.cache(cache)?);
-        if self.n() > MATVEC_MAX_N {
+        let chosen = (self.n() > MATVEC_MAX_N).then_some(self.step.short);
+        if chosen.is_some() {
             let (tiles, out) = (self.step.tiles, self.value(out)?);
-            return prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scores, out);
+            prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scores, out)?;
         }
+        let n = chosen.map_or(self.n(), |chosen| chosen.n);
         let compute_units = self.stream.card().limits().compute_units as usize;
-        let shape = AttendShape::new(n_head, cache.n_head_kv, cache.head_pad, compute_units)?;
-        let scratch = self.memory.attend_scratch()?;
-        attend::attend(self.stream, shape, q, scores, self.step.tokens, cache, scratch, self.dest(out, to)?)
+        let shape = AttendShape::new(n, n_head, cache.n_head_kv, cache.head_pad, compute_units)?;
+        let (scratch, to) = (self.memory.attend_scratch()?, self.dest(out, to)?);
+        attend::attend(self.stream, shape, q, scores, self.step.tokens, chosen, cache, scratch, to)
     }
 
     /// The product of a part; `dst` other than its own value's where it is added to a sum.

@@ -1,4 +1,4 @@
-//! Heads on their way to attention, and attention of few tokens.
+//! Heads on their way to attention, and attention of tokens one by one.
 
 use super::super::kernels::{self, *};
 use super::super::memory::Span;
@@ -106,7 +106,7 @@ impl Scores {
     }
 }
 
-/// How attention of few tokens is divided, and the scratch that takes.
+/// How attention of tokens one by one is divided, and the scratch that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttendShape {
     pub n_head: usize,
@@ -115,18 +115,31 @@ pub struct AttendShape {
     pub splits: usize,
 }
 
+/// So many tokens at once are divided as one is.
+const SPLIT_ALIKE: usize = 8;
+
 impl AttendShape {
-    /// Enough groups for a GPU of `compute_units` to be busy with one token.
-    pub fn new(n_head: usize, n_head_kv: usize, head_pad: usize, compute_units: usize) -> Result<Self> {
+    /// Enough groups for a GPU of `compute_units` to be busy with `n` tokens.
+    pub fn new(
+        n: usize,
+        n_head: usize,
+        n_head_kv: usize,
+        head_pad: usize,
+        compute_units: usize,
+    ) -> Result<Self> {
         let (_, heads) = attend_kernel(head_pad, n_head / n_head_kv.max(1))?;
         let groups = n_head_kv * (n_head / n_head_kv.max(1)).div_ceil(heads);
-        let splits = (2 * compute_units).div_ceil(groups.max(1)).clamp(1, 64);
+        let at_once = if n <= SPLIT_ALIKE { 1 } else { n };
+        let splits = (2 * compute_units).div_ceil(groups.max(1).saturating_mul(at_once)).clamp(1, 64);
         Ok(AttendShape { n_head, n_head_kv, splits })
     }
 
-    /// Elements of a token's partial results of heads padded to `head_pad`. None: beyond usize.
-    pub fn part_floats(&self, head_pad: usize) -> Option<usize> {
-        self.n_head.checked_mul(self.splits)?.checked_mul(head_pad + 2)
+    /// Elements of the partial results of up to `n` tokens, each divided like this one of as few as can be. None: beyond usize.
+    pub fn part_floats(&self, n: usize, head_pad: usize) -> Option<usize> {
+        // of more tokens each has its share of the splits, rounded up
+        let few = n.min(SPLIT_ALIKE).checked_mul(self.splits)?;
+        let splits = if n <= SPLIT_ALIKE { few } else { few.max(n.checked_add(self.splits)?) };
+        splits.checked_mul(self.n_head)?.checked_mul(head_pad + 2)
     }
 }
 
@@ -137,8 +150,15 @@ pub struct AttendScratch<'a> {
     pub tickets: Span<'a>,
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim) over the cache: a token attends to its window's positions. For few
-/// tokens; the result is n x n_head * head_dim.
+/// Which tokens of a step attend: indices, u32, on the device.
+#[derive(Clone, Copy, Debug)]
+pub struct Chosen<'a> {
+    pub tokens: Span<'a>,
+    pub n: usize,
+}
+
+/// Causal attention of q (f32, n x n_head x head_dim) over the cache, token by token: each attends to its window's positions,
+/// and reads them for itself. The result is n x n_head * head_dim; of `chosen` tokens alone, where there are any.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(
     stream: &Stream,
@@ -146,21 +166,25 @@ pub fn attend(
     q: Span<'_>,
     scores: Scores,
     tokens: Tokens<'_>,
+    chosen: Option<Chosen<'_>>,
     cache: LayerCache<'_>,
     scratch: AttendScratch<'_>,
     to: Dest<'_>,
 ) -> Result<()> {
-    let n = tokens.n;
+    let n = chosen.map_or(tokens.n, |chosen| chosen.n);
     if n == 0 {
         return Ok(());
     }
     tokens.check()?;
     cache.check()?;
+    if let Some(chosen) = chosen {
+        holds("chosen", chosen.tokens, &[n], 4)?;
+    }
     let AttendShape { n_head, n_head_kv, splits } = shape;
     if n_head_kv == 0 || n_head_kv != cache.n_head_kv || !n_head.is_multiple_of(n_head_kv) {
         return Err(Error::Internal(format!("{n_head} heads on {} of the cache", cache.n_head_kv)));
     }
-    holds("q", q, &[n, n_head, cache.head_dim], 4)?;
+    holds("q", q, &[tokens.n, n_head, cache.head_dim], 4)?;
     let per_kv = n_head / n_head_kv;
     let (kernel, heads) = attend_kernel(cache.head_pad, per_kv)?;
     holds("parts", scratch.parts, &[n, n_head, splits, cache.head_pad + 2], 4)?;
@@ -169,7 +193,7 @@ pub fn attend(
     if to.rounded.is_some() && !cache.head_dim.is_multiple_of(super::Q8_BLOCK) {
         return Err(Error::Internal(format!("heads of {} are not whole blocks", cache.head_dim)));
     }
-    let (out, oq, ods) = to.pointers(n, n_head * cache.head_dim)?;
+    let (out, oq, ods) = to.pointers(tokens.n, n_head * cache.head_dim)?;
     let a = Attend {
         q: q.ptr(),
         k: cache.k.ptr(),
@@ -177,6 +201,7 @@ pub fn attend(
         positions: tokens.positions.ptr(),
         sequences: tokens.sequences.ptr(),
         table: tokens.table.ptr(),
+        chosen: chosen.map_or(Ptr::default(), |chosen| chosen.tokens.ptr()),
         parts: scratch.parts.ptr(),
         tickets: scratch.tickets.ptr(),
         out,
