@@ -64,7 +64,7 @@ impl Vocab {
         Self::from_metadata(meta, n_vocab)
     }
 
-    /// From `tokenizer.*` keys. A file with `no_vocab`/`none` (or without a tokenizer) gives a vocabulary without text:
+    /// From `tokenizer.*` keys. A file with `no_vocab`, `none` or `test` (or without a tokenizer) gives a vocabulary without text:
     /// `n_vocab` placeholder tokens, and `tokenize` fails with a message that says so.
     ///
     /// `n_vocab` is the number of rows of the model's embedding. The file may list fewer tokens: the rest are
@@ -75,7 +75,8 @@ impl Vocab {
     /// is missing, of the wrong type or length, or out of range.
     pub fn from_metadata(meta: &Metadata, n_vocab: usize) -> Result<Self> {
         let pre = match meta.str("tokenizer.ggml.model")? {
-            None | Some("no_vocab" | "none") => return Ok(Self::placeholders(n_vocab)),
+            // "test" is of the files that llama.cpp's generator of architectures writes
+            None | Some("no_vocab" | "none" | "test") => return Ok(Self::placeholders(n_vocab)),
             Some("llama") => None,
             // A missing name means the oldest expressions, as for every file from before there were names.
             Some("gpt2") => Some(meta.str("tokenizer.ggml.pre")?.unwrap_or("default")),

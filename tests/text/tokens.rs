@@ -371,7 +371,7 @@ fn a_character_without_a_token_is_the_unknown_one_or_an_error() {
 
 #[test]
 fn without_a_tokenizer_there_are_placeholders() {
-    for model in [None, Some("none"), Some("no_vocab")] {
+    for model in [None, Some("none"), Some("no_vocab"), Some("test")] {
         let pairs = model.map(|name| ("tokenizer.ggml.model".to_owned(), Value::String(name.to_owned())));
         let vocab =
             Vocab::from_metadata(&Metadata::from_pairs(pairs.into_iter().collect()).unwrap(), 7).unwrap();
