@@ -869,7 +869,7 @@ typedef struct rf_perf_counters {
     uint64_t decode_tokens;
     uint64_t decode_us;
     /**
-     * Tokens chosen by rf_sample and rf_generate, and the time that took.
+     * Tokens chosen by rf_sample, rf_sample_rows and rf_generate, and the time that took.
      */
     uint64_t sampled_tokens;
     uint64_t sample_us;
@@ -1478,6 +1478,20 @@ rf_status rf_sample(struct rf_sampler *sampler,
                     struct rf_context *ctx,
                     size_t row,
                     rf_token *token);
+
+/**
+ * Chooses a token from each of `n` rows of the logits that the context's last rf_decode left: tokens[i] from row rows[i] by
+ * samplers[i], as rf_sample does. A GPU chooses all of them before it is waited for. A row may be named several times, a
+ * sampler once. After an error no sampler has gone on, and what `tokens` holds is of no use.
+ *
+ * Errors as rf_sample; RF_ERROR_PARAM also: an array is NULL and n is not 0. RF_ERROR_BUSY also: a sampler is named twice. One
+ * thread at a time for all handles.
+ */
+rf_status rf_sample_rows(struct rf_sampler *const *samplers,
+                         struct rf_context *ctx,
+                         const size_t *rows,
+                         size_t n,
+                         rf_token *tokens);
 
 /**
  * Remembers a token for the penalties: each one chosen, and those of the prompt if they shall count.

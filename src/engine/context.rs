@@ -343,10 +343,13 @@ impl Context {
             let Some(last) = context.rows.len().checked_sub(1) else {
                 return Err(Error::param("a token from a batch that wants no logits"));
             };
-            if let Some(token) = context.draw(last, sampler)? {
+            if context.makes_draws() {
+                let mut token = [0];
+                context.draw(&[last], &mut [&mut *sampler], &mut token)?;
+                sampler.count_draw();
                 context.count_evaluation(batch, start.elapsed());
                 context.count_sampling(1, Duration::ZERO);
-                return Ok(token);
+                return Ok(token[0]);
             }
             context.session.wait()?;
             context.count_evaluation(batch, start.elapsed());
@@ -534,8 +537,7 @@ impl Context {
             return Err(Error::param(format!("{n} rows, {samplers} samplers and {tokens} tokens")));
         }
         let start = Instant::now();
-        // the device holds all of the logits only where one step left them
-        if self.session.makes_draws() && self.kept.is_empty() {
+        if self.makes_draws() {
             self.draw(rows, samplers, tokens)?;
         } else {
             for ((row, sampler), token) in rows.iter().zip(samplers.iter_mut()).zip(tokens.iter_mut()) {
@@ -547,7 +549,11 @@ impl Context {
         Ok(())
     }
 
-    /// Lets the device choose.
+    /// Whether the device chooses tokens: it holds all of the logits where one step left them.
+    fn makes_draws(&self) -> bool {
+        self.session.makes_draws() && self.kept.is_empty()
+    }
+
     fn draw(&mut self, rows: &[usize], samplers: &mut [&mut Sampler], tokens: &mut [u32]) -> Result<()> {
         let n_vocab = self.model.config().n_vocab;
         let draws = rows.iter().zip(samplers).map(|(row, sampler)| {

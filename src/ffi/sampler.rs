@@ -159,11 +159,8 @@ pub unsafe extern "C" fn rf_sample_rows(
     unsafe {
         context::enter(ctx, |state| {
             // SAFETY: the caller passes NULL, or arrays of n, and in the first live handles or NULL.
-            let (samplers, rows, tokens) = (
-                array(samplers, n, "samplers")?,
-                array(rows, n, "rows")?,
-                array_mut(tokens, n, "tokens")?,
-            );
+            let (samplers, rows, tokens) =
+                (array(samplers, n, "samplers")?, array(rows, n, "rows")?, array_mut(tokens, n, "tokens")?);
             let mut shared = memory::vec(n, SAMPLERS)?;
             for sampler in samplers {
                 shared.push(handle::share(*sampler)?);

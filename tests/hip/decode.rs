@@ -721,12 +721,18 @@ impl AttendCase {
         // some of them, in another order: their rows in the same bits, and nothing else
         let some: Vec<u32> = (0..n as u32).rev().step_by(2).collect();
         let (chosen, plain) = (gpu.input(&some), gpu.output::<f32>(n * cols));
-        run(Some(Chosen { tokens: chosen.span(), n: some.len() }), Dest { plain: Some(plain.span()), rounded: None });
+        run(
+            Some(Chosen { tokens: chosen.span(), n: some.len() }),
+            Dest { plain: Some(plain.span()), rounded: None },
+        );
         let of_some = gpu.read::<f32>(&plain);
         for (t, (got, all)) in of_some.chunks_exact(cols).zip(got.chunks_exact(cols)).enumerate() {
             match some.contains(&(t as u32)) {
                 true => assert!(bits(got) == bits(all), "{what}: token {t} of {some:?} differs"),
-                false => assert!(got.iter().all(|x| x.to_bits() == u32::MAX), "{what}: token {t}, not of {some:?}, was written"),
+                false => assert!(
+                    got.iter().all(|x| x.to_bits() == u32::MAX),
+                    "{what}: token {t}, not of {some:?}, was written"
+                ),
             }
         }
 

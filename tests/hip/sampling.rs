@@ -424,7 +424,7 @@ fn a_draw_after_one_that_nobody_waited_for(gpu: &Gpu) {
 /// Draws of many kinds from rows of many kinds, with one call: those that are decided at once, those that are searched for,
 /// with more penalties in all than there is room for at a time.
 fn many_rows_in_one_call(gpu: &Gpu) {
-    let (n, n_rows) = (3000, 150);
+    let (n, n_rows) = (3000, 70);
     let mut rng = Rng(12);
     let rows: Vec<Vec<f32>> = (0..n_rows)
         .map(|i| if i % 5 == 3 { vec![1.0; n] } else { KINDS[i % KINDS.len()](&mut rng, n) })

@@ -81,14 +81,7 @@ impl Description {
         let starts @ [.., tables] = description.starts();
         words.clear();
         memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
-        let lists = [
-            step.tokens,
-            step.positions,
-            step.sequences,
-            step.outputs,
-            &short,
-            tiles.as_flattened(),
-        ];
+        let lists = [step.tokens, step.positions, step.sequences, step.outputs, &short, tiles.as_flattened()];
         for (list, start) in lists.into_iter().zip(starts) {
             words.resize(start, 0);
             words.extend_from_slice(list);

@@ -158,8 +158,8 @@ impl DeviceSampler {
 
     /// Those that decide what is left.
     fn search(&self, stream: &Stream, rows: &[RowDraw<'_>], i: usize) -> Result<()> {
-        if i + 1 < rows.len() {
-            // rows behind it have used the memory since
+        if rows.len() > 1 {
+            // other rows have used the memory since
             self.launch(stream, rows, i)?;
         }
         let ((logits, draw), work) = (&rows[i], self.workspace(rows, i)?);
