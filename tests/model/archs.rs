@@ -88,9 +88,9 @@ fixtures! {
         llama_moe = "llama-moe", "(Route)"
         qwen3moe = "qwen3moe-moe", "(Route)"
         gpt_oss = "gpt-oss-moe", "of sinks"
+        deepseek2 = "deepseek2-moe", "(Rope"
     }
     refused {
-        deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"
         qwen35 = "qwen35-dense", "unknown architecture 'qwen35'"
     }
 }

@@ -46,6 +46,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             refuse(String::new(), "models without experts, or all layers on the processor")
         }
         Op::Columns { .. } | Op::Join { .. } => refuse(String::new(), "whole values"),
+        Op::Temper { .. } | Op::MatMulHeads { .. } => refuse(String::new(), "other attention"),
         Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }
         | Op::Norm { .. }
