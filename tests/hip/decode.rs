@@ -311,6 +311,7 @@ impl Cache {
             v: self.v.span(),
             n_head_kv: self.n_head_kv,
             head_dim: self.head_dim,
+            value_dim: self.head_dim,
             head_pad: self.head_pad,
             n_blocks: self.n_blocks,
         }
@@ -399,8 +400,8 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     project::qkv(&gpu.stream, products, x.input(), turns, tokens, cache.layer()).unwrap();
 
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
-    reference::rope(&mut want_q, head_dim, &rope, position).unwrap();
-    reference::rope(&mut want_k, head_dim, &rope, position).unwrap();
+    reference::rope(&mut want_q, head_dim, 0, &rope, position).unwrap();
+    reference::rope(&mut want_k, head_dim, 0, &rope, position).unwrap();
     let untouched = |output| gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX);
     if present[0] {
         let error = nmse(&want_q, &gpu.read(&q));
@@ -579,7 +580,7 @@ fn prepare_heads(gpu: &Gpu) {
                 n_head,
                 q.span(),
                 k.span(),
-                v.span(),
+                Some(v.span()),
                 norms,
                 turns,
                 placed.tokens(),
@@ -602,7 +603,7 @@ fn prepare_heads(gpu: &Gpu) {
                 if pairs.is_some() {
                     let width = rows[i].len() / n;
                     for (row, position) in rows[i].chunks_exact_mut(width).zip(&placed.positions) {
-                        reference::rope(row, head_dim, &rope, *position).unwrap();
+                        reference::rope(row, head_dim, 0, &rope, *position).unwrap();
                     }
                 }
             }
@@ -725,7 +726,9 @@ impl AttendCase {
             let mut want = vec![0.0; cols];
             let heads = reference::Heads { n_head, n_head_kv, scale: scores.scale, cap: scores.cap };
             let q = &q[t * cols..][..cols];
-            reference::attention(q, &cells, (k, width), (v, width), heads, None, &mut want).unwrap();
+            let [k, v] =
+                [k, v].map(|cells| reference::CellHeads { cells, width, step: head_dim, len: head_dim });
+            reference::attention(q, &cells, k, v, heads, None, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }
@@ -880,7 +883,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     assert!(matches!(other, Err(Error::Internal(_))), "{other:?}");
 
     // one block of 64 positions, one kv head of 64: 8192 bytes each of k and v
-    let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, head_pad: 64, n_blocks: 1 };
+    let cache =
+        LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, value_dim: 64, head_pad: 64, n_blocks: 1 };
     let turns = Turns { table: all, n_rot: 64, halves: true };
     let three = [0; 3].map(|_| Some(product(&q8.weight, all)));
     let one = Tokens { n: 1, positions: all, sequences: all, table: all, n_tables: 2, table_stride: 1 };

@@ -5,6 +5,7 @@
 mod common;
 
 mod decode;
+mod latent;
 mod memory;
 mod model;
 mod ops;
@@ -20,6 +21,7 @@ const GROUPS: &[Group] = &[
     Group { name: "ops", tests: ops::TESTS, cards: &EMULATED },
     Group { name: "decode", tests: decode::TESTS, cards: &EMULATED },
     Group { name: "prefill", tests: prefill::TESTS, cards: &EMULATED },
+    Group { name: "latent", tests: latent::TESTS, cards: &EMULATED },
     Group { name: "sampling", tests: sampling::TESTS, cards: &EMULATED },
     // gfx90a computes as gfx942 does
     Group { name: "model", tests: model::TESTS, cards: EMULATED.first_chunk::<3>().unwrap() },

@@ -480,7 +480,13 @@ impl Attention<'_> {
                 let cells: Vec<usize> = (seen..=position).collect();
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
-                reference::attention(q, &cells, (&k, width), (&v, width), heads, None, &mut out).unwrap();
+                let [k, v] = [&k, &v].map(|cells| reference::CellHeads {
+                    cells,
+                    width,
+                    step: head_dim,
+                    len: head_dim,
+                });
+                reference::attention(q, &cells, k, v, heads, None, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }
@@ -516,6 +522,7 @@ impl Attention<'_> {
             v: inputs[1].span(),
             n_head_kv,
             head_dim,
+            value_dim: head_dim,
             head_pad: case.head_pad,
             n_blocks: case.n_blocks,
         };
@@ -676,7 +683,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::matmul(s, &weight, rows, plain, all, usize::MAX),
     ];
     let tiles = Tiles { tiles: all, n_tiles: 1, table: all, n_tables: 1, table_stride: 1 };
-    let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, head_pad: 32, n_blocks: 1 };
+    let cache =
+        LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, value_dim: 16, head_pad: 32, n_blocks: 1 };
     let scores = Scores { scale: 1.0, cap: 0.0, window: None };
     let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, scores, out);
     let refused = refused.into_iter().chain([

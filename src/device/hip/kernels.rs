@@ -76,8 +76,9 @@ pub struct Gated {
     pub gelu: u32,
 }
 
-/// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, and where they go: q in place, k and v to a
-/// layer's cache, f16 `[block][kv head][64 positions][head_pad]`. Norms: f32 `[head_dim]` or none. `table`: u32, a row of
+/// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, values `value_dim`, and where they go: q in
+/// place, k and v to a layer's cache, f16 `[block][kv head][64 positions][head_pad]`, in which a key's elements behind the
+/// first value_dim stand from `rest_at` on (head_pad: all in order). Norms: f32 `[head_dim]` or none. `table`: u32, a row of
 /// `table_stride` blocks a sequence; positions, sequences: u32 a token; turns as in [`Append`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -96,7 +97,9 @@ pub struct Heads {
     pub n_head: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
+    pub value_dim: u32,
     pub head_pad: u32,
+    pub rest_at: u32,
     pub n_rot: u32,
     pub halves: u32,
     pub table_stride: u32,
@@ -123,6 +126,7 @@ pub struct Attend {
     pub n_head: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
+    pub value_dim: u32,
     pub table_stride: u32,
     /// Positions are split over this many groups at most.
     pub splits: u32,
@@ -424,13 +428,28 @@ kernels! {
         AFFINE_F32 = "affine_f32",
     }
 
-    /// dst = x (tokens x n_heads x head_dim) with the first n_rot elements of each head rotated; positions: u32 per
+    /// dst = x (tokens x n_heads x head_dim) with n_rot elements of each head rotated, from `first` on; positions: u32 per
     /// token; table: (cos, sin) f32 pairs, `[position][n_rot / 2]`; `halves` as in [`Append`]. In place allowed. Grid: x
     /// over tokens, y over heads.
     RopeArgs(
-        x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32, halves: u32
+        x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, first: u32, n_rot: u32,
+        halves: u32
     ) [64, 1, 1] waves 8 {
         ROPE_F32 = "rope_f32",
+    }
+
+    /// Parts of `len` elements of rows of `width`, n elements of a row in all, to rows of `to_width`: from `first` and every
+    /// `step` on, to `to_first` and every `to_step`. Grid: x over rows, y over n / 256.
+    ColumnsArgs(
+        x: Ptr, dst: Ptr, width: u32, to_width: u32, n: u32, len: u32, first: u32, step: u32, to_first: u32, to_step: u32
+    ) [256, 1, 1] waves 8 {
+        COLUMNS_F32 = "columns_f32",
+    }
+
+    /// `dst[t] = x[t] * (1 + scale * ln(1 + positions[t] / length))`, in whole numbers; rows of `width`. In place allowed.
+    /// Grid: x over rows, y over width / 256.
+    TemperArgs(x: Ptr, dst: Ptr, positions: Ptr, width: u32, length: u32, scale: f32) [256, 1, 1] waves 8 {
+        TEMPER_F32 = "temper_f32",
     }
 
     /// First of a draw from n logits (src/device/sampling.rs), for sample_total and sample_pick: `found`, 16 bytes for
@@ -496,8 +515,8 @@ kernels! {
         GLU_MATVEC = "glu_" all "",
     }
 
-    /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512. Grid: x over tokens, y over
-    /// n_head + 2 * n_head_kv.
+    /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512 where it does more than copy. Grid: x over tokens, y over
+    /// n_head + 2 * n_head_kv, or + n_head_kv where keys hold the values.
     HeadsArgs(h: Heads) [64, 1, 1] waves 8 {
         PREPARE_HEADS = "prepare_heads",
     }
@@ -518,6 +537,8 @@ kernels! {
         ATTEND_D256_H4 = "attend_d256_h4",
         ATTEND_D512_H1 = "attend_d512_h1",
         ATTEND_D512_H2 = "attend_d512_h2",
+        ATTEND_LATENT_H1 = "attend_latent_h1",
+        ATTEND_LATENT_H4 = "attend_latent_h4",
     }
 
     /// Rows of `width` f32 as f16, the input of matrix products: h `[row][width up to a multiple of 32]`, zeros behind
@@ -546,17 +567,18 @@ kernels! {
         MATMUL_128 = "matmul_" but_f32 "_128",
     }
 
-    /// Causal attention of many tokens, for heads padded to D. q, out: f32 `[token][head][head_dim]`, q rotated and
-    /// aligned to 16 bytes; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32 (first token,
-    /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
-    /// blocks a sequence; window, cap: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
+    /// Causal attention of many tokens, for heads padded to D. q: f32 `[token][head][head_dim]`, rotated and aligned to 16
+    /// bytes; out: the same of value_dim; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32 (first token,
+    /// count, sequence, position of the first), at most 64 tokens, 32 of D 512 and latent; table: u32, a row of `table_stride`
+    /// blocks a sequence; window, cap: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of D 512 and latent), y over tiles.
     PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,
-        head_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32) [128, 1, 1] waves 1 {
+        head_dim: u32, value_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32) [128, 1, 1] waves 1 {
         PREFILL_ATTENTION_D32 = "prefill_attention_d32",
         PREFILL_ATTENTION_D64 = "prefill_attention_d64",
         PREFILL_ATTENTION_D128 = "prefill_attention_d128",
         PREFILL_ATTENTION_D256 = "prefill_attention_d256",
         PREFILL_ATTENTION_D512 = "prefill_attention_d512",
+        PREFILL_ATTENTION_LATENT = "prefill_attention_latent",
     }
 }
 

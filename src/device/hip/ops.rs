@@ -12,6 +12,7 @@ pub mod prefill;
 pub mod project;
 pub mod ready;
 pub mod rope;
+pub mod rows;
 pub mod sample;
 
 use super::kernels::*;

@@ -165,7 +165,7 @@ impl Scheduler<'_> {
                 StepOp::Project { project: project.clone(), source, to }
             }
             FusedOp::Single(Op::Attention { cache, q, scale, cap, out, .. }) => {
-                let whole = self.plan.cache(*cache).v.is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
+                let whole = self.plan.cache(*cache).v().is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
                 let to = if whole { self.rounded(out.0, next, Place::First) } else { Forms::PLAIN };
                 StepOp::Attention { cache: *cache, q: q.0, scale: *scale, cap: *cap, out: out.0, to }
             }
@@ -254,7 +254,10 @@ impl Scheduler<'_> {
         let same = slots.eq([q, k, v].map(|id| plan.slot(id)));
         // keys and values are left in the cache alone
         let written = [k, v].iter().all(|id| self.is_dead_behind(at, *id));
-        let head_dim = plan.cache(cache).k;
+        let Cache { k: head_dim, values, .. } = plan.cache(cache);
+        if values != Values::Own(head_dim) {
+            return None;
+        }
         let whole = project.parts.iter().all(|part| plan.weight(part.weight).rows.is_multiple_of(head_dim));
         let fits = same && written && whole && head_dim.is_multiple_of(2);
         (fits && matches!(project.then, Then::Nothing)).then(|| StepOp::Qkv {

@@ -8,7 +8,7 @@ use super::limits::Limits;
 use super::memory::{Buffer, Pool, Span, aligned};
 use super::ops::attend::{AttendScratch, AttendShape};
 use super::ops::matmul::{HalfRows, half_stride};
-use super::ops::project::{LayerCache, MATVEC_MAX_N, Turns, head_pad, wants_rounded};
+use super::ops::project::{LATENT_PAD, LayerCache, MATVEC_MAX_N, Turns, cell_pad, wants_rounded};
 use super::ops::{Q8_BLOCK, Quantized};
 use super::sampler::DeviceSampler;
 use super::schedule::Place;
@@ -43,7 +43,8 @@ pub struct Layout {
     pub sampler_bytes: u64,
 }
 
-/// A cache of the plan: f16 `[block][kv head][64 positions][head_pad]` each of keys and values.
+/// A cache of the plan: f16 `[block][kv head][64 positions][head_pad]` each of keys and values, or one of keys that hold
+/// the values.
 #[derive(Debug)]
 pub struct CachePlace {
     cache: Cache,
@@ -89,9 +90,10 @@ impl Layout {
         let mut cells = Places::default();
         let mut caches = Vec::with_capacity(plan.caches.len());
         for &cache in &plan.caches {
-            let head_pad = head_pad(cache.k.max(cache.v))?;
+            let head_pad = cell_pad(cache)?;
             let mut take = || cells.take(&[limits.n_blocks, cache.n_head_kv, BLOCK_LEN, head_pad], 2);
-            let (keys, values) = (take(), take());
+            let keys = take();
+            let values = if head_pad == LATENT_PAD { keys.clone() } else { take() };
             caches.push(CachePlace { cache, head_pad, n_blocks: limits.n_blocks, keys, values });
         }
 
@@ -113,7 +115,7 @@ impl Layout {
         let few = limits.max_tokens.min(MATVEC_MAX_N);
         let (mut part, mut heads, mut widest_head) = (0, 0, 0);
         for (n_head, cache) in plan.attentions() {
-            let head_pad = head_pad(cache.k.max(cache.v))?;
+            let head_pad = cell_pad(cache)?;
             let shape = AttendShape::new(n_head, cache.n_head_kv, head_pad, card.compute_units as usize)?;
             part = part.max(shape.part_floats(head_pad).ok_or_else(too_large)?);
             heads = heads.max(n_head);
@@ -184,6 +186,7 @@ impl SessionMemory {
             v: self.cache.span().part(values.clone())?,
             n_head_kv: cache.n_head_kv,
             head_dim: cache.k,
+            value_dim: cache.v(),
             head_pad: *head_pad,
             n_blocks: *n_blocks,
         })
@@ -191,8 +194,9 @@ impl SessionMemory {
 
     /// Keys, or values, of a block in each of the caches.
     pub fn block(&self, block: u32) -> impl Iterator<Item = Result<Span<'_>>> {
-        let both = |place: &CachePlace| {
-            [(place.keys.clone(), place.n_blocks), (place.values.clone(), place.n_blocks)]
+        let both = |CachePlace { keys, values, n_blocks, .. }: &CachePlace| {
+            let own = (keys != values).then(|| (values.clone(), *n_blocks));
+            std::iter::once((keys.clone(), *n_blocks)).chain(own)
         };
         self.layout.caches.iter().flat_map(both).map(move |(place, n_blocks)| {
             let cells = self.cache.span().part(place)?;

@@ -7,6 +7,7 @@ use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
 use super::ops::rope::{self, Heads};
+use super::ops::rows::{self, Parts};
 use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
 use super::schedule::{Forms, Place, Rounded, Source, StepOp};
@@ -105,8 +106,31 @@ impl<'a> Running<'a> {
                 let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
                 elementwise::affine(stream, x, scale, bias, to, n, width)
             }
-            Op::Rope { x, head_dim, rope, out } => self.rope(x.0, head_dim, rope, out.0),
-            Op::Append { cache, k, v } => self.append(cache, k.0, v.0),
+            Op::Rope { x, head_dim, first, rope, out } => self.rope(x.0, head_dim, first, rope, out.0),
+            Op::Temper { x, scale, length, out } => {
+                let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
+                rows::temper(stream, from, to, positions, self.n(), self.plan().width(x), scale, length)
+            }
+            Op::Append { cache, k, v } => self.append(cache, k.0, v.map(ValueId::from)),
+            Op::Columns { x, group, first, out } => {
+                let (width, len) = (self.plan().width(x), self.plan().columns_len(x, group, out));
+                let from = Parts { width, first, step: group };
+                let to = Parts { width: self.plan().width(out), first: 0, step: len };
+                let (x, dst, n) = (self.value(x)?, self.value(out)?, self.rows(out.0));
+                rows::columns(stream, x, from, dst, to, n, width / group, len)
+            }
+            Op::Join { a, b, n: n_parts, out } => {
+                let plan = self.plan();
+                let [a_len, b_len, b_step] = plan.join_lens([a.0, b.0], n_parts, out);
+                let (width, step) = (plan.width(out), a_len + b_len);
+                let (dst, n) = (self.value(out)?, self.rows(out.0));
+                let from = Parts { width: plan.width(a), first: 0, step: a_len };
+                let to = Parts { width, first: 0, step };
+                rows::columns(stream, self.value(a)?, from, dst, to, n, n_parts, a_len)?;
+                let from = Parts { width: plan.width(b), first: 0, step: b_step };
+                let to = Parts { width, first: a_len, step };
+                rows::columns(stream, self.value(b)?, from, dst, to, n, n_parts, b_len)
+            }
             Op::Unary { x, f, out } => {
                 elementwise::unary(stream, f, self.value(x)?, self.value(out)?, self.len(out.0))
             }
@@ -117,7 +141,7 @@ impl<'a> Running<'a> {
             }
             Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
             Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
-            Op::Columns { .. } | Op::Join { .. } => Err(misplaced(op)),
+            Op::MatMulHeads { .. } => Err(misplaced(op)),
         }
     }
 
@@ -130,16 +154,18 @@ impl<'a> Running<'a> {
         Ok(norm::Norm { kind, weight: self.vector(weight)?, bias: self.vector(bias)?, eps })
     }
 
-    fn rope(&self, x: ValueId, head_dim: usize, rope: RopeId, out: ValueId) -> Result<()> {
+    fn rope(&self, x: ValueId, head_dim: usize, first: usize, rope: RopeId, out: ValueId) -> Result<()> {
         let turns = self.memory.turns(self.plan(), rope)?;
-        let heads = Heads { n_heads: self.plan().width(x) / head_dim.max(1), head_dim, n_rot: turns.n_rot };
+        let n_heads = self.plan().width(x) / head_dim.max(1);
+        let heads = Heads { n_heads, head_dim, first, n_rot: turns.n_rot };
         let pairs = self.plan().rope(rope).pairs;
         let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
         rope::rope(self.stream, pairs, from, to, positions, turns.table, self.n(), heads)
     }
 
-    fn append(&self, cache: CacheId, k: ValueId, v: ValueId) -> Result<()> {
-        let (k, v, cache) = (self.value(k)?, self.value(v)?, self.memory.cache(cache)?);
+    fn append(&self, cache: CacheId, k: ValueId, v: Option<ValueId>) -> Result<()> {
+        let v = v.map(|v| self.value(v)).transpose()?;
+        let (k, cache) = (self.value(k)?, self.memory.cache(cache)?);
         let norms = HeadNorms { q: None, k: None, eps: 0.0 };
         attend::prepare_heads(self.stream, 0, k, k, v, norms, None, self.step.tokens, cache)
     }
@@ -168,10 +194,10 @@ impl<'a> Running<'a> {
                     self.norm(x, norm, head_dim, x)?;
                 }
                 if let Some(rope) = prep.rope {
-                    self.rope(x, head_dim, rope, x)?;
+                    self.rope(x, head_dim, 0, rope, x)?;
                 }
             }
-            return self.append(cache, k, v);
+            return self.append(cache, k, Some(v));
         }
         let weight = |prep: HeadPrep| self.vector(prep.norm.and_then(|norm| norm.weight));
         let eps = eps(q_prep).or(eps(k_prep)).unwrap_or(0.0);
@@ -179,7 +205,7 @@ impl<'a> Running<'a> {
         let turns = q_prep.rope.map(|rope| self.memory.turns(plan, rope)).transpose()?;
         let (n_head, cache) = (plan.n_head(q, cache), self.memory.cache(cache)?);
         let (q, k, v) = (self.value(q)?, self.value(k)?, self.value(v)?);
-        attend::prepare_heads(self.stream, n_head, q, k, v, norms, turns, self.step.tokens, cache)
+        attend::prepare_heads(self.stream, n_head, q, k, Some(v), norms, turns, self.step.tokens, cache)
     }
 
     fn attention(

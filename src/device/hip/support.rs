@@ -1,7 +1,7 @@
 //! What of a plan the kernels take.
 
-use super::ops::project::head_pad;
-use crate::plan::{Binary, Cache, NamedOp, Op, Plan};
+use super::ops::project::cell_pad;
+use crate::plan::{Binary, NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -18,18 +18,12 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             supported: supported.into(),
         })
     };
-    let cells = |Cache { k, v, .. }: Cache| {
-        if k != v {
-            return refuse(format!(" of keys of {k} and values of {v}"), "keys and values of one size");
-        }
-        head_pad(k).map(drop)
-    };
     match named.op {
-        Op::Rope { head_dim, rope, .. } => match 2 * plan.rope(rope).inv_freq.len() {
+        Op::Rope { head_dim, first, rope, .. } => match first + 2 * plan.rope(rope).inv_freq.len() {
             n_rot if n_rot > head_dim => refuse(format!(" of {n_rot} of {head_dim}"), "parts of a head"),
             _ => Ok(()),
         },
-        Op::Append { cache, .. } => cells(plan.cache(cache)),
+        Op::Append { cache, .. } => cell_pad(plan.cache(cache)).map(drop),
         Op::Attention { sinks: Some(_), .. } => refuse(" of sinks".into(), "attention without sinks"),
         Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
@@ -40,15 +34,17 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             if of.window == Some(0) {
                 return refuse(" that sees nothing".into(), "windows of a position and more");
             }
-            cells(of)
+            cell_pad(of).map(drop)
         }
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
             refuse(String::new(), "models without experts, or all layers on the processor")
         }
-        Op::Columns { .. } | Op::Join { .. } => refuse(String::new(), "whole values"),
-        Op::Temper { .. } | Op::MatMulHeads { .. } => refuse(String::new(), "other attention"),
+        Op::MatMulHeads { .. } => refuse(String::new(), "attention without a matrix for each head"),
         Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }
+        | Op::Temper { .. }
+        | Op::Columns { .. }
+        | Op::Join { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }
         | Op::Affine { .. }

@@ -113,7 +113,8 @@ impl GpuBench {
         let tiles = self.words(&host_tiles.concat())?;
         let table = self.words(&(0..n_blocks as u32).collect::<Vec<_>>())?;
         let (k, v) = (k.span(), v.span());
-        let cache = LayerCache { k, v, n_head_kv, head_dim, head_pad: head_dim, n_blocks };
+        let cache =
+            LayerCache { k, v, n_head_kv, head_dim, value_dim: head_dim, head_pad: head_dim, n_blocks };
         let tiles = Tiles {
             tiles: tiles.span(),
             n_tiles: host_tiles.len(),

@@ -7,7 +7,7 @@ use super::super::weight::Weight;
 use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::Unary;
+use crate::plan::{Cache, Unary, Values};
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
@@ -140,13 +140,36 @@ pub fn head_pad(head_dim: usize) -> Result<usize> {
     })
 }
 
-/// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values.
+/// Elements of a cell of keys that hold their values, and of those the value's: what a key has beyond it follows them.
+pub const LATENT_PAD: usize = 576;
+pub const LATENT_VALUES: usize = 512;
+
+/// Elements of a cell of the cache; `Error::Unsupported` where no kernel takes them.
+pub fn cell_pad(cache: Cache) -> Result<usize> {
+    let Cache { k, values, .. } = cache;
+    match values {
+        Values::Own(v) => head_pad(k.max(v)),
+        Values::InKeys(v) if v <= LATENT_VALUES && v <= k && k - v <= LATENT_PAD - LATENT_VALUES => {
+            Ok(LATENT_PAD)
+        }
+        Values::InKeys(v) => Err(Error::Unsupported {
+            what: "size of latent rows on a GPU",
+            name: format!("{v} of {k}"),
+            supported: "values of up to 512 elements, and up to 64 more in keys".into(),
+        }),
+    }
+}
+
+/// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values; one for both where
+/// head_pad is [`LATENT_PAD`].
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
     pub k: Span<'a>,
     pub v: Span<'a>,
     pub n_head_kv: usize,
+    /// Elements of a head's key, and of its value.
     pub head_dim: usize,
+    pub value_dim: usize,
     pub head_pad: usize,
     /// Blocks that each of k and v holds.
     pub n_blocks: usize,
@@ -158,10 +181,18 @@ impl LayerCache<'_> {
             holds(name, span, &[self.n_blocks, self.n_head_kv, crate::device::BLOCK_LEN, self.head_pad], 2)?;
             is_aligned(name, span, 16)?;
         }
-        if self.head_dim == 0 || head_pad(self.head_dim)? != self.head_pad {
-            return Err(Error::Internal(format!("heads of {} in cells of {}", self.head_dim, self.head_pad)));
+        let (k, v) = (self.head_dim, self.value_dim);
+        let values = if self.holds_values() { Values::InKeys(v) } else { Values::Own(v) };
+        let cache = Cache { n_head_kv: self.n_head_kv, k, values, window: None };
+        if k == 0 || v == 0 || cell_pad(cache)? != self.head_pad {
+            return Err(Error::Internal(format!("heads of {k} and {v} in cells of {}", self.head_pad)));
         }
         Ok(())
+    }
+
+    /// Whether keys hold the values.
+    pub(super) fn holds_values(&self) -> bool {
+        self.head_pad == LATENT_PAD
     }
 }
 
@@ -226,6 +257,12 @@ pub fn qkv(
         return Err(Error::Internal(format!("q, k and v of {} tokens in a launch for one", tokens.n)));
     }
     let head_dim = cache.head_dim;
+    if head_dim != cache.value_dim {
+        return Err(Error::Internal(format!(
+            "keys of {head_dim} and values of {} in one launch",
+            cache.value_dim
+        )));
+    }
     let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
     let kv = products[1..].iter().flatten().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || !whole || !kv {
