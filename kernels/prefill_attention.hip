@@ -14,13 +14,15 @@ struct Tile {
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
 // `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all; scores are capped softly if `cap` is not 0.
+// 2^31 for all; scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a
+// value, or null.
 struct Task {
     const float *q;
     const f16 *k, *v;
     const Tile *tiles;
     const u32 *table;
     float *out;
+    const float *sinks;
     u32 n_head, n_head_kv, head_dim, table_stride, window;
     float scale, cap;
 };
@@ -312,7 +314,12 @@ DEVICE void attend(const Task &a) {
         float inverse[T::QUERIES];
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
-            inverse[q] = 1.0f / T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            float total = T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            if (a.sinks) {
+                constexpr float LOG2_E = 1.44269504f;
+                total += exp2_normal(a.sinks[head] * LOG2_E - most[t][q] + 12.0f); // 2^12 times, as the others
+            }
+            inverse[q] = 1.0f / total;
         }
 #pragma unroll
         for (u32 i = 0; i < T::SIZE; i++) {
@@ -330,9 +337,10 @@ DEVICE void attend(const Task &a) {
 
 #define PREFILL_ATTENTION(D)                                                                                          \
     KERNEL(128, 1) void prefill_attention_d##D(const float *q, const f16 *k, const f16 *v, const Tile *tiles,         \
-                                               const u32 *table, float *out, u32 n_head, u32 n_head_kv, u32 head_dim, \
-                                               u32 table_stride, u32 window, float scale, float cap) {                \
-        attend<D>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, table_stride, window, scale, cap});       \
+                                               const u32 *table, float *out, const float *sinks, u32 n_head,          \
+                                               u32 n_head_kv, u32 head_dim, u32 table_stride, u32 window,             \
+                                               float scale, float cap) {                                              \
+        attend<D>({q, k, v, tiles, table, out, sinks, n_head, n_head_kv, head_dim, table_stride, window, scale, cap}); \
     }
 
 PREFILL_ATTENTION(32)

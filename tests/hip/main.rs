@@ -5,6 +5,7 @@
 mod common;
 
 mod decode;
+mod experts;
 mod memory;
 mod model;
 mod ops;
@@ -19,6 +20,7 @@ use common::gpu::{EMULATED, Group};
 const GROUPS: &[Group] = &[
     Group { name: "ops", tests: ops::TESTS, cards: &EMULATED },
     Group { name: "decode", tests: decode::TESTS, cards: &EMULATED },
+    Group { name: "experts", tests: experts::TESTS, cards: &EMULATED },
     Group { name: "prefill", tests: prefill::TESTS, cards: &EMULATED },
     Group { name: "sampling", tests: sampling::TESTS, cards: &EMULATED },
     // gfx90a computes as gfx942 does

@@ -83,11 +83,11 @@ fixtures! {
         qwen3 = "qwen3-dense"
         gemma3 = "gemma3-dense"
         phi2 = "phi2-dense"
+        llama_moe = "llama-moe"
+        qwen3moe = "qwen3moe-moe"
+        gpt_oss = "gpt-oss-moe"
     }
     not_on_gpus {
-        llama_moe = "llama-moe", "(Route)"
-        qwen3moe = "qwen3moe-moe", "(Route)"
-        gpt_oss = "gpt-oss-moe", "of sinks"
     }
     refused {
         deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"

@@ -1,7 +1,8 @@
 //! What of a plan the kernels take.
 
+use super::ops::experts::MOST_EXPERTS;
 use super::ops::project::head_pad;
-use crate::plan::{Binary, Cache, NamedOp, Op, Plan};
+use crate::plan::{Cache, NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -24,13 +25,16 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         }
         head_pad(k).map(drop)
     };
+    let experts = |n: usize| match n {
+        0..=MOST_EXPERTS => Ok(()),
+        _ => refuse(format!(" of {n} experts"), &format!("up to {MOST_EXPERTS} experts")),
+    };
     match named.op {
         Op::Rope { head_dim, rope, .. } => match 2 * plan.rope(rope).inv_freq.len() {
             n_rot if n_rot > head_dim => refuse(format!(" of {n_rot} of {head_dim}"), "parts of a head"),
             _ => Ok(()),
         },
         Op::Append { cache, .. } => cells(plan.cache(cache)),
-        Op::Attention { sinks: Some(_), .. } => refuse(" of sinks".into(), "attention without sinks"),
         Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
             if n_head * of.k != plan.width(q) || !n_head.is_multiple_of(of.n_head_kv) {
@@ -42,11 +46,10 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             }
             cells(of)
         }
-        Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
-            refuse(String::new(), "models without experts, or all layers on the processor")
-        }
-        Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
-        Op::Embed { .. }
+        Op::Route { logits, .. } => experts(plan.width(logits)),
+        Op::MatMulExperts { ids, weight, out, .. } => experts(plan.expert_shape(ids, weight, out).n_experts),
+        Op::Combine { .. }
+        | Op::Embed { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }
         | Op::Affine { .. }

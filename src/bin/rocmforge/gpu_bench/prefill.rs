@@ -121,7 +121,7 @@ impl GpuBench {
             n_tables: 1,
             table_stride: n_blocks,
         };
-        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None };
+        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None, sinks: None };
         let seconds = self.time(|| {
             (0..AT_ONCE).try_for_each(|_| {
                 let (q, out) = (q.span(), out.span());

@@ -8,7 +8,7 @@ use super::prefill::attention_kernel;
 use super::project::head_pad;
 use crate::Result;
 use crate::gguf::TensorType;
-use crate::plan::Plan;
+use crate::plan::{Op, Plan};
 
 /// Loads the code objects that steps of the plan launch kernels of, so that one that is missing or refused is known
 /// when the model is loaded, and no step waits for one. Names a kernel of each code object; tests/hip/model.rs holds
@@ -29,6 +29,9 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
         let head_pad = head_pad(cache.k)?;
         let (few, _) = attend_kernel(head_pad, n_head / cache.n_head_kv.max(1))?;
         card.load([few.id(), attention_kernel(head_pad)?.0.id()])?;
+    }
+    if plan.ops.iter().any(|named| matches!(named.op, Op::Route { .. } | Op::Combine { .. })) {
+        card.load([ROUTE.id()])?;
     }
     for (i, weight) in plan.weights.iter().enumerate() {
         // of each type once
