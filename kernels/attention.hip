@@ -8,9 +8,9 @@ constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
 // a row of `table_stride` blocks a sequence. Where keys hold the values (k and v are then one), a cell is D + 64 long: the
-// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own; scores are
-// capped softly if `cap` is not 0. The result goes to out (f32
-// [token][head][value_dim]), to oq and ods as quantize_q8 leaves them, or to both. parts: f32
+// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own;
+// scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a value, or null.
+// The result goes to out (f32 [token][head][value_dim]), to oq and ods as quantize_q8 leaves them, or to both. parts: f32
 // [token][head][splits][D + 2]; tickets: u32 [token][y of the grid], zero before and after.
 struct Attend {
     const float *q;
@@ -21,6 +21,7 @@ struct Attend {
     float *out;
     u32 *oq;
     f32x2 *ods;
+    const float *sinks;
     u32 n_head, n_head_kv, head_dim, value_dim, table_stride, splits, window;
     float scale, cap;
 };
@@ -208,16 +209,22 @@ DEVICE void attend(const Attend &a) {
             }
         }
     };
+    // The sink's score, where a head has one, enters with the last sum.
+    const auto sink = [&](u32 h) {
+        constexpr float LOG2_E = 1.44269504f;
+        return a.sinks ? a.sinks[head0 + min(h, n_heads - 1)] * LOG2_E : LOWEST;
+    };
     const u64 stride = D + 2;
     float *const parts = a.parts + ((u64)t * a.n_head + head0) * a.splits * stride;
 #pragma unroll 1
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {
         const u32 h = min(item / (D / 4), HEADS - 1), col = item % (D / 4) * 4;
-        float most = LOWEST;
+        const float begun = active == 1 ? sink(h) : LOWEST;
+        float most = begun;
 #pragma unroll
         for (u32 w = 0; w < WAVES; w++) most = max(most, made[w][h][D]);
         f32x4 value = 0.0f;
-        float sum = 0.0f;
+        float sum = begun > LOWEST ? exp2(begun - most) : 0.0f;
 #pragma unroll
         for (u32 w = 0; w < WAVES; w++) {
             const float factor = exp2(made[w][h][D] - most);
@@ -243,11 +250,12 @@ DEVICE void attend(const Attend &a) {
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {
         const u32 h = min(item / (D / 4), n_heads - 1), col = item % (D / 4) * 4;
         const float *part = parts + (u64)h * a.splits * stride;
-        float most = LOWEST;
+        const float begun = sink(h);
+        float most = begun;
 #pragma unroll 4
         for (u32 s = 0; s < active; s++) most = max(most, part[s * stride + D]);
         f32x4 value = 0.0f;
-        float sum = 0.0f;
+        float sum = begun > LOWEST ? exp2(begun - most) : 0.0f;
 #pragma unroll 4
         for (u32 s = 0; s < active; s++) {
             const float *p = part + s * stride;

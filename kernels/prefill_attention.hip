@@ -19,14 +19,16 @@ struct Tile {
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
 // `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all; scores are capped softly if `cap` is not 0. Where keys hold the values (k and v are then one), a cell is
-// D + 64 long: the value's elements, from D on what a key has beyond them. out: [token][head][value_dim].
+// 2^31 for all; scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a
+// value, or null. Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D
+// on what a key has beyond them. out: [token][head][value_dim].
 struct Task {
     const float *q;
     const f16 *k, *v;
     const Tile *tiles;
     const u32 *table;
     float *out;
+    const float *sinks;
     u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window;
     float scale, cap;
 };
@@ -322,7 +324,12 @@ DEVICE void attend(const Task &a) {
         float inverse[T::QUERIES];
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
-            inverse[q] = 1.0f / T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            float total = T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            if (a.sinks) {
+                constexpr float LOG2_E = 1.44269504f;
+                total += exp2_normal(a.sinks[head] * LOG2_E - most[t][q] + 12.0f); // 2^12 times, as the others
+            }
+            inverse[q] = 1.0f / total;
         }
 #pragma unroll
         for (u32 i = 0; i < T::SIZE; i++) {
@@ -340,10 +347,10 @@ DEVICE void attend(const Task &a) {
 
 #define PREFILL_ATTENTION(NAME, ...)                                                                                  \
     KERNEL(128, 1) void prefill_attention_##NAME(const float *q, const f16 *k, const f16 *v, const Tile *tiles,       \
-                                                 const u32 *table, float *out, u32 n_head, u32 n_head_kv,             \
-                                                 u32 head_dim, u32 value_dim, u32 table_stride, u32 window,           \
-                                                 float scale, float cap) {                                            \
-        attend<__VA_ARGS__>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, value_dim, table_stride,        \
+                                                 const u32 *table, float *out, const float *sinks, u32 n_head,        \
+                                                 u32 n_head_kv, u32 head_dim, u32 value_dim, u32 table_stride,        \
+                                                 u32 window, float scale, float cap) {                                \
+        attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, n_head, n_head_kv, head_dim, value_dim, table_stride, \
                              window, scale, cap});                                                                    \
     }
 

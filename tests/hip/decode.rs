@@ -45,6 +45,7 @@ pub const TESTS: &[Test] = &[
     Test::new("attend_sharp", attend_sharp),
     Test::new("attend_windows", attend_windows),
     Test::new("attend_caps", attend_caps),
+    Test::new("attend_sinks", attend_sinks),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -631,23 +632,30 @@ struct AttendCase {
     splits: usize,
     /// (sequence, position) a token.
     tokens: Vec<(u32, u32)>,
-    scores: Scores,
+    scores: Scores<'static>,
 }
 
-const fn scaled(scale: f32) -> Scores {
-    Scores { scale, cap: 0.0, window: None }
+const fn scaled(scale: f32) -> Scores<'static> {
+    Scores { scale, cap: 0.0, window: None, sinks: None }
 }
 
 /// The first position that a token sees.
-fn first_seen(scores: Scores, position: u32) -> u32 {
+fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
     scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 
 impl AttendCase {
     fn run(&self, gpu: &Gpu) {
+        self.run_with(gpu, None);
+    }
+
+    /// `sinks`: one a query head.
+    fn run_with(&self, gpu: &Gpu, sinks: Option<&[f32]>) {
         let AttendCase { n_head, n_head_kv, head_dim, splits, ref tokens, scores } = *self;
-        let what =
-            format!("{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}");
+        let what = format!(
+            "{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}, sinks {sinks:?}"
+        );
+        let sinks_on_card = sinks.map(|sinks| gpu.input(sinks));
         let mut rng = Rng(37);
         let stride = tokens.iter().map(|(_, position)| *position as usize / BLOCK_LEN + 1).max().unwrap();
         let placed = Placed::new(gpu, &mut rng, tokens, stride);
@@ -692,6 +700,7 @@ impl AttendCase {
         let run = |to: Dest<'_>| {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let tokens = placed.tokens();
+            let scores = Scores { sinks: sinks_on_card.as_ref().map(Buffer::span), ..scores };
             attend::attend(
                 &gpu.stream,
                 attend_shape,
@@ -728,7 +737,7 @@ impl AttendCase {
             let q = &q[t * cols..][..cols];
             let [k, v] =
                 [k, v].map(|cells| reference::CellHeads { cells, width, step: head_dim, len: head_dim });
-            reference::attention(q, &cells, k, v, heads, None, &mut want).unwrap();
+            reference::attention(q, &cells, k, v, heads, sinks, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }
@@ -791,8 +800,23 @@ fn attend_caps(gpu: &Gpu) {
         for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
             for window in [None, Some(70)] {
                 let tokens = vec![(0, 199), (1, 5)];
-                let scores = Scores { scale, cap, window };
+                let scores = Scores { scale, cap, window, sinks: None };
                 AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
+            }
+        }
+    }
+}
+
+/// Sinks far below the scores, among them, far above, and none at all; one split and many.
+fn attend_sinks(gpu: &Gpu) {
+    for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80), (2, 512)] {
+        for splits in [1, 64] {
+            for (cap, window) in [(0.0, None), (5.0, Some(70))] {
+                let tokens = vec![(0, 299), (1, 5), (2, 0)];
+                let scores = Scores { cap, window, ..scaled(0.3) };
+                let sinks = [2.0, -1.5, 0.0, 9.0, f32::NEG_INFINITY, -300.0, 300.0, 4.0];
+                let case = AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores };
+                case.run_with(gpu, Some(&sinks[..n_head]));
             }
         }
     }
@@ -916,7 +940,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let tokens = Tokens { n: 2, positions: all, sequences: all, table: all, n_tables: 2, table_stride: 1 };
     let prepare = |n_head, q, k, v, q_norm, tokens, cache| {
         let norms = HeadNorms { q: q_norm, k: None, eps: 1e-5 };
-        attend::prepare_heads(s, n_head, q, k, v, norms, Some(turns), tokens, cache)
+        attend::prepare_heads(s, n_head, q, k, Some(v), norms, Some(turns), tokens, cache)
     };
     refused.extend([
         prepare(2, part(1023), all, all, None, tokens, cache),

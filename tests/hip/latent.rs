@@ -102,7 +102,7 @@ impl Case {
             reference::attention(q, &cells, of(&rounded[0], k, k), values, heads, None, out).unwrap();
         }
 
-        let scores = Scores { scale, cap: 0.0, window };
+        let scores = Scores { scale, cap: 0.0, window, sinks: None };
         let tiles = attention_tiles(tokens.iter().copied(), pad);
         let tiles_on_card = gpu.input(&tiles.concat());
         let tiles = Tiles {

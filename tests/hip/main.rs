@@ -5,6 +5,7 @@
 mod common;
 
 mod decode;
+mod experts;
 mod latent;
 mod memory;
 mod model;
@@ -20,6 +21,7 @@ use common::gpu::{EMULATED, Group};
 const GROUPS: &[Group] = &[
     Group { name: "ops", tests: ops::TESTS, cards: &EMULATED },
     Group { name: "decode", tests: decode::TESTS, cards: &EMULATED },
+    Group { name: "experts", tests: experts::TESTS, cards: &EMULATED },
     Group { name: "prefill", tests: prefill::TESTS, cards: &EMULATED },
     Group { name: "latent", tests: latent::TESTS, cards: &EMULATED },
     Group { name: "sampling", tests: sampling::TESTS, cards: &EMULATED },

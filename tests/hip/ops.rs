@@ -256,14 +256,14 @@ fn functions_of_one(gpu: &Gpu) {
 
 fn functions_of_two(gpu: &Gpu) {
     let gates = UNARY.map(Binary::Glu);
-    for f in [Binary::Add, Binary::Mul].into_iter().chain(gates) {
+    for f in [Binary::Add, Binary::Mul, Binary::ClampedGlu].into_iter().chain(gates) {
         for (n, size) in LENGTHS.into_iter().chain([(gpu.pick(5_000_000, 2000), 1.0)]) {
             let (a, b) = (arguments(n, size), floats(&mut Rng(10), n, 1.0));
             let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| reference::binary(f, *a, *b)).collect();
             let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
             let check = |what: &str| {
                 let got = gpu.read::<f32>(&output);
-                let bound = if matches!(f, Binary::Glu(_)) { 1e-10 } else { 0.0 };
+                let bound = if matches!(f, Binary::Glu(_) | Binary::ClampedGlu) { 1e-10 } else { 0.0 };
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{f:?} of {n} to {size}, {what}: NMSE {error:.1e}");
             };

@@ -384,7 +384,7 @@ impl Bench<'_> {
             };
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let to = Dest { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
-            let scores = Scores { scale: 0.1, cap: 0.0, window: None };
+            let scores = Scores { scale: 0.1, cap: 0.0, window: None, sinks: None };
             attend::attend(&self.gpu.stream, shape, q.span(), scores, tokens, cache, scratch, to).unwrap();
         });
         let elements = 2 * (length * n_head_kv * head_dim) as u64;

@@ -6,6 +6,7 @@
 
 pub mod attend;
 pub mod elementwise;
+pub mod experts;
 pub mod matmul;
 pub mod norm;
 pub mod prefill;

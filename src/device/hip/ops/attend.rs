@@ -100,17 +100,25 @@ pub(super) fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<At
 }
 
 /// How queries and keys become weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scores {
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a> {
     /// Factor on a product.
     pub scale: f32,
     /// Soft cap on what that gives; 0: none.
     pub cap: f32,
     /// Positions that a token sees, its own included; None: all.
     pub window: Option<u32>,
+    /// f32, of each query head one more score without a value.
+    pub sinks: Option<Span<'a>>,
 }
 
-impl Scores {
+impl Scores<'_> {
+    pub(super) fn sinks(&self, n_head: usize) -> Result<Ptr> {
+        let Some(sinks) = self.sinks else { return Ok(Ptr::default()) };
+        holds("sinks", sinks, &[n_head], 4)?;
+        Ok(sinks.ptr())
+    }
+
     pub(super) fn window(&self) -> Result<u32> {
         match self.window {
             Some(0) => Err(Error::param("a window of no positions")),
@@ -157,7 +165,7 @@ pub fn attend(
     stream: &Stream,
     shape: AttendShape,
     q: Span<'_>,
-    scores: Scores,
+    scores: Scores<'_>,
     tokens: Tokens<'_>,
     cache: LayerCache<'_>,
     scratch: AttendScratch<'_>,
@@ -195,6 +203,7 @@ pub fn attend(
         out,
         oq,
         ods,
+        sinks: scores.sinks(n_head)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", cache.head_dim)?,

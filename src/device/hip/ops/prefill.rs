@@ -71,7 +71,7 @@ pub fn prefill_attention(
     q: Span<'_>,
     tiles: Tiles<'_>,
     cache: LayerCache<'_>,
-    scores: Scores,
+    scores: Scores<'_>,
     out: Span<'_>,
 ) -> Result<()> {
     let LayerCache { n_head_kv, head_dim, value_dim, head_pad, .. } = cache;
@@ -93,6 +93,7 @@ pub fn prefill_attention(
         tiles: tiles.tiles.ptr(),
         table: tiles.table.ptr(),
         out: out.ptr(),
+        sinks: scores.sinks(n_head)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", head_dim)?,

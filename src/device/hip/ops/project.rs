@@ -7,7 +7,7 @@ use super::super::weight::Weight;
 use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::{Cache, Unary, Values};
+use crate::plan::{Binary, Cache, Unary, Values};
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
@@ -36,7 +36,7 @@ pub struct Product<'a> {
 
 impl<'a> Input<'a> {
     /// (q, ds) as kernels take them, for a weight of this type.
-    fn pointers(self, ty: TensorType, n: usize, cols: usize) -> Result<(Ptr, Ptr)> {
+    pub(super) fn pointers(self, ty: TensorType, n: usize, cols: usize) -> Result<(Ptr, Ptr)> {
         match self {
             Input::Rounded(x) if wants_rounded(ty) => {
                 x.holds(n, cols)?;
@@ -124,7 +124,8 @@ pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize,
     let kernel = matvec_kernel(group.ty, n)?;
     let (q, ds) = x.pointers(group.ty, n, group.cols)?;
     let (cols, n) = (dim("cols", group.cols)?, dim("n", n)?);
-    let args = MatVecArgs { parts: group.parts, q, ds, cols, n, sharing: group.sharing, add: u32::from(add) };
+    let (sharing, add) = (group.sharing, u32::from(add));
+    let args = MatVecArgs { parts: group.parts, q, ds, cols, n, sharing, add, pairs: Pairs::default() };
     launch(stream, kernel, group.grid, &args)
 }
 
@@ -314,7 +315,7 @@ impl Dest<'_> {
 /// Whether [`glu_matvec`] takes these.
 pub fn glu_takes(f: Unary, gate: &Weight, up: &Weight) -> bool {
     let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
-    gate_code(f).is_some() && shape(gate) == shape(up)
+    gate_code(Binary::Glu(f)).is_some() && shape(gate) == shape(up)
 }
 
 /// `dst[r] = f(dot(gate[r], x) + bias) * (dot(up[r], x) + bias)` of one token. gate and up are of one type and shape;
@@ -327,7 +328,7 @@ pub fn glu_matvec(
     x: Input<'_>,
     dst: Span<'_>,
 ) -> Result<()> {
-    let Some(code) = gate_code(f).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
+    let Some(code) = gate_code(Binary::Glu(f)).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
         return Err(Error::Internal(format!(
             "a gate of {f:?} or of another shape than what it lets through"
         )));
@@ -346,10 +347,10 @@ pub fn glu_matvec(
         up_bias: pointer(up.bias),
         dst: dst.ptr(),
         rows: dim("rows", rows)?,
-        gelu: code,
+        f: code,
     };
     let (cols, both) = (dim("cols", cols)?, dim("rows", 2 * rows)?);
     let shape = matvec_shape(ty, both, cols, 1);
-    let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing };
+    let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing, pairs: Pairs::default() };
     launch(stream, GLU_MATVEC.of(ty)?, [u64::from(both.div_ceil(shape.rows)), 1, 1], &args)
 }

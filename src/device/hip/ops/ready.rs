@@ -34,6 +34,13 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
         let (few, _) = attend_kernel(head_pad, n_head / cache.n_head_kv.max(1))?;
         card.load([few.id(), attention_kernel(head_pad)?.0.id()])?;
     }
+    if plan
+        .ops
+        .iter()
+        .any(|named| matches!(named.op, Op::Route { .. } | Op::Combine { .. } | Op::MatMulHeads { .. }))
+    {
+        card.load([ROUTE.id()])?;
+    }
     for (i, weight) in plan.weights.iter().enumerate() {
         // of each type once
         if plan.weights[..i].iter().all(|other| other.ty != weight.ty) {
