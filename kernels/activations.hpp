@@ -3,9 +3,9 @@
 
 #include "device.hpp"
 
-// Functions of one number, as ops::elementwise numbers them; the last two are for functions of two numbers: a product, a
-// sum.
-enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD };
+// Functions of one number, as ops::elementwise numbers them; the last three are for functions of two numbers: a product, a
+// sum, gpt-oss's gated unit.
+enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD, CLAMPED };
 
 // silu is x * sigmoid(x). gelu, in the tanh approximation (Hendrycks & Gimpel 2016, section 2), is x * sigmoid(2 y), as
 // 1 + tanh(y) = 2 sigmoid(2 y).
@@ -13,6 +13,13 @@ DEVICE float activate(float x, u32 gelu) {
     constexpr float TWO_ROOT_2_PI = 1.59576912f; // 2 sqrt(2 / pi)
     const float inner = gelu ? TWO_ROOT_2_PI * (x + 0.044715f * x * x * x) : x;
     return x / (1.0f + exp(-inner));
+}
+
+// f(gate) * up, f SILU or GELU. CLAMPED: g * sigmoid(1.702 g) * (u + 1), g = min(gate, 7), u = up within -7 and 7.
+DEVICE float gated(float gate, float up, u32 f) {
+    if (f != CLAMPED) return activate(gate, f == GELU) * up;
+    const float g = __builtin_fminf(gate, 7.0f), u = max(-7.0f, __builtin_fminf(up, 7.0f));
+    return g / (1.0f + exp(-1.702f * g)) * (u + 1.0f);
 }
 
 // c: a scale's factor, a soft cap's cap.

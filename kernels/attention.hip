@@ -7,11 +7,12 @@ namespace attention {
 constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
-// a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own; scores are
-// capped softly if `cap` is not 0. The result goes to out (f32
-// [token][head][head_dim]), to oq and ods as quantize_q8 leaves them, or to both. z of the grid counts the tokens that
-// `chosen` names, or all if it is null. parts: f32 [z][head][splits][D + 2]; tickets: u32 [z][y of the grid], zero before and
-// after.
+// a row of `table_stride` blocks a sequence. Where keys hold the values (k and v are then one), a cell is D + 64 long: the
+// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own;
+// scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a value, or null.
+// The result goes to out (f32 [token][head][value_dim]), to oq and ods as quantize_q8 leaves them, or to both. z of the grid
+// counts the tokens that `chosen` names, or all if it is null. parts: f32 [z][head][splits][D + 2]; tickets: u32 [z][y of the
+// grid], zero before and after.
 struct Attend {
     const float *q;
     const f16 *k, *v;
@@ -21,7 +22,8 @@ struct Attend {
     float *out;
     u32 *oq;
     f32x2 *ods;
-    u32 n_head, n_head_kv, head_dim, table_stride, splits, window;
+    const float *sinks;
+    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, splits, window;
     float scale, cap;
 };
 
@@ -56,9 +58,11 @@ struct Partial {
 constexpr float LOWEST = -1e30f;
 
 // A group makes one split of one token's HEADS query heads of one kv head; y counts kv heads and, in them, runs of
-// HEADS. Whoever of the splits is done last joins them. D: head_dim padded; AT_ONCE: positions a team takes at a time.
-template <u32 D, u32 HEADS, u32 AT_ONCE>
+// HEADS. Whoever of the splits is done last joins them. D: head_dim padded; AT_ONCE: positions a team takes at a time;
+// REST: what cells have behind D.
+template <u32 D, u32 HEADS, u32 AT_ONCE, u32 REST = 0>
 DEVICE void attend(const Attend &a) {
+    static_assert(REST == 0 || (REST == 64 && D >= 256), "two elements of the rest a lane");
     constexpr u32 TEAM = D / 8 < 32 ? D / 8 : 32, COLS = D / TEAM, TEAMS = THREADS / TEAM, LOADS = COLS / 8;
     const u32 per_kv = a.n_head / a.n_head_kv, runs = (per_kv + HEADS - 1) / HEADS;
     const u32 nth = group_z(), t = a.chosen ? a.chosen[nth] : nth;
@@ -81,7 +85,19 @@ DEVICE void attend(const Attend &a) {
 #pragma unroll
         for (u32 c = 0; c < COLS; c++) {
             const u32 col = lane * COLS + c;
-            q[h][c] = col < a.head_dim ? row[col] * factor : 0.0f;
+            q[h][c] = col < (REST ? a.value_dim : a.head_dim) ? row[col] * factor : 0.0f;
+        }
+    }
+    float q_rest[HEADS][2];
+    if constexpr (REST) {
+#pragma unroll
+        for (u32 h = 0; h < HEADS; h++) {
+            const float *row = a.q + ((u64)t * a.n_head + head0 + min(h, n_heads - 1)) * a.head_dim;
+#pragma unroll
+            for (u32 c = 0; c < 2; c++) {
+                const u32 col = a.value_dim + lane * 2 + c;
+                q_rest[h][c] = col < a.head_dim ? row[col] * factor : 0.0f;
+            }
         }
     }
 
@@ -99,15 +115,18 @@ DEVICE void attend(const Attend &a) {
         // the same number of rounds for all lanes: what is past the end repeats the last position, and counts nothing
         const u32 at = from + team * AT_ONCE;
         u32x4 k[AT_ONCE][LOADS], v[AT_ONCE][LOADS];
+        u32 k_rest[AT_ONCE];
 #pragma unroll
         for (u32 u = 0; u < AT_ONCE; u++) {
             const u32 position = min(at + u, last - 1);
-            const u64 cell = (((u64)table[position / BLOCK] * a.n_head_kv + kv_head) * BLOCK + position % BLOCK) * D;
+            const u64 place = ((u64)table[position / BLOCK] * a.n_head_kv + kv_head) * BLOCK + position % BLOCK;
+            const u64 cell = place * (D + REST);
 #pragma unroll
             for (u32 l = 0; l < LOADS; l++) {
                 k[u][l] = load<u32x4>(a.k + cell + lane * COLS + l * 8);
-                v[u][l] = load<u32x4>(a.v + cell + lane * COLS + l * 8);
+                v[u][l] = REST ? k[u][l] : load<u32x4>(a.v + cell + lane * COLS + l * 8);
             }
+            if constexpr (REST) k_rest[u] = load<u32>(a.k + cell + D + lane * 2);
         }
         float scores[HEADS][AT_ONCE];
 #pragma unroll
@@ -120,6 +139,10 @@ DEVICE void attend(const Attend &a) {
                 float sum = 0.0f;
 #pragma unroll
                 for (u32 c = 0; c < COLS; c++) sum = fma(q[h][c], key[c], sum);
+                if constexpr (REST) {
+                    sum = fma(q_rest[h][0], f16_value((u16)k_rest[u]), sum);
+                    sum = fma(q_rest[h][1], f16_value((u16)(k_rest[u] >> 16)), sum);
+                }
                 sum = lanes_sum<TEAM>(sum);
                 if (a.cap != 0.0f) sum = capped_score(sum, a.cap);
                 scores[h][u] = at + u < last ? sum : -__builtin_inff();
@@ -172,12 +195,12 @@ DEVICE void attend(const Attend &a) {
     // Four columns of a head a thread.
     constexpr u32 ITEMS = HEADS * D / 4;
     const auto store = [&](u32 h, u32 col, f32x4 value) {
-        const bool inside = h < n_heads && col < a.head_dim;
-        const u64 at = ((u64)t * a.n_head + head0 + h) * a.head_dim + col;
+        const bool inside = h < n_heads && col < a.value_dim;
+        const u64 at = ((u64)t * a.n_head + head0 + h) * a.value_dim + col;
         if (a.out && inside) {
 #pragma unroll
             for (u32 c = 0; c < 4; c++) {
-                if (col + c < a.head_dim) a.out[at + c] = value[c];
+                if (col + c < a.value_dim) a.out[at + c] = value[c];
             }
         }
         if (a.oq) {
@@ -188,16 +211,22 @@ DEVICE void attend(const Attend &a) {
             }
         }
     };
+    // The sink's score, where a head has one, enters with the last sum.
+    const auto sink = [&](u32 h) {
+        constexpr float LOG2_E = 1.44269504f;
+        return a.sinks ? a.sinks[head0 + min(h, n_heads - 1)] * LOG2_E : LOWEST;
+    };
     const u64 stride = D + 2;
     float *const parts = a.parts + ((u64)nth * a.n_head + head0) * a.splits * stride;
 #pragma unroll 1
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {
         const u32 h = min(item / (D / 4), HEADS - 1), col = item % (D / 4) * 4;
-        float most = LOWEST;
+        const float begun = active == 1 ? sink(h) : LOWEST;
+        float most = begun;
 #pragma unroll
         for (u32 w = 0; w < WAVES; w++) most = max(most, made[w][h][D]);
         f32x4 value = 0.0f;
-        float sum = 0.0f;
+        float sum = begun > LOWEST ? exp2(begun - most) : 0.0f;
 #pragma unroll
         for (u32 w = 0; w < WAVES; w++) {
             const float factor = exp2(made[w][h][D] - most);
@@ -223,11 +252,12 @@ DEVICE void attend(const Attend &a) {
     for (u32 item = thread_x(); item < (ITEMS + THREADS - 1) / THREADS * THREADS; item += THREADS) {
         const u32 h = min(item / (D / 4), n_heads - 1), col = item % (D / 4) * 4;
         const float *part = parts + (u64)h * a.splits * stride;
-        float most = LOWEST;
+        const float begun = sink(h);
+        float most = begun;
 #pragma unroll 4
         for (u32 s = 0; s < active; s++) most = max(most, part[s * stride + D]);
         f32x4 value = 0.0f;
-        float sum = 0.0f;
+        float sum = begun > LOWEST ? exp2(begun - most) : 0.0f;
 #pragma unroll 4
         for (u32 s = 0; s < active; s++) {
             const float *p = part + s * stride;
@@ -266,5 +296,11 @@ ATTEND(256, 1, 4)
 ATTEND(256, 4, 4)
 ATTEND(512, 1, 2)
 ATTEND(512, 2, 2)
+
+#define ATTEND_LATENT(HEADS, AT_ONCE)                                                                                 \
+    KERNEL(128, 1) void attend_latent_h##HEADS(Attend a) { attend<512, HEADS, AT_ONCE, 64>(a); }
+
+ATTEND_LATENT(1, 2)
+ATTEND_LATENT(4, 1)
 
 } // namespace attention

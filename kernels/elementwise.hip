@@ -23,7 +23,7 @@ KERNEL(256, 8) void unary_f32(const float *x, float *dst, u64 n, u32 f, float c)
     each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, v[k]); });
 }
 
-// dst[i] = f(a[i]) * b[i], or their sum
+// dst[i] = f(a[i]) * b[i], their sum, or the clamped unit of both
 KERNEL(256, 8) void binary_f32(const float *a, const float *b, float *dst, u64 n, u32 f, float c) {
     const u64 first = (u64)group_x() * (THREADS * PER_THREAD);
     float v[PER_THREAD], w[PER_THREAD];
@@ -33,6 +33,8 @@ KERNEL(256, 8) void binary_f32(const float *a, const float *b, float *dst, u64 n
     });
     if (f == ADD) {
         each(first, n, [&](u64 i, u32 k) { dst[i] = v[k] + w[k]; });
+    } else if (f == CLAMPED) {
+        each(first, n, [&](u64 i, u32 k) { dst[i] = gated(v[k], w[k], CLAMPED); });
     } else {
         each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, v[k]) * w[k]; });
     }

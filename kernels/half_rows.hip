@@ -21,9 +21,9 @@ DEVICE u32 magnitude(f32x4 v) {
 }
 
 // value(col): four columns of the row from `col` on. factor(): what they are then multiplied by, once all have been
-// asked for.
+// asked for. The row's scale is written `copies` times.
 template <class Value, class Factor>
-DEVICE void make(Value value, Factor factor, f16 *h, float *scale, u32 width) {
+DEVICE void make(Value value, Factor factor, f16 *h, float *scale, u32 width, u32 copies = 1) {
     const u32 padded = (width + PAD - 1) / PAD * PAD;
     f32x4 kept[KEPT];
     u32 most = 0;
@@ -57,17 +57,17 @@ DEVICE void make(Value value, Factor factor, f16 *h, float *scale, u32 width) {
     for (u32 col = (KEPT * THREADS + thread_x()) * 4; col < padded; col += THREADS * 4) {
         put(col, col < width ? value(col) : f32x4(0.0f));
     }
-    if (thread_x() == 0) scale[group_x()] = factors.down;
+    for (u32 i = thread_x(); i < copies; i += THREADS) scale[(u64)group_x() * copies + i] = factors.down;
 }
 
 template <bool WHOLE>
-DEVICE void plain(const float *x, f16 *h, float *scale, u32 width) {
+DEVICE void plain(const float *x, f16 *h, float *scale, u32 width, u32 copies) {
     const float *row = x + (u64)group_x() * width;
-    make([=](u32 col) { return four<WHOLE>(row, col, width); }, [] { return 1.0f; }, h, scale, width);
+    make([=](u32 col) { return four<WHOLE>(row, col, width); }, [] { return 1.0f; }, h, scale, width, copies);
 }
 
-KERNEL(256, 4) void half_rows(const float *x, f16 *h, float *scale, u32 width) {
-    width % 4 ? plain<false>(x, h, scale, width) : plain<true>(x, h, scale, width);
+KERNEL(256, 4) void half_rows(const float *x, f16 *h, float *scale, u32 width, u32 copies) {
+    width % 4 ? plain<false>(x, h, scale, width, copies) : plain<true>(x, h, scale, width, copies);
 }
 
 template <bool WHOLE>
@@ -96,21 +96,21 @@ KERNEL(256, 4) void half_rows_rms_norm(const float *x, const float *weight, f16 
 }
 
 template <bool WHOLE>
-DEVICE void gated(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 gelu) {
+DEVICE void unit(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 f) {
     const float *gates = gate + (u64)group_x() * width, *ups = up + (u64)group_x() * width;
     make(
         [=](u32 col) {
             f32x4 v = four<WHOLE>(gates, col, width);
             const f32x4 u = four<WHOLE>(ups, col, width);
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) v[k] = activate(v[k], gelu) * u[k];
+            for (u32 k = 0; k < 4; k++) v[k] = gated(v[k], u[k], f);
             return v;
         },
         [] { return 1.0f; }, h, scale, width);
 }
 
-KERNEL(256, 4) void half_rows_glu(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 gelu) {
-    width % 4 ? gated<false>(gate, up, h, scale, width, gelu) : gated<true>(gate, up, h, scale, width, gelu);
+KERNEL(256, 4) void half_rows_glu(const float *gate, const float *up, f16 *h, float *scale, u32 width, u32 f) {
+    width % 4 ? unit<false>(gate, up, h, scale, width, f) : unit<true>(gate, up, h, scale, width, f);
 }
 
 } // namespace half_rows

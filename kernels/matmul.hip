@@ -1,4 +1,5 @@
-// Matrix times matrix by f16 matrix tiles: dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r] (+ dst[t][r]).
+// Matrix times matrix by f16 matrix tiles: dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r] (+ dst[t][r]). Of a mixture's
+// weights each expert's with the rows of its (token, expert) pairs, which sort_pairs (experts.hip) has brought in order.
 //
 // A group makes SIDE tokens by SIDE rows, 32 columns at a time through LDS: x is f16 already (half_rows.hip), weights
 // become f16 on their way. While a step is multiplied the next one is under way to registers. Where SIDE is 64, for
@@ -14,6 +15,15 @@ constexpr u32 THREADS = 256, STEP = 32, STRIDE = STEP + 8;
 // better.
 constexpr u32 BUFFERS = LANES == 64 ? 1 : 2;
 
+// Pairs in the order of their experts, the place of each taking that of a token: its row of x, and its number, which is
+// its row of dst and of scale. A tile of the grid's x is (expert, first place, last place + 1); null: no experts. An
+// expert's rows and biases follow those of the one before; scale: f32 an expert, or null.
+struct Sorted {
+    const u32x4 *tiles;
+    const u32 *x_rows, *pairs;
+    const float *scale;
+};
+
 // What there is to do, as the host states it.
 struct Product {
     Planes w;
@@ -21,6 +31,7 @@ struct Product {
     const float *scale, *bias;
     float *dst;
     u32 rows, cols, n, add;
+    Sorted sorted;
 };
 
 // ---- Weights: a thread takes half a step of one row ----
@@ -161,6 +172,14 @@ DEVICE void multiply(const Product &p) {
     SHARED __attribute__((aligned(16))) f16 tiles[S::PARTS * BUFFERS * S::BUFFER];
     static_assert(S::PARTS == 1 || sizeof(tiles) >= S::SUMS * S::TEAM * sizeof(float));
 
+    u32 first = group_x() * SIDE, end = p.n, expert = 0;
+    if (p.sorted.tiles) {
+        const u32x4 tile = p.sorted.tiles[group_x()];
+        expert = uniform(tile.x), first = uniform(tile.y), end = uniform(tile.z);
+        if (first >= end) return;
+    }
+    const u32 first_row = expert * p.rows;
+
     const u32 part = S::PARTS > 1 ? uniform(thread_x() / S::TEAM) : 0, thread = thread_x() % S::TEAM;
     const u32 wave = uniform(thread / LANES);
     const u32 token_tile0 = wave / S::ROW_WAVES * S::TOKEN_TILES, row_tile0 = wave % S::ROW_WAVES * S::ROW_TILES;
@@ -169,13 +188,14 @@ DEVICE void multiply(const Product &p) {
     // Lanes 0-7 take rows 0-7, 8-15 their other halves, and so on: no two of eight lanes that store 16 bytes meet in a
     // bank, and a row's halves are loaded together. Rows and tokens past the last repeat it.
     const u32 w_line = thread / 32 * 16 + thread % 32 / 16 * 8 + thread % 8, half = thread / 8 % 2;
-    const u32 row = min(group_y() * SIDE + w_line, p.rows - 1);
+    const u32 row = first_row + min(group_y() * SIDE + w_line, p.rows - 1);
     const u32 x_line = thread / 32 * 8 + thread % 8, run = thread % 32 / 8 * 8;
     const u64 x_stride = (p.cols + STEP - 1) / STEP * STEP;
     const f16 *x[2];
 #pragma unroll
     for (u32 k = 0; k < 2; k++) {
-        x[k] = p.x + min(group_x() * SIDE + x_line + k * (SIDE / 2), p.n - 1) * x_stride + run;
+        const u32 place = min(first + x_line + k * (SIDE / 2), end - 1);
+        x[k] = p.x + (p.sorted.tiles ? p.sorted.x_rows[place] : place) * x_stride + run;
     }
 
     typename W::Loaded w_next;
@@ -250,22 +270,32 @@ DEVICE void multiply(const Product &p) {
         }
     }
 
+    const float *bias = p.bias ? p.bias + first_row : nullptr;
+    const float factor = p.sorted.scale ? p.sorted.scale[expert] : 1.0f;
 #pragma unroll
     for (u32 i = 0; i < S::TOKEN_TILES; i++) {
+        const auto place = [&](u32 e) { return first + (token_tile0 + i) * 16 + TileC::row(e); };
+        // a place beyond the last has none
+        u32 tokens[TileC::SIZE];
+#pragma unroll
+        for (u32 e = 0; e < TileC::SIZE; e++) tokens[e] = place(e);
+        if (p.sorted.tiles) {
+#pragma unroll
+            for (u32 e = 0; e < TileC::SIZE; e++) tokens[e] = p.sorted.pairs[min(place(e), end - 1)];
+        }
         // f(sum, token, row) for each that there is
         const auto each = [&](auto f) {
 #pragma unroll
             for (u32 e = 0; e < TileC::SIZE; e++) {
-                const u32 token = group_x() * SIDE + (token_tile0 + i) * 16 + TileC::row(e);
 #pragma unroll
                 for (u32 j = 0; j < S::ROW_TILES; j++) {
                     const u32 r = group_y() * SIDE + (row_tile0 + j) * 16 + TileC::col(e);
-                    if (token < p.n && r < p.rows) sum[i][j][e] = f(sum[i][j][e], token, r);
+                    if (place(e) < end && r < p.rows) sum[i][j][e] = f(sum[i][j][e], tokens[e], r);
                 }
             }
         };
-        each([&](float v, u32 token, u32) { return v * p.scale[token]; });
-        if (p.bias) each([&](float v, u32, u32 r) { return v + p.bias[r]; });
+        each([&](float v, u32 token, u32) { return v * (p.scale[token] * factor); });
+        if (bias) each([&](float v, u32, u32 r) { return v + bias[r]; });
         if (p.add) each([&](float v, u32 token, u32 r) { return v + p.dst[(u64)token * p.rows + r]; });
         each([&](float v, u32 token, u32 r) { return p.dst[(u64)token * p.rows + r] = v; });
     }
@@ -273,8 +303,8 @@ DEVICE void multiply(const Product &p) {
 
 #define MATMUL(name, SIDE, ...)                                                                                       \
     KERNEL(256, 2) void matmul_##name##_##SIDE(Planes w, const f16 *x, const float *scale, const float *bias,         \
-                                               float *dst, u32 rows, u32 cols, u32 n, u32 add) {                      \
-        multiply<Weights<__VA_ARGS__>, SIDE>({w, x, scale, bias, dst, rows, cols, n, add});                           \
+                                               float *dst, u32 rows, u32 cols, u32 n, u32 add, Sorted sorted) {       \
+        multiply<Weights<__VA_ARGS__>, SIDE>({w, x, scale, bias, dst, rows, cols, n, add, sorted});                   \
     }
 #define MATMUL_64(Type, name) MATMUL(name, 64, units::Type, true)
 #define MATMUL_128(Type, name) MATMUL(name, 128, units::Type, false)

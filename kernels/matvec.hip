@@ -1,4 +1,5 @@
-// Weights times up to 8 vectors, and what follows the product in a step of few tokens.
+// Weights times up to 8 vectors, and what follows the product in a step of few tokens; of a mixture's weights, each
+// (token, expert) pair by itself.
 //
 // A team of 32 lanes walks a row in units of 16 bytes of quants a lane, so that it reads 512 bytes at a time. It
 // takes ROWS rows at once: their loads are under way together, and the vector's quants, which come from the near
@@ -105,19 +106,52 @@ DEVICE Part own_part(const Parts &parts) {
 
 constexpr u32 THREADS = 128, TEAMS = THREADS / TEAM;
 
+// The pairs of tokens and their experts: token z of the grid and its y-th expert. ids: u32 [token][n_used], or null: no
+// experts. An expert's rows and biases follow those of the one before. scales: f32 an expert, of each weight, or null.
+// Of x a row is for all of a token's pairs, or if `each` for one.
+struct Pairs {
+    const u32 *ids;
+    const float *scales[2];
+    u32 n_used, each;
+};
+
+// The group's pair: its number, and what it has of weights of `rows` rows.
+struct Pair {
+    u32 number, expert;
+
+    __attribute__((device)) explicit Pair(const Pairs &pairs)
+        : number(group_z() * pairs.n_used + group_y()), expert(uniform(pairs.ids[number])) {}
+
+    template <class W>
+    __attribute__((device)) Rows row(const Pairs &pairs, const Rows &x, u32 cols) const {
+        return Rows::row<W>(x, pairs.each ? number : group_z(), cols);
+    }
+    __attribute__((device)) float factor(const float *scales) const { return scales ? scales[expert] : 1.0f; }
+};
+
 // dst[t][r] = dot(w[r], x[t]) + bias[r], added to what is there if `add`. ROWS rows a team, N tokens; `sharing`, 1, 2
-// or 4: teams that share a row.
+// or 4: teams that share a row. Of a pair dst[pair][r] = scale * dot(w[r], x) + bias[r], w and bias its expert's.
 template <class W, u32 ROWS, u32 N>
-DEVICE void multiply(const Parts &parts, const Rows &x, u32 cols, u32 n, u32 sharing, u32 add) {
+DEVICE void multiply(const Parts &parts, Rows x, u32 cols, u32 n, u32 sharing, u32 add, const Pairs &pairs) {
     constexpr u32 SUMS = ROWS * N;
-    const Part own = own_part(parts);
+    Part own = own_part(parts);
+    u32 first_row = 0;
+    float factor = 1.0f;
+    if (N == 1 && pairs.ids) {
+        const Pair pair(pairs);
+        x = pair.row<W>(pairs, x, cols);
+        first_row = pair.expert * own.rows;
+        factor = pair.factor(pairs.scales[0]);
+        if (own.bias) own.bias += first_row;
+        own.dst += (u64)pair.number * own.rows;
+    }
     const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
     const u32 row0 = (((group_x() - own.first_group) * TEAMS + team) >> (sharing / 2)) * ROWS;
 
     // Rows past the last repeat it; they are not stored.
     u32 rows[ROWS];
 #pragma unroll
-    for (u32 r = 0; r < ROWS; r++) rows[r] = min(row0 + r, own.rows - 1);
+    for (u32 r = 0; r < ROWS; r++) rows[r] = first_row + min(row0 + r, own.rows - 1);
     float sums[SUMS] = {};
     const Planes *const weights[1] = {&own.w};
     products<W, ROWS, N>(weights, rows, x, cols, n, share, sharing, sums);
@@ -135,6 +169,7 @@ DEVICE void multiply(const Parts &parts, const Rows &x, u32 cols, u32 n, u32 sha
     }
     const u32 row = row0 + part / N, token = part % N;
     if (lane % (TEAM / SUMS) == 0 && row < own.rows && token < n) {
+        if (N == 1) sum *= factor;
         if (own.bias) sum += own.bias[row];
         float *to = own.dst + (u64)token * own.rows + row;
         *to = add ? *to + sum : sum;
@@ -206,35 +241,46 @@ DEVICE void multiply_qkv(const Parts &parts, const Rows &x, u32 cols, u32 sharin
     }
 }
 
-// Products of the gate and of what it lets through: dst[r] = activation(dot(gate[r], x) + bias) * (dot(up[r], x) +
-// bias) of one token, f32.
+// Products of the gate and of what it lets through: dst[r] = f(dot(gate[r], x) + bias, dot(up[r], x) + bias) of one
+// token, f32; f as `gated` takes it.
 struct Gated {
     Planes gate, up;
     const float *gate_bias, *up_bias;
     float *dst;
-    u32 rows, gelu;
+    u32 rows, f;
 };
 
 // A team makes a row of both.
 template <class W>
-DEVICE void multiply_glu(const Gated &to, const Rows &x, u32 cols, u32 sharing) {
+DEVICE void multiply_glu(const Gated &to, Rows x, u32 cols, u32 sharing, const Pairs &pairs) {
     const u32 team = team_index(), share = team & (sharing - 1), lane = thread_x() % TEAM;
-    const u32 row = (group_x() * TEAMS + team) >> (sharing / 2), own = min(row, to.rows - 1);
+    const u32 row = (group_x() * TEAMS + team) >> (sharing / 2);
+    u32 own = min(row, to.rows - 1);
+    float *dst = to.dst;
+    f32x2 factors = 1.0f;
+    if (pairs.ids) {
+        const Pair pair(pairs);
+        x = pair.row<W>(pairs, x, cols);
+        own += pair.expert * to.rows;
+        factors = f32x2{pair.factor(pairs.scales[0]), pair.factor(pairs.scales[1])};
+        dst += (u64)pair.number * to.rows;
+    }
     const Planes *const weights[2] = {&to.gate, &to.up};
     const u32 rows[2] = {own, own};
     float sums[2] = {};
     products<W, 2, 1>(weights, rows, x, cols, 1, share, sharing, sums);
     f32x2 both = {lanes_sum<TEAM>(sums[0]), lanes_sum<TEAM>(sums[1])};
     if (!join_shares(both, team, share, sharing) || lane > 0 || row >= to.rows) return;
-    if (to.gate_bias) both.x += to.gate_bias[row];
-    if (to.up_bias) both.y += to.up_bias[row];
-    to.dst[row] = activate(both.x, to.gelu) * both.y;
+    both = both * factors;
+    if (to.gate_bias) both.x += to.gate_bias[own];
+    if (to.up_bias) both.y += to.up_bias[own];
+    dst[row] = gated(both.x, both.y, to.f);
 }
 
 #define MATVEC(name, Type, ROWS, N, WAVES)                                                                            \
     KERNEL(128, WAVES) void matvec_##name##_n##N(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 n,          \
-                                                 u32 sharing, u32 add) {                                              \
-        multiply<Type, ROWS, N>(parts, Rows{q, ds}, cols, n, sharing, add);                                           \
+                                                 u32 sharing, u32 add, Pairs pairs) {                                 \
+        multiply<Type, ROWS, N>(parts, Rows{q, ds}, cols, n, sharing, add, pairs);                                    \
     }
 
 // Where a product of bytes takes many instructions, it takes registers too.
@@ -259,8 +305,9 @@ constexpr u32 FEW_ROWS<Q2_K> = 2;
     void qkv_##name(Parts parts, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Append to) {                    \
         multiply_qkv<Type>(parts, Rows{q, ds}, cols, sharing, to);                                                    \
     }                                                                                                                 \
-    KERNEL(128, ONE_TOKEN_WAVES) void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing) {     \
-        multiply_glu<Type>(to, Rows{q, ds}, cols, sharing);                                                           \
+    KERNEL(128, ONE_TOKEN_WAVES)                                                                                      \
+    void glu_##name(Gated to, const u8 *q, const f32x2 *ds, u32 cols, u32 sharing, Pairs pairs) {                     \
+        multiply_glu<Type>(to, Rows{q, ds}, cols, sharing, pairs);                                                    \
     }
 TYPES(MATVECS)
 

@@ -6,6 +6,11 @@
 namespace prefill_attention {
 
 constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
+#if defined(__NVPTX__)
+constexpr u32 LDS_BYTES = 48 << 10;
+#else
+constexpr u32 LDS_BYTES = 64 << 10;
+#endif
 
 // Tokens of one sequence, the first of them at `position`, the others behind it.
 struct Tile {
@@ -14,32 +19,37 @@ struct Tile {
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
 // `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all; scores are capped softly if `cap` is not 0.
+// 2^31 for all; scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a
+// value, or null. Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D
+// on what a key has beyond them. out: [token][head][value_dim].
 struct Task {
     const float *q;
     const f16 *k, *v;
     const Tile *tiles;
     const u32 *table;
     float *out;
-    u32 n_head, n_head_kv, head_dim, table_stride, window;
+    const float *sinks;
+    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window;
     float scale, cap;
 };
 
-// For heads padded to D. LDS holds a step's keys and values, and before them or beside them the queries.
-template <u32 D>
+// For heads padded to D, with REST elements of a cell behind them. LDS holds a step's keys and values, and before them or beside them the queries.
+template <u32 D, u32 REST>
 struct Shape {
     // A group makes SLICE elements of the outputs; of wide heads several groups make one, each with all the scores.
     static constexpr u32 SLICE = D < 128 ? D : 128, SLICES = D / SLICE;
     // Waves that share queries and divide the slice.
     static constexpr u32 SHARING = D == 512 ? 2 : 1;
-    // Elements of keys in LDS at a time, and positions in a step.
-    static constexpr u32 CHUNK = D <= 128 ? D : 64, CHUNKS = D / CHUNK, KEYS = D <= 64 ? 64 : 32;
+    static constexpr u32 CELL = D + REST;
+    // Elements of keys in LDS at a time, and positions in a step: long queries leave room for few where LDS is 48 KiB.
+    static constexpr u32 CHUNK = D <= 128 ? D : 64, CHUNKS = CELL / CHUNK;
+    static constexpr u32 KEYS = D <= 64 ? 64 : REST && LDS_BYTES < 65536 ? 16 : 32;
     // Tiles of 16 a wave has: of queries, of keys, of elements of the outputs.
     static constexpr u32 QUERY_TILES = LANES / 32, KEY_TILES = KEYS / 16, OUT_TILES = SLICE / SHARING / 16;
     static constexpr u32 QUERIES = 16 * QUERY_TILES * WAVES / SHARING;
 
     static constexpr bool QUERIES_IN_REGISTERS = D <= 128 && TileChain::SCRATCH == 0;
-    static constexpr u32 K_STRIDE = CHUNK + 8, V_STRIDE = KEYS + 8, Q_STRIDE = D + 8;
+    static constexpr u32 K_STRIDE = CHUNK + 8, V_STRIDE = KEYS + 8, Q_STRIDE = CELL + 8;
     static constexpr u32 V_AT = KEYS * K_STRIDE, KV_END = V_AT + SLICE * V_STRIDE;
     static constexpr u32 Q_AT = QUERIES_IN_REGISTERS ? 0 : KV_END, Q_END = Q_AT + QUERIES * Q_STRIDE;
     static constexpr u32 WEIGHTS_AT = Q_END > KV_END ? Q_END : KV_END;
@@ -53,9 +63,9 @@ constexpr float LOWEST = -3e38f;
 DEVICE u32 low_halves(u32 a, u32 b) { return (a & 0xffff) | b << 16; }
 DEVICE u32 high_halves(u32 a, u32 b) { return a >> 16 | (b & 0xffff0000); }
 
-template <u32 D>
+template <u32 D, u32 REST = 0>
 DEVICE void attend(const Task &a) {
-    using S = Shape<D>;
+    using S = Shape<D, REST>;
     using T = TileChain;
     SHARED __attribute__((aligned(16))) f16 lds[S::LDS];
     SHARED float factors[S::QUERIES];
@@ -79,13 +89,13 @@ DEVICE void attend(const Task &a) {
     u32x2 v_next[8];
     // The keys of a step lie in one block.
     const auto cells = [&](u32 position0) {
-        return (((u64)table[position0 / BLOCK] * a.n_head_kv + kv_head) * BLOCK + position0 % BLOCK) * D;
+        return (((u64)table[position0 / BLOCK] * a.n_head_kv + kv_head) * BLOCK + position0 % BLOCK) * S::CELL;
     };
     const auto fetch_keys = [&](u64 from, u32 col0) {
 #pragma unroll
         for (u32 i = 0; i < K_LOADS; i++) {
             const u32 run = i * THREADS + thread_x();
-            k_next[i] = load_near(a.k + from + run / RUNS * D + col0 + run % RUNS * 8);
+            k_next[i] = load_near(a.k + from + run / RUNS * S::CELL + col0 + run % RUNS * 8);
         }
     };
     const auto store_keys = [&] {
@@ -101,7 +111,7 @@ DEVICE void attend(const Task &a) {
 #pragma unroll
         for (u32 i = 0; i < 8; i++) {
             const bool exists = position0 + octet + i <= last;
-            v_next[i] = exists ? load<u32x2>(a.v + from + (octet + i) * D + slice0 + quad) : u32x2(0);
+            v_next[i] = exists ? load<u32x2>(a.v + from + (octet + i) * S::CELL + slice0 + quad) : u32x2(0);
         }
     };
     const auto store_values = [&] {
@@ -133,22 +143,24 @@ DEVICE void attend(const Task &a) {
         const u64 token = tile.first + min(query, tile.count - 1);
         const float *row = a.q + (token * a.n_head + head) * a.head_dim;
         const auto four = [&](u32 col) {
-            if (a.head_dim % 4 == 0 && col < a.head_dim) return load<f32x4>(row + col);
+            const u32 from = REST && col >= D ? a.value_dim + col - D : col;
+            const u32 end = REST && col < D ? a.value_dim : a.head_dim;
+            if (a.head_dim % 4 == 0 && (!REST || a.value_dim % 4 == 0) && from < end) return load<f32x4>(row + from);
             f32x4 v;
 #pragma unroll
-            for (u32 k = 0; k < 4; k++) v[k] = col + k < a.head_dim ? row[col + k] : 0.0f;
+            for (u32 k = 0; k < 4; k++) v[k] = from + k < end ? row[from + k] : 0.0f;
             return v;
         };
         u32 most = 0;
 #pragma unroll 4
-        for (u32 i = 0; i < D / 4 / TEAM; i++) {
+        for (u32 i = 0; i < S::CELL / 4 / TEAM; i++) {
             const f32x4 v = four((i * TEAM + lane) * 4);
 #pragma unroll
             for (u32 k = 0; k < 4; k++) most = max(most, magnitude(v[k]));
         }
         const F16Factors range(lanes_reduce<TEAM>(most, [](u32 x, u32 y) { return max(x, y); }));
 #pragma unroll 4
-        for (u32 i = 0; i < D / 4 / TEAM; i++) {
+        for (u32 i = 0; i < S::CELL / 4 / TEAM; i++) {
             const u32 col = (i * TEAM + lane) * 4;
             const f32x4 v = four(col) * range.up;
             *(u32x2 *)(queries + query * S::Q_STRIDE + col) = u32x2{f16_pair(v.x, v.y), f16_pair(v.z, v.w)};
@@ -227,7 +239,7 @@ DEVICE void attend(const Task &a) {
             const u64 from = cells(position0);
             fetch_values(from, position0);
 #pragma unroll 1
-            for (u32 col0 = 0; col0 < D; col0 += S::CHUNK) {
+            for (u32 col0 = 0; col0 < S::CELL; col0 += S::CHUNK) {
                 fetch_keys(from, col0);
                 barrier();
                 store_keys();
@@ -312,33 +324,41 @@ DEVICE void attend(const Task &a) {
         float inverse[T::QUERIES];
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
-            inverse[q] = 1.0f / T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            float total = T::over_keys(sum[t][q], [](float x, float y) { return x + y; });
+            if (a.sinks) {
+                constexpr float LOG2_E = 1.44269504f;
+                total += exp2_normal(a.sinks[head] * LOG2_E - most[t][q] + 12.0f); // 2^12 times, as the others
+            }
+            inverse[q] = 1.0f / total;
         }
 #pragma unroll
         for (u32 i = 0; i < T::SIZE; i++) {
             const u32 query = query0 + t * 16 + T::query(i);
             if (query >= tile.count) continue;
-            float *row = a.out + ((u64)(tile.first + query) * a.n_head + head) * a.head_dim;
+            float *row = a.out + ((u64)(tile.first + query) * a.n_head + head) * a.value_dim;
 #pragma unroll
             for (u32 o = 0; o < S::OUT_TILES; o++) {
                 const u32 col = slice0 + out0 + o * 16 + T::element(i);
-                if (col < a.head_dim) row[col] = out[t][o][i] * inverse[T::slot(i)];
+                if (col < a.value_dim) row[col] = out[t][o][i] * inverse[T::slot(i)];
             }
         }
     }
 }
 
-#define PREFILL_ATTENTION(D)                                                                                          \
-    KERNEL(128, 1) void prefill_attention_d##D(const float *q, const f16 *k, const f16 *v, const Tile *tiles,         \
-                                               const u32 *table, float *out, u32 n_head, u32 n_head_kv, u32 head_dim, \
-                                               u32 table_stride, u32 window, float scale, float cap) {                \
-        attend<D>({q, k, v, tiles, table, out, n_head, n_head_kv, head_dim, table_stride, window, scale, cap});       \
+#define PREFILL_ATTENTION(NAME, ...)                                                                                  \
+    KERNEL(128, 1) void prefill_attention_##NAME(const float *q, const f16 *k, const f16 *v, const Tile *tiles,       \
+                                                 const u32 *table, float *out, const float *sinks, u32 n_head,        \
+                                                 u32 n_head_kv, u32 head_dim, u32 value_dim, u32 table_stride,        \
+                                                 u32 window, float scale, float cap) {                                \
+        attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, n_head, n_head_kv, head_dim, value_dim, table_stride, \
+                             window, scale, cap});                                                                    \
     }
 
-PREFILL_ATTENTION(32)
-PREFILL_ATTENTION(64)
-PREFILL_ATTENTION(128)
-PREFILL_ATTENTION(256)
-PREFILL_ATTENTION(512)
+PREFILL_ATTENTION(d32, 32)
+PREFILL_ATTENTION(d64, 64)
+PREFILL_ATTENTION(d128, 128)
+PREFILL_ATTENTION(d256, 256)
+PREFILL_ATTENTION(d512, 512)
+PREFILL_ATTENTION(latent, 512, 64)
 
 } // namespace prefill_attention

@@ -255,6 +255,12 @@ impl Step<'_> {
     }
 }
 
+/// The factor of [`Op::Temper`](crate::plan::Op::Temper) at a position.
+pub fn temper(scale: f32, length: usize, position: u32) -> f32 {
+    let far = (position as usize / length) as f64;
+    (1.0 + f64::from(scale) * far.ln_1p()) as f32
+}
+
 /// What ops of one kind take in a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OpTime {

@@ -111,6 +111,17 @@ impl<'a> Builder<'a> {
         self.know(self.name(name))
     }
 
+    /// Leaves the tensors of the blocks from `first` on alone.
+    pub fn ignore_blocks(&mut self, first: usize) -> Result<()> {
+        for tensor in self.file.tensors() {
+            let block = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
+            if block.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= first) {
+                self.know(memory::text(&tensor.name, PLAN)?)?;
+            }
+        }
+        Ok(())
+    }
+
     fn know(&mut self, name: String) -> Result<()> {
         memory::reserve_set(&mut self.known, 1, PLAN)?;
         self.known.insert(name);
@@ -311,12 +322,37 @@ impl<'a> Builder<'a> {
         self.like(name, x, |out| Op::Norm { x: Over(x), norm, group, out })
     }
 
-    pub fn rotate(&mut self, name: &'static str, x: ValueId, head_dim: usize, rope: RopeId) -> ValueId {
-        self.like(name, x, |out| Op::Rope { x: Over(x), head_dim, rope, out })
+    /// Rotates each head's elements from `first` on, as many as the table has.
+    pub fn rotate(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        head_dim: usize,
+        first: usize,
+        rope: RopeId,
+    ) -> ValueId {
+        self.like(name, x, |out| Op::Rope { x: Over(x), head_dim, first, rope, out })
     }
 
-    pub fn append(&mut self, cache: CacheId, k: ValueId, v: ValueId) {
-        self.op("kv_append", Op::Append { cache, k: In(k), v: In(v) });
+    pub fn temper(&mut self, x: ValueId, scale: f32, length: usize) -> ValueId {
+        self.like("temper", x, |out| Op::Temper { x: Over(x), scale, length, out })
+    }
+
+    /// Each of `n` heads' part of x times its matrix of `{name}.weight`, of `rows` rows.
+    pub fn mat_mul_heads(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        rows: usize,
+        n: usize,
+    ) -> Result<ValueId> {
+        let weight = self.experts(&format!("{name}.weight"), self.graph.width(x) / n, rows, n)?;
+        let tokens = self.graph.value(x).rows;
+        Ok(self.shaped(name, n * rows, tokens, |out| Op::MatMulHeads { x: In(x), weight, out }))
+    }
+
+    pub fn append(&mut self, cache: CacheId, k: ValueId, v: Option<ValueId>) {
+        self.op("kv_append", Op::Append { cache, k: In(k), v: v.map(In) });
     }
 
     pub fn attention(
@@ -327,7 +363,7 @@ impl<'a> Builder<'a> {
         cap: f32,
         sinks: Option<Vector>,
     ) -> ValueId {
-        let width = self.graph.n_head(q, cache) * self.graph.cache(cache).v;
+        let width = self.graph.n_head(q, cache) * self.graph.cache(cache).v();
         let rows = self.graph.value(q).rows;
         self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out })
     }
@@ -373,6 +409,25 @@ impl<'a> Builder<'a> {
     pub fn combine(&mut self, x: ValueId, weights: ValueId) -> ValueId {
         let (width, rows) = (self.graph.width(x) / self.graph.width(weights), self.graph.value(x).rows);
         self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights: In(weights), out })
+    }
+
+    /// Of each `group` neighbouring elements of x the `len` from `first` on.
+    pub fn columns(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        group: usize,
+        first: usize,
+        len: usize,
+    ) -> ValueId {
+        let Value { width, rows, .. } = *self.graph.value(x);
+        self.shaped(name, width / group * len, rows, |out| Op::Columns { x: In(x), group, first, out })
+    }
+
+    /// `len` elements for each of `n` groups: a's part, then b's, which one part of b may be for all groups.
+    pub fn join(&mut self, name: &'static str, [a, b]: [ValueId; 2], n: usize, len: usize) -> ValueId {
+        let rows = self.graph.value(a).rows;
+        self.shaped(name, n * len, rows, |out| Op::Join { a: In(a), b: In(b), n, out })
     }
 
     pub fn select(&mut self, x: ValueId) -> ValueId {

@@ -224,7 +224,7 @@ fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usiz
     // look ahead to learn which values become q and k
     let append =
         (at..(at + 5).min(graph.ops.len())).find(|&i| matches!(op(graph, i), Some(Op::Append { .. })))?;
-    let (Some(&Op::Append { cache, k, v }), Some(&Op::Attention { cache: read, q, .. })) =
+    let (Some(&Op::Append { cache, k, v: Some(v) }), Some(&Op::Attention { cache: read, q, .. })) =
         (op(graph, append), op(graph, append + 1))
     else {
         return None;
@@ -249,7 +249,7 @@ fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usiz
         match *op(graph, i)? {
             Op::Norm { norm, group, .. } if group == dim && prep.norm.is_none() => prep.norm = Some(norm),
             // the rotation comes last
-            Op::Rope { head_dim, rope, .. }
+            Op::Rope { head_dim, first: 0, rope, .. }
                 if head_dim == dim && prep.norm.is_none() && prep.rope.is_none() =>
             {
                 prep.rope = Some(rope);

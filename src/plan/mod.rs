@@ -107,11 +107,36 @@ pub struct Rope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cache {
     pub n_head_kv: usize,
-    /// Elements of a head's key, and of its value.
+    /// Elements of a head's key.
     pub k: usize,
-    pub v: usize,
+    pub values: Values,
     /// Positions that a token sees, its own included; None: all.
     pub window: Option<u32>,
+}
+
+/// Where a head's value is, and how many elements it has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Values {
+    /// Beside the key.
+    Own(usize),
+    /// The key's first elements: latent attention, whose rows serve as both.
+    InKeys(usize),
+}
+
+impl Cache {
+    /// Elements of a head's value.
+    pub fn v(&self) -> usize {
+        let (Values::Own(v) | Values::InKeys(v)) = self.values;
+        v
+    }
+
+    /// Elements that a head's value takes beside its key.
+    pub fn own_v(&self) -> usize {
+        match self.values {
+            Values::Own(v) => v,
+            Values::InKeys(_) => 0,
+        }
+    }
 }
 
 /// The matrices of a product of experts, each `rows x cols`.
@@ -190,6 +215,21 @@ impl Graph {
         })
     }
 
+    /// Products of heads, as products in which a token has all experts.
+    pub fn head_products(&self) -> impl Iterator<Item = ExpertShape> {
+        self.ops.iter().filter_map(|named| match named.op {
+            Op::MatMulHeads { x, weight, out } => Some(self.head_shape(x, weight, out)),
+            _ => None,
+        })
+    }
+
+    /// The shape of a product of heads: as many experts as heads, and a token has all.
+    pub fn head_shape(&self, x: impl Into<ValueId>, weight: Experts, out: impl Into<ValueId>) -> ExpertShape {
+        let weight = self.weight(weight);
+        let n = self.width(x) / weight.cols;
+        ExpertShape { ty: weight.ty, n_experts: n, n_used: n, rows: self.width(out) / n, cols: weight.cols }
+    }
+
     /// Products of experts.
     pub fn expert_products(&self) -> impl Iterator<Item = ExpertShape> {
         self.ops.iter().filter_map(|named| match named.op {
@@ -208,6 +248,19 @@ impl Graph {
         let (weight, n_used) = (self.weight(weight), self.width(ids));
         let rows = self.width(out) / n_used;
         ExpertShape { ty: weight.ty, n_experts: weight.rows / rows, n_used, rows, cols: weight.cols }
+    }
+
+    /// Elements that [`Op::Columns`] takes of each group.
+    pub fn columns_len(&self, x: impl Into<ValueId>, group: usize, out: impl Into<ValueId>) -> usize {
+        self.width(out) * group / self.width(x)
+    }
+
+    /// Elements of a's part and of b's in a group of [`Op::Join`], and from one group's part of b to the next: 0 where
+    /// one serves all.
+    pub fn join_lens(&self, [a, b]: [ValueId; 2], n: usize, out: impl Into<ValueId>) -> [usize; 3] {
+        let a_len = self.width(a) / n;
+        let b_len = self.width(out) / n - a_len;
+        [a_len, b_len, if self.width(b) == n * b_len { b_len } else { 0 }]
     }
 
     /// Attention ops of the plan: query heads and cache.

@@ -24,7 +24,7 @@ pub struct Lookup(pub WeightId);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Matrix(pub WeightId);
 
-/// A weight of a matrix for each expert, one behind the other.
+/// A weight of a matrix for each expert, or for each head, one behind the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Experts(pub WeightId);
 
@@ -285,11 +285,17 @@ ops! {
     /// out = x * scale + bias. Either vector has one element or as many as a row.
     Affine { x: Over, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
 
-    /// Rotates the first n_rot elements of each of the `width / head_dim` heads.
-    Rope { x: Over, head_dim: usize, rope: RopeId, out: Out, }
+    /// Rotates n_rot elements of each of the `width / head_dim` heads, from `first` on.
+    Rope { x: Over, head_dim: usize, first: usize, rope: RopeId, out: Out, }
 
-    /// Writes k and v to each token's cell of the cache.
-    Append { cache: CacheId, k: In, v: In, }
+    /// Each row times 1 + scale * ln(1 + floor(position / length)): attention far behind what a model was trained on.
+    Temper { x: Over, scale: f32, length: usize, out: Out, }
+
+    /// The product of each head's matrix with the head's part of x, side by side as the heads are.
+    MatMulHeads { x: In, weight: Experts, out: Out, }
+
+    /// Writes k, and v where values are not in the keys, to each token's cell of the cache.
+    Append { cache: CacheId, k: In, v: Option<In>, }
 
     /// Causal attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is
     /// q's width / the cache's k. The result is n_head * v wide. A score is q.k * scale, then capped to
@@ -314,6 +320,13 @@ ops! {
     /// The weighted sum of what a token's experts leave side by side: `out[t]` = sum of `weights[t][i] * x[t][i]`,
     /// in order.
     Combine { x: In, weights: In, out: Out, }
+
+    /// Of each `group` neighbouring elements of a row the `out's width * group / x's width` from `first` on.
+    Columns { x: In, group: usize, first: usize, out: Out, }
+
+    /// For each of `n` groups a's part, then b's: `a's width / n` elements, and what is left of `out's width / n`. Where
+    /// b is as wide as one part, that serves all groups.
+    Join { a: In, b: In, n: usize, out: Out, }
 
     /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
     SelectRows { x: In, out: Out, }

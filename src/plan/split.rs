@@ -212,10 +212,14 @@ mod tests {
             let name = |op: &str| format!("{op} {layer}");
             op(&mut graph, name("norm"), Op::Norm { x: Over(x), norm, group: 64, out: Out(normed) });
             graph.ropes.push(Rope { pairs: RopePairs::Halves, inv_freq: [1.0].into(), magnitude: 1.0 });
-            graph.caches.push(Cache { n_head_kv: 1, k: 64, v: 64, window: None });
+            graph.caches.push(Cache { n_head_kv: 1, k: 64, values: Values::Own(64), window: None });
             let (rope, cache) = (RopeId(layer as u32), CacheId(layer as u32));
-            op(&mut graph, name("rope"), Op::Rope { x: Over(normed), head_dim: 64, rope, out: Out(q) });
-            op(&mut graph, name("append"), Op::Append { cache, k: In(q), v: In(q) });
+            op(
+                &mut graph,
+                name("rope"),
+                Op::Rope { x: Over(normed), head_dim: 64, first: 0, rope, out: Out(q) },
+            );
+            op(&mut graph, name("append"), Op::Append { cache, k: In(q), v: Some(In(q)) });
             let attention =
                 Op::Attention { cache, q: In(q), scale: 1.0, cap: 0.0, sinks: None, out: Out(heads) };
             op(&mut graph, name("attend"), attention);

@@ -11,7 +11,7 @@ pub struct Roles {
     pub rows: bool,
     /// It is multiplied with.
     pub matrix: bool,
-    /// It is a matrix for each of so many experts; 0: it is not.
+    /// It is a matrix for each of so many experts or heads; 0: it is not.
     pub experts: usize,
     /// It is read in f32: a norm's weight, a bias.
     pub vector: bool,
@@ -38,6 +38,7 @@ pub fn roles(graph: &Graph) -> Result<Vec<Roles>> {
 fn experts(graph: &Graph, op: &Op) -> usize {
     match *op {
         Op::MatMulExperts { ids, weight, out, .. } => graph.expert_shape(ids, weight, out).n_experts,
+        Op::MatMulHeads { x, weight, out } => graph.head_shape(x, weight, out).n_experts,
         _ => 0,
     }
 }

@@ -36,6 +36,7 @@ pub struct Fixture {
     pub note: String,
 }
 
+#[derive(Clone)]
 pub struct Tensor {
     pub name: String,
     pub ty: TensorType,
@@ -90,6 +91,15 @@ impl Fixture {
             sha256: strings("fixture.sha256").try_into().unwrap(),
             note: meta.str("fixture.note").unwrap().unwrap_or_default().to_owned(),
         }
+    }
+
+    /// Gives a key of the architecture's another value.
+    pub fn set(&mut self, key: &str, value: Value) {
+        let arch = self.metadata.iter().find(|(key, _)| key == "general.architecture");
+        let Some((_, Value::String(arch))) = arch else { panic!("{}: no architecture", self.name) };
+        let key = format!("{arch}.{key}");
+        let known = self.metadata.iter_mut().find(|(known, _)| *known == key);
+        known.unwrap_or_else(|| panic!("{}: no key {key}", self.name)).1 = value;
     }
 
     pub fn n_vocab(&self) -> usize {

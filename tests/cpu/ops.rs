@@ -87,9 +87,9 @@ impl Bench {
         out
     }
 
-    fn append(&mut self, cache: CacheId, k: ValueId, v: ValueId) {
+    fn append(&mut self, cache: CacheId, k: ValueId, v: Option<ValueId>) {
         let name = format!("op{}", self.graph.ops.len());
-        self.graph.ops.push(NamedOp { name, op: Op::Append { cache, k: In(k), v: In(v) } });
+        self.graph.ops.push(NamedOp { name, op: Op::Append { cache, k: In(k), v: v.map(In) } });
     }
 
     fn add(&mut self, a: ValueId, b: ValueId) -> ValueId {
@@ -255,13 +255,15 @@ fn matrix_products() {
 
 #[test]
 fn rope() {
-    for (pairs, heads, head_dim, n_rot) in [
-        (RopePairs::Halves, 3, 64, 64),
-        (RopePairs::Consecutive, 3, 64, 64),
-        (RopePairs::Halves, 1, 10, 6),
-        (RopePairs::Consecutive, 2, 10, 6),
-        (RopePairs::Halves, 2, 80, 40),
-        (RopePairs::Consecutive, 5, 2, 2),
+    for (pairs, heads, head_dim, head_first, n_rot) in [
+        (RopePairs::Halves, 3, 64, 0, 64),
+        (RopePairs::Consecutive, 3, 64, 0, 64),
+        (RopePairs::Halves, 1, 10, 0, 6),
+        (RopePairs::Consecutive, 2, 10, 0, 6),
+        (RopePairs::Halves, 2, 80, 0, 40),
+        (RopePairs::Consecutive, 5, 2, 0, 2),
+        (RopePairs::Halves, 2, 81, 7, 40),
+        (RopePairs::Consecutive, 3, 24, 16, 8),
     ] {
         for (n, first) in [(1, 0), (1, 99_999), (70, 1000)] {
             let mut bench = Bench::new(4);
@@ -270,15 +272,37 @@ fn rope() {
                 (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
             bench.graph.ropes.push(Rope { pairs, inv_freq: inv_freq.into(), magnitude: 1.25 });
             let width = heads * head_dim;
-            let out = bench.op(width, |out| Op::Rope { x: Over(x), head_dim, rope: RopeId(0), out });
+            let out = bench.op(width, |out| Op::Rope {
+                x: Over(x),
+                head_dim,
+                first: head_first,
+                rope: RopeId(0),
+                out,
+            });
             let kept = if n == 1 { &[][..] } else { &[x] };
             check(
-                &format!("rope {pairs:?} {n_rot}/{head_dim}"),
+                &format!("rope {pairs:?} {head_first} + {n_rot}/{head_dim}"),
                 bench.finish_with(out, kept),
                 n,
                 first,
                 1e-12,
             );
+        }
+    }
+}
+
+#[test]
+fn parts_of_rows_are_copies() {
+    for (groups, group, first, len) in [(1, 1, 0, 1), (3, 10, 7, 3), (2, 96, 0, 64), (5, 17, 4, 5)] {
+        for (n, shared) in [(1, true), (9, false), (61, true)] {
+            let mut bench = Bench::new(12);
+            let x = bench.input(groups * group, 1.0);
+            let part = bench.op(groups * len, |out| Op::Columns { x: In(x), group, first, out });
+            let b = bench.input(if shared { 6 } else { groups * 6 }, 1.0);
+            let width = groups * (len + 6);
+            let out = bench.op(width, |out| Op::Join { a: In(part), b: In(b), n: groups, out });
+            let what = format!("{len} of {group} from {first} on, {groups} times, and 6 {shared}");
+            check(&what, bench.finish(out), n, 0, 0.0);
         }
     }
 }
@@ -391,6 +415,32 @@ fn mixtures_of_experts() {
     }
 }
 
+/// Each head's matrix times its part, of one token and of many.
+#[test]
+fn products_of_heads() {
+    use TensorType::*;
+    for (ty, bound) in [(F32, 1e-11), (F16, 1e-6), (Q8_0, 5e-4), (Q4_K, 5e-4)] {
+        for (heads, cols, rows, n) in [(1, 256, 7, 1), (3, 256, 40, 1), (5, 512, 17, 9), (2, 256, 300, 70)] {
+            let mut bench = Bench::new(13);
+            let x = bench.input(heads * cols, 1.0);
+            let weight = Experts(bench.weight(ty, cols, rows * heads, 1.0));
+            let out = bench.op(heads * rows, |out| Op::MatMulHeads { x: In(x), weight, out });
+            check(&format!("{heads} heads of {rows} x {cols} {ty}"), bench.finish(out), n, 0, bound);
+        }
+    }
+}
+
+#[test]
+fn temperature_by_position() {
+    for (n, first) in [(1, 0), (1, 8191), (70, 8100)] {
+        let mut bench = Bench::new(14);
+        let x = bench.input(33, 1.0);
+        let out = bench.op(33, |out| Op::Temper { x: Over(x), scale: 0.1, length: 1024, out });
+        let kept = if n == 1 { &[][..] } else { &[x] };
+        check("temper", bench.finish_with(out, kept), n, first, 0.0);
+    }
+}
+
 /// Heads, elements of keys and values, window and soft cap of an attention.
 #[derive(Clone, Copy, Debug)]
 struct Heads {
@@ -398,6 +448,8 @@ struct Heads {
     n_head_kv: usize,
     k: usize,
     v: usize,
+    /// Whether keys hold the values.
+    in_keys: bool,
     window: Option<u32>,
     cap: f32,
     sinks: bool,
@@ -405,7 +457,12 @@ struct Heads {
 
 impl Heads {
     fn plain(n_head: usize, n_head_kv: usize, head_dim: usize) -> Heads {
-        Heads { n_head, n_head_kv, k: head_dim, v: head_dim, window: None, cap: 0.0, sinks: false }
+        let (k, v) = (head_dim, head_dim);
+        Heads { n_head, n_head_kv, k, v, in_keys: false, window: None, cap: 0.0, sinks: false }
+    }
+
+    fn latent(n_head: usize, n_head_kv: usize, k: usize, v: usize) -> Heads {
+        Heads { in_keys: true, v, ..Heads::plain(n_head, n_head_kv, k) }
     }
 }
 
@@ -414,13 +471,14 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
     let mut bench = Bench::new(7);
     let mut sum = None;
     for layer in 0..2 {
-        let Heads { n_head, n_head_kv, k, v, window, cap, sinks } = heads;
+        let Heads { n_head, n_head_kv, k, v, in_keys, window, cap, sinks } = heads;
         let n_head_kv = if layer == 0 { n_head_kv } else { n_head };
-        bench.graph.caches.push(Cache { n_head_kv, k, v, window });
+        let values = if in_keys { Values::InKeys(v) } else { Values::Own(v) };
+        bench.graph.caches.push(Cache { n_head_kv, k, values, window });
         let cache = CacheId(layer);
         let q = bench.input(n_head * k, 2.0);
         let keys = bench.input(n_head_kv * k, 2.0);
-        let values = bench.input(n_head_kv * v, 1.0);
+        let values = (!in_keys).then(|| bench.input(n_head_kv * v, 1.0));
         bench.append(cache, keys, values);
         let scale = 1.0 / (k as f32).sqrt();
         let sinks = if sinks { bench.vector(n_head) } else { None };
@@ -466,6 +524,9 @@ fn attention_over_a_paged_cache() {
         Heads { cap: 1.5, ..Heads::plain(3, 1, 20) },
         Heads { sinks: true, window: Some(40), ..Heads::plain(4, 2, 32) },
         Heads { sinks: true, ..Heads::plain(6, 3, 16) },
+        Heads::latent(3, 1, 72, 64),
+        Heads::latent(50, 1, 20, 13),
+        Heads { window: Some(90), sinks: true, ..Heads::latent(6, 2, 33, 33) },
     ];
     for heads in plain.into_iter().chain(others) {
         let (plan, file) = attention_bench(heads);
@@ -488,7 +549,13 @@ fn attention_over_a_paged_cache() {
 /// What a token gets does not depend on its neighbours in the step, nor on the threads: bit for bit.
 #[test]
 fn attention_is_the_same_in_any_batch() {
-    let (plan, file) = attention_bench(Heads { window: Some(150), ..Heads::plain(6, 2, 40) });
+    for heads in [Heads { window: Some(150), ..Heads::plain(6, 2, 40) }, Heads::latent(6, 1, 40, 24)] {
+        is_the_same_in_any_batch(heads);
+    }
+}
+
+fn is_the_same_in_any_batch(heads: Heads) {
+    let (plan, file) = attention_bench(heads);
     let limits = SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20 };
     let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..10).map(|b| b * 2 + s).collect()).collect();
     let tokens = ids(620, 3);

@@ -45,6 +45,7 @@ pub const TESTS: &[Test] = &[
     Test::new("attend_sharp", attend_sharp),
     Test::new("attend_windows", attend_windows),
     Test::new("attend_caps", attend_caps),
+    Test::new("attend_sinks", attend_sinks),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -311,6 +312,7 @@ impl Cache {
             v: self.v.span(),
             n_head_kv: self.n_head_kv,
             head_dim: self.head_dim,
+            value_dim: self.head_dim,
             head_pad: self.head_pad,
             n_blocks: self.n_blocks,
         }
@@ -399,8 +401,8 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     project::qkv(&gpu.stream, products, x.input(), turns, tokens, cache.layer()).unwrap();
 
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
-    reference::rope(&mut want_q, head_dim, &rope, position).unwrap();
-    reference::rope(&mut want_k, head_dim, &rope, position).unwrap();
+    reference::rope(&mut want_q, head_dim, 0, &rope, position).unwrap();
+    reference::rope(&mut want_k, head_dim, 0, &rope, position).unwrap();
     let untouched = |output| gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX);
     if present[0] {
         let error = nmse(&want_q, &gpu.read(&q));
@@ -579,7 +581,7 @@ fn prepare_heads(gpu: &Gpu) {
                 n_head,
                 q.span(),
                 k.span(),
-                v.span(),
+                Some(v.span()),
                 norms,
                 turns,
                 placed.tokens(),
@@ -602,7 +604,7 @@ fn prepare_heads(gpu: &Gpu) {
                 if pairs.is_some() {
                     let width = rows[i].len() / n;
                     for (row, position) in rows[i].chunks_exact_mut(width).zip(&placed.positions) {
-                        reference::rope(row, head_dim, &rope, *position).unwrap();
+                        reference::rope(row, head_dim, 0, &rope, *position).unwrap();
                     }
                 }
             }
@@ -630,23 +632,30 @@ struct AttendCase {
     splits: usize,
     /// (sequence, position) a token.
     tokens: Vec<(u32, u32)>,
-    scores: Scores,
+    scores: Scores<'static>,
 }
 
-const fn scaled(scale: f32) -> Scores {
-    Scores { scale, cap: 0.0, window: None }
+const fn scaled(scale: f32) -> Scores<'static> {
+    Scores { scale, cap: 0.0, window: None, sinks: None }
 }
 
 /// The first position that a token sees.
-fn first_seen(scores: Scores, position: u32) -> u32 {
+fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
     scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 
 impl AttendCase {
     fn run(&self, gpu: &Gpu) {
+        self.run_with(gpu, None);
+    }
+
+    /// `sinks`: one a query head.
+    fn run_with(&self, gpu: &Gpu, sinks: Option<&[f32]>) {
         let AttendCase { n_head, n_head_kv, head_dim, splits, ref tokens, scores } = *self;
-        let what =
-            format!("{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}");
+        let what = format!(
+            "{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}, sinks {sinks:?}"
+        );
+        let sinks_on_card = sinks.map(|sinks| gpu.input(sinks));
         let mut rng = Rng(37);
         let stride = tokens.iter().map(|(_, position)| *position as usize / BLOCK_LEN + 1).max().unwrap();
         let placed = Placed::new(gpu, &mut rng, tokens, stride);
@@ -691,6 +700,7 @@ impl AttendCase {
         let run = |chosen: Option<Chosen<'_>>, to: Dest<'_>| {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let tokens = placed.tokens();
+            let scores = Scores { sinks: sinks_on_card.as_ref().map(Buffer::span), ..scores };
             attend::attend(
                 &gpu.stream,
                 attend_shape,
@@ -743,7 +753,9 @@ impl AttendCase {
             let mut want = vec![0.0; cols];
             let heads = reference::Heads { n_head, n_head_kv, scale: scores.scale, cap: scores.cap };
             let q = &q[t * cols..][..cols];
-            reference::attention(q, &cells, (k, width), (v, width), heads, None, &mut want).unwrap();
+            let [k, v] =
+                [k, v].map(|cells| reference::CellHeads { cells, width, step: head_dim, len: head_dim });
+            reference::attention(q, &cells, k, v, heads, sinks, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }
@@ -806,8 +818,23 @@ fn attend_caps(gpu: &Gpu) {
         for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
             for window in [None, Some(70)] {
                 let tokens = vec![(0, 199), (1, 5)];
-                let scores = Scores { scale, cap, window };
+                let scores = Scores { scale, cap, window, sinks: None };
                 AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
+            }
+        }
+    }
+}
+
+/// Sinks far below the scores, among them, far above, and none at all; one split and many.
+fn attend_sinks(gpu: &Gpu) {
+    for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80), (2, 512)] {
+        for splits in [1, 64] {
+            for (cap, window) in [(0.0, None), (5.0, Some(70))] {
+                let tokens = vec![(0, 299), (1, 5), (2, 0)];
+                let scores = Scores { cap, window, ..scaled(0.3) };
+                let sinks = [2.0, -1.5, 0.0, 9.0, f32::NEG_INFINITY, -300.0, 300.0, 4.0];
+                let case = AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores };
+                case.run_with(gpu, Some(&sinks[..n_head]));
             }
         }
     }
@@ -898,7 +925,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     assert!(matches!(other, Err(Error::Internal(_))), "{other:?}");
 
     // one block of 64 positions, one kv head of 64: 8192 bytes each of k and v
-    let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, head_pad: 64, n_blocks: 1 };
+    let cache =
+        LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 64, value_dim: 64, head_pad: 64, n_blocks: 1 };
     let turns = Turns { table: all, n_rot: 64, halves: true };
     let three = [0; 3].map(|_| Some(product(&q8.weight, all)));
     let one = Tokens { n: 1, positions: all, sequences: all, table: all, n_tables: 2, table_stride: 1 };
@@ -930,7 +958,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let tokens = Tokens { n: 2, positions: all, sequences: all, table: all, n_tables: 2, table_stride: 1 };
     let prepare = |n_head, q, k, v, q_norm, tokens, cache| {
         let norms = HeadNorms { q: q_norm, k: None, eps: 1e-5 };
-        attend::prepare_heads(s, n_head, q, k, v, norms, Some(turns), tokens, cache)
+        attend::prepare_heads(s, n_head, q, k, Some(v), norms, Some(turns), tokens, cache)
     };
     refused.extend([
         prepare(2, part(1023), all, all, None, tokens, cache),

@@ -5,6 +5,8 @@
 mod common;
 
 mod decode;
+mod experts;
+mod latent;
 mod memory;
 mod model;
 mod ops;
@@ -19,7 +21,9 @@ use common::gpu::{EMULATED, Group};
 const GROUPS: &[Group] = &[
     Group { name: "ops", tests: ops::TESTS, cards: &EMULATED },
     Group { name: "decode", tests: decode::TESTS, cards: &EMULATED },
+    Group { name: "experts", tests: experts::TESTS, cards: &EMULATED },
     Group { name: "prefill", tests: prefill::TESTS, cards: &EMULATED },
+    Group { name: "latent", tests: latent::TESTS, cards: &EMULATED },
     Group { name: "sampling", tests: sampling::TESTS, cards: &EMULATED },
     // gfx90a computes as gfx942 does
     Group { name: "model", tests: model::TESTS, cards: EMULATED.first_chunk::<3>().unwrap() },

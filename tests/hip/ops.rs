@@ -256,14 +256,14 @@ fn functions_of_one(gpu: &Gpu) {
 
 fn functions_of_two(gpu: &Gpu) {
     let gates = UNARY.map(Binary::Glu);
-    for f in [Binary::Add, Binary::Mul].into_iter().chain(gates) {
+    for f in [Binary::Add, Binary::Mul, Binary::ClampedGlu].into_iter().chain(gates) {
         for (n, size) in LENGTHS.into_iter().chain([(gpu.pick(5_000_000, 2000), 1.0)]) {
             let (a, b) = (arguments(n, size), floats(&mut Rng(10), n, 1.0));
             let want: Vec<f32> = a.iter().zip(&b).map(|(a, b)| reference::binary(f, *a, *b)).collect();
             let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
             let check = |what: &str| {
                 let got = gpu.read::<f32>(&output);
-                let bound = if matches!(f, Binary::Glu(_)) { 1e-10 } else { 0.0 };
+                let bound = if matches!(f, Binary::Glu(_) | Binary::ClampedGlu) { 1e-10 } else { 0.0 };
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{f:?} of {n} to {size}, {what}: NMSE {error:.1e}");
             };
@@ -305,9 +305,16 @@ fn affine_rows(gpu: &Gpu) {
 
 fn rope(gpu: &Gpu) {
     for pairs in [RopePairs::Consecutive, RopePairs::Halves] {
-        for (n, n_heads, head_dim, n_rot) in
-            [(1, 1, 2, 2), (3, 9, 64, 64), (2, 14, 64, 64), (5, 3, 10, 6), (2, 2, 256, 256), (4, 2, 80, 40)]
-        {
+        for (n, n_heads, head_dim, first, n_rot) in [
+            (1, 1, 2, 0, 2),
+            (3, 9, 64, 0, 64),
+            (2, 14, 64, 0, 64),
+            (5, 3, 10, 0, 6),
+            (2, 2, 256, 0, 256),
+            (4, 2, 80, 0, 40),
+            (3, 3, 192, 128, 64),
+            (2, 2, 27, 5, 18),
+        ] {
             let mut rng = Rng(10);
             let inv_freq: Vec<f32> =
                 (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
@@ -324,12 +331,12 @@ fn rope(gpu: &Gpu) {
             let x = floats(&mut rng, n * n_heads * head_dim, 1.0);
             let mut want = x.clone();
             for (row, position) in want.chunks_exact_mut(n_heads * head_dim).zip(&positions) {
-                reference::rope(row, head_dim, &rope, *position).unwrap();
+                reference::rope(row, head_dim, first, &rope, *position).unwrap();
             }
             let (input, output) = (gpu.input(&x), gpu.output::<f32>(x.len()));
             let (positions, table) = (gpu.input(&positions), gpu.input(&table));
             let (positions, table) = (positions.span(), table.span());
-            let heads = Heads { n_heads, head_dim, n_rot };
+            let heads = Heads { n_heads, head_dim, first, n_rot };
             rotate(&gpu.stream, pairs, input.span(), output.span(), positions, table, n, heads).unwrap();
             let got = gpu.read::<f32>(&output);
             gpu.stream.copy(input.span(), output.span()).unwrap();
@@ -338,7 +345,8 @@ fn rope(gpu: &Gpu) {
             let error = nmse(&want, &got);
             assert!(error <= 1e-12, "{pairs:?} {n} x {heads:?}: NMSE {error:.1e}");
             for (i, (x, got)) in x.iter().zip(&got).enumerate() {
-                assert!(i % head_dim < n_rot || x == got, "{pairs:?} {heads:?}: element {i} is not rotated");
+                let rotated = (first..first + n_rot).contains(&(i % head_dim));
+                assert!(rotated || x == got, "{pairs:?} {heads:?}: element {i} is not rotated");
             }
         }
     }
@@ -458,7 +466,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let part = all.part(0..1024).unwrap();
     let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(16), Q8_0, 128, 1.0));
     let x = Quantized { q: all, ds: all };
-    let heads = Heads { n_heads: 1, head_dim: 8, n_rot: 8 };
+    let heads = Heads { n_heads: 1, head_dim: 8, first: 0, n_rot: 8 };
     let plain = Norm { kind: NormKind::Layer, weight: None, bias: None, eps: 1e-5 };
     let matvec = |x, bias, dst, n| {
         project::matvec(s, &[Product { weight: &weight, bias, dst }], Operand::Rounded(x), n, false)

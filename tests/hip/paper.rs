@@ -291,6 +291,7 @@ impl Bench<'_> {
                 v: cache[1].span(),
                 n_head_kv: kv,
                 head_dim,
+                value_dim: head_dim,
                 head_pad: head_dim,
                 n_blocks: 1,
             };
@@ -372,11 +373,18 @@ impl Bench<'_> {
                 n_tables: 1,
                 table_stride: n_blocks,
             };
-            let cache =
-                LayerCache { k: k.span(), v: v.span(), n_head_kv, head_dim, head_pad: head_dim, n_blocks };
+            let cache = LayerCache {
+                k: k.span(),
+                v: v.span(),
+                n_head_kv,
+                head_dim,
+                value_dim: head_dim,
+                head_pad: head_dim,
+                n_blocks,
+            };
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let to = Dest { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
-            let scores = Scores { scale: 0.1, cap: 0.0, window: None };
+            let scores = Scores { scale: 0.1, cap: 0.0, window: None, sinks: None };
             let (stream, q) = (&self.gpu.stream, q.span());
             attend::attend(stream, shape, q, scores, tokens, None, cache, scratch, to).unwrap();
         });

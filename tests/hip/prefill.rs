@@ -45,6 +45,7 @@ pub const TESTS: &[Test] = &[
     Test::new("attention_of_large_and_odd_values", attention_of_large_and_odd_values),
     Test::new("attention_of_windows", attention_of_windows),
     Test::new("attention_with_caps", attention_with_caps),
+    Test::new("attention_with_sinks", attention_with_sinks),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -194,15 +195,14 @@ fn rms_norm_half(gpu: &Gpu) {
 }
 
 fn glu_half(gpu: &Gpu) {
-    for f in [Unary::Silu, Unary::Gelu] {
+    for f in [Binary::Glu(Unary::Silu), Binary::Glu(Unary::Gelu), Binary::ClampedGlu] {
         for (n, cols, size) in
             [(1, 1, 1.0), (3, 13, 1.0), (2, 4864, 10.0), (2, 8300, 90.0), (gpu.pick(512, 1), 14_336, 3.0)]
         {
             let mut rng = Rng(4);
             let (gate, up) = (floats(&mut rng, n * cols, size), floats(&mut rng, n * cols, 1.0));
             let both = gate.iter().zip(&up);
-            let want: Vec<f32> =
-                both.map(|(gate, up)| reference::binary(Binary::Glu(f), *gate, *up)).collect();
+            let want: Vec<f32> = both.map(|(gate, up)| reference::binary(f, *gate, *up)).collect();
             let (gate, up, half) = (gpu.input(&gate), gpu.input(&up), Half::uninit(gpu, n, cols));
             ops::glu_half(&gpu.stream, f, gate.span(), up.span(), half.rows(), n, cols).unwrap();
             let error = nmse(&want, &half.values(gpu));
@@ -400,12 +400,20 @@ struct Attention<'a> {
     sequences: &'a [(usize, usize)],
     cap: f32,
     window: Option<u32>,
+    sinks: Option<&'a [f32]>,
 }
 
 impl Attention<'_> {
-    /// Neither a cap nor a window.
-    const PLAIN: Attention<'static> =
-        Attention { n_head: 1, n_head_kv: 1, head_dim: 64, sequences: &[], cap: 0.0, window: None };
+    /// No cap, window or sinks.
+    const PLAIN: Attention<'static> = Attention {
+        n_head: 1,
+        n_head_kv: 1,
+        head_dim: 64,
+        sequences: &[],
+        cap: 0.0,
+        window: None,
+        sinks: None,
+    };
 }
 
 /// What the card is given and what should come of it.
@@ -419,7 +427,7 @@ struct Case {
     n_blocks: usize,
     head_pad: usize,
     tiles: Vec<[u32; 4]>,
-    scores: Scores,
+    scores: Scores<'static>,
     want: Vec<f32>,
 }
 
@@ -430,7 +438,7 @@ impl Attention<'_> {
 
     /// Queries, keys and values up to such sizes; blocks in a random order, and NaN in every cell without a position.
     fn case(&self, rng: &mut Rng, q_size: f32, v_size: f32) -> Case {
-        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window } = *self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window, sinks } = *self;
         let head_pad = head_pad(head_dim).unwrap();
         let width = n_head_kv * head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
@@ -480,7 +488,13 @@ impl Attention<'_> {
                 let cells: Vec<usize> = (seen..=position).collect();
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
-                reference::attention(q, &cells, (&k, width), (&v, width), heads, None, &mut out).unwrap();
+                let [k, v] = [&k, &v].map(|cells| reference::CellHeads {
+                    cells,
+                    width,
+                    step: head_dim,
+                    len: head_dim,
+                });
+                reference::attention(q, &cells, k, v, heads, sinks, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }
@@ -500,7 +514,7 @@ impl Attention<'_> {
             n_blocks,
             head_pad,
             tiles,
-            scores: Scores { scale, cap, window },
+            scores: Scores { scale, cap, window, sinks: None },
             want,
         }
     }
@@ -511,11 +525,14 @@ impl Attention<'_> {
         let (q, table) = (gpu.input(&case.q), gpu.input(&case.table));
         let on_card = gpu.input(&case.tiles.concat());
         let out = gpu.output::<f32>(case.q.len());
+        let sinks = self.sinks.map(|sinks| gpu.input(sinks));
+        let scores = Scores { sinks: sinks.as_ref().map(Input::span), ..case.scores };
         let cache = LayerCache {
             k: inputs[0].span(),
             v: inputs[1].span(),
             n_head_kv,
             head_dim,
+            value_dim: head_dim,
             head_pad: case.head_pad,
             n_blocks: case.n_blocks,
         };
@@ -526,19 +543,18 @@ impl Attention<'_> {
             n_tables: self.sequences.len(),
             table_stride: case.table_stride,
         };
-        prefill_attention(&gpu.stream, self.n(), n_head, q.span(), tiles, cache, case.scores, out.span())
-            .unwrap();
+        prefill_attention(&gpu.stream, self.n(), n_head, q.span(), tiles, cache, scores, out.span()).unwrap();
         gpu.read(&out)
     }
 
     fn check(&self, gpu: &Gpu, q_size: f32, v_size: f32) {
         let case = self.case(&mut Rng(8), q_size, v_size);
         let error = nmse(&case.want, &self.run(gpu, &case));
-        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window } = self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window, sinks } = self;
         assert!(
             error <= ATTENTION,
-            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}, cap {cap}, window {window:?}: \
-             NMSE {error:.1e}"
+            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}, cap {cap}, window {window:?}, \
+             sinks {sinks:?}: NMSE {error:.1e}"
         );
     }
 }
@@ -650,13 +666,26 @@ fn attention_with_caps(gpu: &Gpu) {
     }
 }
 
+/// Sinks far below the scores, among them, far above, and none at all.
+fn attention_with_sinks(gpu: &Gpu) {
+    for head_dim in [64, 512] {
+        for (cap, window) in [(0.0, None), (5.0, Some(40))] {
+            let sequences = &[(0, 70), (150, 9)];
+            let sinks: &[f32] = &[1.0, -300.0, 7.0, f32::NEG_INFINITY];
+            let sinks = Some(sinks);
+            Attention { n_head: 4, head_dim, sequences, cap, window, sinks, ..Attention::PLAIN }
+                .check(gpu, 3.0, 1.0);
+        }
+    }
+}
+
 fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let buffer: Buffer = gpu.pool.alloc(4096, "a test's buffer").unwrap();
     let (all, s) = (buffer.span(), &gpu.stream);
     let part = all.part(0..1024).unwrap();
     let odd = all.part(4..4096).unwrap();
     let weight = load(gpu, Q8_0, 2, 64, &random_tensor(&mut Rng(7), Q8_0, 128, 1.0));
-    let rows = HalfRows { h: all, scale: all };
+    let (rows, silu) = (HalfRows { h: all, scale: all }, Binary::Glu(Unary::Silu));
     let (plain, bias) = (Addends::default(), Addends { bias: Some(all.part(0..4).unwrap()), dst: false });
     let refused = [
         ops::half_rows(s, part, rows, 2, 200),
@@ -667,8 +696,8 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::half_rows(s, all, rows, 1, usize::MAX),
         ops::rms_norm_half(s, all, part, rows, 1, 512, 1e-5),
         ops::rms_norm_half(s, part, all, rows, 1, 512, 1e-5),
-        ops::glu_half(s, Unary::Silu, all, part, rows, 1, 512),
-        ops::glu_half(s, Unary::Silu, part, all, rows, 1, 512),
+        ops::glu_half(s, silu, all, part, rows, 1, 512),
+        ops::glu_half(s, silu, part, all, rows, 1, 512),
         ops::matmul(s, &weight, rows, plain, part, 129),
         ops::matmul(s, &weight, HalfRows { h: part, scale: all }, plain, all, 9),
         ops::matmul(s, &weight, HalfRows { h: all, scale: all.part(0..32).unwrap() }, plain, all, 9),
@@ -676,8 +705,9 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         ops::matmul(s, &weight, rows, plain, all, usize::MAX),
     ];
     let tiles = Tiles { tiles: all, n_tiles: 1, table: all, n_tables: 1, table_stride: 1 };
-    let cache = LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, head_pad: 32, n_blocks: 1 };
-    let scores = Scores { scale: 1.0, cap: 0.0, window: None };
+    let cache =
+        LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, value_dim: 16, head_pad: 32, n_blocks: 1 };
+    let scores = Scores { scale: 1.0, cap: 0.0, window: None, sinks: None };
     let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, scores, out);
     let refused = refused.into_iter().chain([
         attend(65, all, tiles, cache, all),

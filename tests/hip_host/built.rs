@@ -15,6 +15,7 @@ use std::io::Read;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use lzma_rust2::LzmaReader;
 use rocmforge::device::hip::code_object::CodeObject;
 
 /// By target, in the tables' order; minutes where nothing is cached.
@@ -30,7 +31,8 @@ pub fn objects() -> &'static [CodeObject] {
         let read = |object: &kernels::Object| {
             assert_eq!(object.warnings, "", "{} for {}", object.unit, object.target);
             let mut bytes = Vec::new();
-            flate2::read::ZlibDecoder::new(&object.packed[..]).read_to_end(&mut bytes).unwrap();
+            let mut unpacked = LzmaReader::new_mem_limit(&object.packed[..], u32::MAX, None).unwrap();
+            unpacked.read_to_end(&mut bytes).unwrap();
             assert_eq!(bytes.len(), object.size);
             let read = CodeObject::read(object.target, &object.unit, bytes).unwrap();
             assert_eq!(read.arch, object.target);

@@ -83,14 +83,16 @@ fixtures! {
         qwen3 = "qwen3-dense"
         gemma3 = "gemma3-dense"
         phi2 = "phi2-dense"
+        deepseek2_expanded = "deepseek2-expanded"
+        deepseek2 = "deepseek2-moe"
+        deepseek2_heads = "deepseek2-heads"
+        llama_moe = "llama-moe"
+        qwen3moe = "qwen3moe-moe"
+        gpt_oss = "gpt-oss-moe"
     }
     not_on_gpus {
-        llama_moe = "llama-moe", "(Route)"
-        qwen3moe = "qwen3moe-moe", "(Route)"
-        gpt_oss = "gpt-oss-moe", "of sinks"
     }
     refused {
-        deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"
         qwen35 = "qwen35-dense", "unknown architecture 'qwen35'"
     }
 }

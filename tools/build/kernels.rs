@@ -11,8 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 use std::{env, fs, io, thread};
 
-use flate2::Compression;
-use flate2::write::ZlibEncoder;
+use lzma_rust2::{LzmaOptions, LzmaWriter};
 
 use super::cards;
 use super::compiler::{self, Compiler, Search};
@@ -118,7 +117,7 @@ pub struct Object {
     pub kernels: Vec<String>,
     /// Bytes when unpacked.
     pub size: usize,
-    /// By zlib.
+    /// By LZMA, whose window spans the kernels of a file: they are much alike.
     pub packed: Vec<u8>,
     pub warnings: String,
 }
@@ -340,7 +339,8 @@ impl Cache {
         let mut objects = Vec::new();
         for target in targets {
             let mut hash = DefaultHasher::new();
-            (&compiler.path, &compiler.version, compiler::arguments(source), target, &text).hash(&mut hash);
+            (PACKED_BY, &compiler.path, &compiler.version, compiler::arguments(source)).hash(&mut hash);
+            (target, &text).hash(&mut hash);
             let cached = self.folder.join(format!("{unit}-{target}-{:016x}", hash.finish()));
             if let Some((kernels, size, packed)) = read_cached(&cached) {
                 let (unit, warnings) = (unit.to_string(), String::new());
@@ -355,9 +355,7 @@ impl Cache {
             let kernels = compiler::kernels(text);
             let scratch = self.folder.join(format!("{unit}-{target}-{}.tmp", std::process::id()));
             let plain = compiler.assemble(target, text, &scratch)?;
-            let mut encoder = ZlibEncoder::new(Vec::new(), Compression::best());
-            let packed =
-                encoder.write_all(&plain).and_then(|()| encoder.finish()).expect("memory takes all bytes");
+            let packed = pack(&plain).expect("memory takes all bytes");
             // Warnings come back with every build until they are mended.
             if warnings.is_empty() {
                 let head = format!("{} {}\n", plain.len(), kernels.join(" "));
@@ -368,6 +366,18 @@ impl Cache {
         }
         Ok(objects)
     }
+}
+
+/// Of what is kept in the cache.
+const PACKED_BY: &str = "lzma";
+
+/// `.lzma`, with the size in its header. Instructions are whole words of 4 bytes.
+fn pack(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut options = LzmaOptions::with_preset(6);
+    (options.dict_size, options.lc, options.lp, options.pb) = (1 << 20, 0, 2, 2);
+    let mut writer = LzmaWriter::new_use_header(Vec::new(), &options, Some(bytes.len() as u64))?;
+    writer.write_all(bytes)?;
+    writer.finish()
 }
 
 /// Kernels, size, and the packed bytes: the first two are words of the file's first line.

@@ -1,6 +1,7 @@
 //! What a GPU reads a second: from memory plainly, and in each matrix-vector kernel, which reads its weight and
 //! little else. And what it multiplies a second in the kernels that take many tokens.
 
+mod experts;
 mod prefill;
 
 use std::io::{self, Write};
@@ -72,12 +73,14 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
             Ok(out.flush()?)
         };
         bench.matvecs(&args.shapes, &mut report)?;
+        let mut mixtures = Vec::new();
+        bench.mixtures(&mut report, &mut mixtures)?;
         bench.draws(&mut report)?;
         if !is_json {
             writeln!(out, "\n| kernel | task | tokens | us | TFLOP/s |")?;
             writeln!(out, "| --- | ---: | ---: | ---: | ---: |")?;
         }
-        bench.prefill(&args.shapes, |figure| {
+        let mut report = |figure: prefill::Figure| {
             let prefill::Figure { kernel, task, n, operations, seconds } = &figure;
             if is_json {
                 figures.push(json!({
@@ -88,7 +91,9 @@ pub fn run(args: &GpuArgs, device: &DeviceName, replays: u32, is_json: bool) -> 
             let (us, rate) = (seconds * 1e6, figure.tera_a_second());
             writeln!(out, "| {kernel} | {task} | {n} | {us:.1} | {rate:.1} |")?;
             Ok(out.flush()?)
-        })?;
+        };
+        bench.prefill(&args.shapes, &mut report)?;
+        mixtures.into_iter().try_for_each(report)?;
     }
     if is_json {
         let json = json!({

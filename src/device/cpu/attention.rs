@@ -1,7 +1,7 @@
 //! Causal attention over the paged cache: one kernel for decode and prefill.
 //!
-//! A task is one kv head and a *tile* of consecutive tokens of a sequence; its rows are (token, query
-//! head of the group), token-major. Positions are taken in *spans* of [`SPAN_BLOCKS`] blocks: inside a
+//! A task is some query heads of one kv head and a *tile* of consecutive tokens of a sequence; its rows are (token, query
+//! head), token-major. Positions are taken in *spans* of [`SPAN_BLOCKS`] blocks: inside a
 //! span block by block with a running maximum and sum (online softmax), spans then merged in order.
 //! So a row's result does not depend on its neighbours, on the batch or on who computed which span.
 
@@ -19,12 +19,17 @@ use crate::plan::CacheId;
 /// Blocks per span: 256 positions.
 pub const SPAN_BLOCKS: usize = 4;
 
-/// Rows of a tile, unless one token's group alone has more.
-const TILE_ROWS: usize = 48;
+/// Rows of a task.
+const TASK_ROWS: usize = 48;
+
+/// Query heads of a task, of the `group` of a kv head: all, or even shares of them.
+pub fn task_heads(group: usize) -> usize {
+    group.div_ceil(group.div_ceil(TASK_ROWS))
+}
 
 /// Tokens per tile for a group of query heads.
 pub fn tile_tokens(group: usize) -> usize {
-    (TILE_ROWS / group).max(1)
+    TASK_ROWS / task_heads(group)
 }
 
 /// Spans that hold positions `0..len`.
@@ -61,9 +66,9 @@ pub struct Span<'a> {
     pub table: &'a [u32],
     /// Position of each token of the tile.
     pub positions: &'a [u32],
-    /// Query heads per kv head.
+    /// Query heads of the task.
     pub group: usize,
-    /// Elements of a query and a key.
+    /// Elements of a query and a key, as they stand in memory.
     pub k: usize,
     /// Positions that a token sees, its own included.
     pub window: usize,
@@ -105,11 +110,20 @@ impl Span<'_> {
         let v_pad = self.cells.v_pad(self.cache);
         let mut scores = std::mem::MaybeUninit::<[[f32; BLOCK_LEN]; R]>::uninit();
         let scores = scores.as_mut_ptr().cast::<f32>();
-        // SAFETY: q holds R rows from `row`, K is k x BLOCK_LEN, `scores` R x BLOCK_LEN. V's first n_seen
-        // rows are written cells; `out` holds R rows of v_pad, a multiple of the lanes.
+        // SAFETY: q holds R rows from `row`, K is k x BLOCK_LEN or BLOCK_LEN rows of k, `scores` R x BLOCK_LEN. V's
+        // first n_seen rows are written cells; `out` holds R rows of v_pad, a multiple of the lanes.
         unsafe {
             let q = self.q.add(row * self.k);
-            products::<S, R>(q, self.k, k, BLOCK_LEN, self.k, scores, false);
+            let v_step = match self.cells.row(self.cache) {
+                None => {
+                    products::<S, R>(q, self.k, k, [BLOCK_LEN; 2], self.k, scores, false);
+                    v_pad
+                }
+                Some(step) => {
+                    dots::<S, R>(q, k, step, n_seen, scores);
+                    step
+                }
+            };
             if self.cap != 0.0 {
                 for i in (0..R * BLOCK_LEN).step_by(S::LANES) {
                     S::store(scores.add(i), soft_cap::<S>(S::load(scores.add(i)), self.cap));
@@ -124,7 +138,7 @@ impl Span<'_> {
                     scale::<S>(out.add(r * v_pad), v_pad, factor);
                 }
             }
-            products::<S, R>(scores, BLOCK_LEN, v, v_pad, n_seen, out, true);
+            products::<S, R>(scores, BLOCK_LEN, v, [v_pad, v_step], n_seen, out, true);
         }
     }
 }
@@ -211,14 +225,53 @@ unsafe fn scale<S: Simd>(out: *mut f32, len: usize, factor: f32) {
     }
 }
 
+/// scores (R x BLOCK_LEN) = a b: a is R x `width`, b the transpose of `n` f16 rows of `width` elements, a multiple of 16;
+/// beyond n the scores are 0.
+#[inline(always)]
+#[allow(clippy::needless_range_loop)] // r and p count registers
+unsafe fn dots<S: Simd, const R: usize>(
+    a: *const f32,
+    b: *const f16,
+    width: usize,
+    n: usize,
+    scores: *mut f32,
+) {
+    // rows of b at once
+    const P: usize = 2;
+    // SAFETY: the matrices are as stated; the row that an odd n lacks is taken twice.
+    unsafe {
+        for i in (0..n).step_by(P) {
+            let rows: [usize; P] = std::array::from_fn(|p| (i + p).min(n - 1));
+            let mut acc = [[S::splat(0.0); P]; R];
+            for at in (0..width).step_by(S::LANES) {
+                let cells: [S::V; P] = std::array::from_fn(|p| S::load_f16(b.add(rows[p] * width + at)));
+                for r in 0..R {
+                    let x = S::load(a.add(r * width + at));
+                    for p in 0..P {
+                        acc[r][p] = S::mul_add(x, cells[p], acc[r][p]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for p in 0..P {
+                    *scores.add(r * BLOCK_LEN + rows[p]) = S::sum(acc[r][p]);
+                }
+            }
+        }
+        for r in 0..R {
+            scores.add(r * BLOCK_LEN + n).write_bytes(0, BLOCK_LEN - n);
+        }
+    }
+}
+
 /// c = a b, or c += a b: a is R x `depth` (rows `a_stride` apart), b is f16, `depth` rows of `width`
-/// elements, c is R x `width`. `width` is a multiple of 16.
+/// elements (`b_stride` apart), c is R x `width`. `width` is a multiple of 16.
 #[inline(always)]
 unsafe fn products<S: Simd, const R: usize>(
     a: *const f32,
     a_stride: usize,
     b: *const f16,
-    width: usize,
+    [width, b_stride]: [usize; 2],
     depth: usize,
     c: *mut f32,
     accumulate: bool,
@@ -229,16 +282,16 @@ unsafe fn products<S: Simd, const R: usize>(
         // R x 4 accumulators and 4 columns of b fit in AVX-512's 32 registers; the others have 16
         if S::LANES == 16 {
             while width - at >= 64 {
-                strip::<S, R, 4>(a, a_stride, b.add(at), width, depth, c.add(at), accumulate);
+                strip::<S, R, 4>(a, a_stride, b.add(at), [width, b_stride], depth, c.add(at), accumulate);
                 at += 64;
             }
         }
         while width - at >= 2 * S::LANES {
-            strip::<S, R, 2>(a, a_stride, b.add(at), width, depth, c.add(at), accumulate);
+            strip::<S, R, 2>(a, a_stride, b.add(at), [width, b_stride], depth, c.add(at), accumulate);
             at += 2 * S::LANES;
         }
         while at < width {
-            strip::<S, R, 1>(a, a_stride, b.add(at), width, depth, c.add(at), accumulate);
+            strip::<S, R, 1>(a, a_stride, b.add(at), [width, b_stride], depth, c.add(at), accumulate);
             at += S::LANES;
         }
     }
@@ -251,7 +304,7 @@ unsafe fn strip<S: Simd, const R: usize, const P: usize>(
     a: *const f32,
     a_stride: usize,
     b: *const f16,
-    width: usize,
+    [width, b_stride]: [usize; 2],
     depth: usize,
     c: *mut f32,
     accumulate: bool,
@@ -269,7 +322,7 @@ unsafe fn strip<S: Simd, const R: usize, const P: usize>(
         for i in 0..depth {
             let mut row = [S::splat(0.0); P];
             for p in 0..P {
-                row[p] = S::load_f16(b.add(i * width + p * S::LANES));
+                row[p] = S::load_f16(b.add(i * b_stride + p * S::LANES));
             }
             for r in 0..R {
                 let x = S::splat(*a.add(r * a_stride + i));

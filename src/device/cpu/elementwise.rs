@@ -420,12 +420,13 @@ pub fn rope_row(inv_freq: &[f32], magnitude: f32, position: u32, out: &mut [f32]
     }
 }
 
-/// Rotates each head of `x` by a row that [`rope_row`] made.
-pub fn rope(isa: Isa, x: &mut [f32], head_dim: usize, pairs: RopePairs, row: &[f32]) {
+/// Rotates each head of `x`, from its element `first` on, by a row that [`rope_row`] made.
+pub fn rope(isa: Isa, x: &mut [f32], head_dim: usize, first: usize, pairs: RopePairs, row: &[f32]) {
     let n = row.len() / 2;
-    assert!(2 * n <= head_dim && x.len().is_multiple_of(head_dim));
+    assert!(first + 2 * n <= head_dim && x.len().is_multiple_of(head_dim));
     let (cos, sin) = row.split_at(n);
     for head in x.chunks_exact_mut(head_dim) {
+        let head = &mut head[first..];
         match pairs {
             RopePairs::Halves => {
                 let (a, b) = head.split_at_mut(n);

@@ -2,7 +2,8 @@
 //!
 //! `[block][cache] { K: [kv_head][k][BLOCK_LEN], V: [kv_head][BLOCK_LEN][v_pad] }`: keys stand transposed, so that the
 //! scores of neighbouring positions are neighbouring lanes; a block stands together in all caches, so that what is in use
-//! is few pages, whatever their size.
+//! is few pages, whatever their size. Keys that hold their values stand as `[kv_head][BLOCK_LEN][k_pad]`: a sum over
+//! positions then has neighbouring elements in neighbouring lanes, and a key is long enough for sums along it.
 
 use half::f16;
 
@@ -10,7 +11,7 @@ use super::elementwise::to_f16;
 use super::isa::Isa;
 use super::memory::Zeroed;
 use crate::device::BLOCK_LEN;
-use crate::plan::{Cache, CacheId};
+use crate::plan::{Cache, CacheId, Values};
 use crate::{Error, Result, memory};
 
 pub struct KvCache {
@@ -26,7 +27,7 @@ pub struct KvCache {
 struct Place {
     first: usize,
     cache: Cache,
-    /// `v` rounded up to whole vectors of every path.
+    /// Lengths of a row of values and of accumulated output, rounded up to whole vectors of every path.
     v_pad: usize,
 }
 
@@ -37,7 +38,7 @@ impl KvCache {
         let places = caches.iter().map(|cache| {
             let first = block_len;
             block_len += share(cache).unwrap_or(0);
-            Place { first, cache: *cache, v_pad: pad_head(cache.v) }
+            Place { first, cache: *cache, v_pad: pad_head(cache.v()) }
         });
         let caches = memory::collect(places, "the key-value cache")?;
         Ok(KvCache { cells, caches, block_len, n_blocks })
@@ -57,9 +58,14 @@ impl KvCache {
         self.cells.bytes()
     }
 
-    /// Elements between two rows of a head's values.
+    /// Elements between two rows of a head's output: its value, in whole vectors.
     pub fn v_pad(&self, cache: CacheId) -> usize {
         self.place(cache).v_pad
+    }
+
+    /// Elements of a row of keys that hold their values; None: keys stand transposed.
+    pub fn row(&self, cache: CacheId) -> Option<usize> {
+        key_row(&self.place(cache).cache)
     }
 
     fn place(&self, cache: CacheId) -> &Place {
@@ -72,36 +78,45 @@ impl KvCache {
         unsafe { self.cells.ptr().add(block * self.block_len + place.first) }
     }
 
-    /// Keys of a block, `k x BLOCK_LEN`.
+    /// Keys of a block, `k x BLOCK_LEN`; or `BLOCK_LEN` rows of keys that hold their values.
     pub fn k(&self, cache: CacheId, block: usize, kv_head: usize) -> *mut f16 {
         let place = self.place(cache);
         assert!(kv_head < place.cache.n_head_kv);
+        let head = key_row(&place.cache).unwrap_or(place.cache.k) * BLOCK_LEN;
         // SAFETY: inside the block, as just checked.
-        unsafe { self.block(place, block).add(kv_head * place.cache.k * BLOCK_LEN) }
+        unsafe { self.block(place, block).add(kv_head * head) }
     }
 
-    /// Values of a block, `BLOCK_LEN x v_pad`; what lies beyond v is 0.
+    /// Values of a block, `BLOCK_LEN x v_pad`, what lies beyond v being 0; or the rows of keys that hold them.
     pub fn v(&self, cache: CacheId, block: usize, kv_head: usize) -> *mut f16 {
         let place = self.place(cache);
+        if key_row(&place.cache).is_some() {
+            return self.k(cache, block, kv_head);
+        }
         assert!(kv_head < place.cache.n_head_kv);
         let keys = place.cache.n_head_kv * place.cache.k;
         // SAFETY: inside the block, as just checked.
         unsafe { self.block(place, block).add((keys + kv_head * place.v_pad) * BLOCK_LEN) }
     }
 
-    /// Writes one cell of one head; `k` and `v` are as long as the cache's.
+    /// Writes one cell of one head; `k` is as long as the cache's, and `v` as what values have beside keys.
     ///
     /// # Safety
     /// Nobody else uses the cell meanwhile.
     pub unsafe fn put(&self, isa: Isa, cache: CacheId, slot: usize, kv_head: usize, k: &[f32], v: &[f32]) {
         let Place { cache: shape, v_pad, .. } = *self.place(cache);
-        assert!(k.len() == shape.k && v.len() == shape.v);
+        assert!(k.len() == shape.k && v.len() == shape.own_v());
         let (block, at) = (slot / BLOCK_LEN, slot % BLOCK_LEN);
+        let keys = self.k(cache, block, kv_head);
+        if let Some(row) = key_row(&shape) {
+            // SAFETY: row `at` of the block's keys; the caller's promise.
+            let cell = unsafe { std::slice::from_raw_parts_mut(keys.add(at * row), shape.k) };
+            return to_f16(isa, k, cell);
+        }
         // SAFETY: row `at` of the block's values; the caller's promise.
         let values =
-            unsafe { std::slice::from_raw_parts_mut(self.v(cache, block, kv_head).add(at * v_pad), shape.v) };
+            unsafe { std::slice::from_raw_parts_mut(self.v(cache, block, kv_head).add(at * v_pad), v.len()) };
         to_f16(isa, v, values);
-        let keys = self.k(cache, block, kv_head);
         for (i, part) in k.chunks(64).enumerate() {
             let mut rounded = [f16::ZERO; 64];
             to_f16(isa, part, &mut rounded[..part.len()]);
@@ -129,8 +144,19 @@ impl KvCache {
 
 /// Elements of a cache's share of a block.
 fn share(cache: &Cache) -> Option<usize> {
-    let head = cache.k.checked_add(pad_head(cache.v))?;
+    let head = match key_row(cache) {
+        Some(row) => row,
+        None => cache.k.checked_add(pad_head(cache.v()))?,
+    };
     head.checked_mul(cache.n_head_kv)?.checked_mul(BLOCK_LEN)
+}
+
+/// Elements of a row of keys that hold their values.
+fn key_row(cache: &Cache) -> Option<usize> {
+    match cache.values {
+        Values::Own(_) => None,
+        Values::InKeys(_) => Some(pad_head(cache.k)),
+    }
 }
 
 /// Elements of a head's row of values or of accumulated output.

@@ -4,6 +4,7 @@ mod attention;
 mod device;
 mod elementwise;
 mod experts;
+mod heads;
 pub mod isa;
 mod kv_cache;
 pub mod matmul;

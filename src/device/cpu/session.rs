@@ -33,6 +33,8 @@ pub struct CpuSession {
     /// Softmax states of steps of few tokens: `SPLIT_TOKENS * n_head * max_spans` rows.
     pub splits: Splits,
     pub experts: ExpertScratch,
+    /// Quantized activations of products of heads: a row per head and token.
+    pub q8_heads: Q8Rows,
     /// Per size of a group of query heads in the plan: the step's tiles.
     pub tiles: Vec<(usize, Vec<Tile>)>,
     /// Rows of each of the plan's outputs that the last step left.
@@ -53,9 +55,10 @@ pub struct WorkerScratch {
 /// What attention needs room for, over all of a plan's.
 #[derive(Clone, Copy, Default)]
 struct AttentionRoom {
-    /// Query rows of a tile.
+    /// Query rows of a task.
     tile_rows: usize,
     n_head: usize,
+    /// Elements of a query, in whole vectors.
     k: usize,
     v_pad: usize,
 }
@@ -65,10 +68,10 @@ impl AttentionRoom {
         plan.attentions().fold(AttentionRoom::default(), |most, (n_head, cache)| {
             let group = n_head / cache.n_head_kv;
             AttentionRoom {
-                tile_rows: most.tile_rows.max(attention::tile_tokens(group) * group),
+                tile_rows: most.tile_rows.max(attention::tile_tokens(group) * attention::task_heads(group)),
                 n_head: most.n_head.max(n_head),
-                k: most.k.max(cache.k),
-                v_pad: most.v_pad.max(pad_head(cache.v)),
+                k: most.k.max(pad_head(cache.k)),
+                v_pad: most.v_pad.max(pad_head(cache.v())),
             }
         })
     }
@@ -102,6 +105,7 @@ impl CpuSession {
         let buffers = Zeroed::new(len, "activations")?;
 
         let max_cols = widest_q8(plan);
+        let (head_rows, head_cols) = q8_heads(plan, limits);
         let own = WorkerScratch::new(n_workers, widest(plan), room)?;
 
         let mut ropes = Vec::new();
@@ -126,6 +130,7 @@ impl CpuSession {
             ropes,
             splits,
             experts: ExpertScratch::new(plan, n_workers, limits)?,
+            q8_heads: Q8Rows::new(head_rows, head_cols)?,
             tiles,
             buffers,
             offsets,
@@ -143,6 +148,7 @@ impl CpuSession {
         let room = AttentionRoom::of(plan);
         let q8 = |rows| Q8Rows::bytes_of(rows, widest_q8(plan)) as u64;
         let (_, own) = WorkerScratch::len(n_workers, widest(plan), room);
+        let (head_rows, head_cols) = q8_heads(plan, limits);
         let scratch = [
             f32s(lay_out(plan, limits).1),
             f32s(own),
@@ -150,6 +156,7 @@ impl CpuSession {
             q8(limits.max_tokens.max(limits.max_outputs)),
             q8(n_workers),
             ExpertScratch::needs(plan, n_workers, limits),
+            Q8Rows::bytes_of(head_rows, head_cols) as u64,
         ];
         let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
         let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
@@ -244,7 +251,7 @@ impl Session for CpuSession {
         let scratch =
             [self.buffers.bytes(), self.own.memory.bytes(), self.splits.memory.bytes(), self.experts.bytes()];
         let ropes: u64 = self.ropes.iter().map(Zeroed::bytes).sum();
-        let q8 = (self.q8.bytes() + self.q8_own.bytes()) as u64;
+        let q8 = (self.q8.bytes() + self.q8_own.bytes() + self.q8_heads.bytes()) as u64;
         (self.cache.bytes(), scratch.iter().sum::<u64>() + ropes + q8)
     }
 
@@ -280,6 +287,13 @@ fn widest(plan: &Plan) -> usize {
 fn widest_q8(plan: &Plan) -> usize {
     let quantized = plan.matrices().filter(|m| ActivationFormat::of(m.ty) == ActivationFormat::Q8);
     quantized.map(|m| m.cols).max().unwrap_or(0)
+}
+
+/// Rows of all heads of a step that are quantized, and the longest of them.
+fn q8_heads(plan: &Plan, limits: SessionLimits) -> (usize, usize) {
+    let shapes = plan.head_products().filter(|shape| ActivationFormat::of(shape.ty) == ActivationFormat::Q8);
+    let (n, cols) = shapes.fold((0, 0), |(n, cols), shape| (n.max(shape.n_used), cols.max(shape.cols)));
+    (limits.max_tokens.saturating_mul(n), cols)
 }
 
 fn rope_len(rope: &Rope, limits: SessionLimits) -> Option<usize> {

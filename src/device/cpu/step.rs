@@ -10,9 +10,9 @@ use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matm
 use super::memory::Matrix;
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
-use crate::device::{Observer, Step};
+use crate::device::{Observer, Step, temper};
 use crate::plan::fuse::{FusedOp, HeadPrep, Part, Project, Then};
-use crate::plan::{Binary, Cache, CacheId, Norm, Op, Plan, RopeId, ValueId, Vector};
+use crate::plan::{Binary, Cache, CacheId, Norm, Op, Plan, RopeId, Unary, ValueId, Vector};
 
 /// Steps of at most so many tokens compute the spans of a sequence side by side.
 pub const SPLIT_TOKENS: usize = 8;
@@ -158,19 +158,28 @@ impl Running<'_> {
                     ew::affine(to.row_mut(t), scale, bias);
                 })
             }
-            Op::Rope { x, head_dim, rope, out } => {
+            Op::Rope { x, head_dim, first, rope, out } => {
                 let (from, to) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.
                 self.rows(worker, self.n_rows(out), |t| unsafe {
                     std::ptr::copy(from.start(t), to.start(t), to.width);
-                    self.rotate(to.row_mut(t), t, head_dim, rope);
+                    self.rotate(to.row_mut(t), t, head_dim, first, rope);
                 })
             }
+            Op::Temper { x, scale, length, out } => {
+                let (from, to) = (self.session.buffer(x), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    let factor = Unary::Scale(temper(scale, length, self.step.positions[t]));
+                    ew::unary(isa, factor, from.start(t), to.start(t), to.width);
+                })
+            }
+            Op::MatMulHeads { x, weight, out } => self.mat_mul_heads(worker, x.0, weight, out.0),
             Op::Append { cache, k, v } => {
-                let (k, v) = (self.session.buffer(k), self.session.buffer(v));
+                let (k, v) = (self.session.buffer(k), v.map(|v| self.session.buffer(v)));
                 // SAFETY: see above; every token has its own cells.
                 self.rows(worker, self.step.tokens.len(), |t| unsafe {
-                    self.append(cache, t, k.row(t), v.row(t));
+                    self.append(cache, t, k.row(t), v.map_or(&[], |v| v.row(t)));
                 })
             }
             Op::Attention { cache, q, scale, cap, sinks, out } => {
@@ -201,6 +210,28 @@ impl Running<'_> {
                 self.mat_mul_experts(worker, &Product { x: x.0, ids: ids.0, weight, scale, bias, out: out.0 })
             }
             Op::Combine { x, weights, out } => self.combine(worker, x.0, weights.0, out.0),
+            Op::Columns { x, group, first, out } => {
+                let len = self.plan().columns_len(x, group, out);
+                let (x, to) = (self.session.buffer(x), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    let parts = to.row_mut(t).chunks_exact_mut(len);
+                    for (x, out) in x.row(t).chunks_exact(group).zip(parts) {
+                        out.copy_from_slice(&x[first..first + len]);
+                    }
+                })
+            }
+            Op::Join { a, b, n, out } => {
+                let [a_len, b_len, b_step] = self.plan().join_lens([a.0, b.0], n, out);
+                let (a, b, to) = (self.session.buffer(a), self.session.buffer(b), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    for (i, to) in to.row_mut(t).chunks_exact_mut(a_len + b_len).enumerate() {
+                        to[..a_len].copy_from_slice(a.part(t, i * a_len, a_len));
+                        to[a_len..].copy_from_slice(b.part(t, i * b_step, b_len));
+                    }
+                })
+            }
             Op::SelectRows { x, out } => {
                 let (x, out) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.
@@ -211,10 +242,10 @@ impl Running<'_> {
         }
     }
 
-    fn rotate(&self, x: &mut [f32], t: usize, head_dim: usize, rope: RopeId) {
+    fn rotate(&self, x: &mut [f32], t: usize, head_dim: usize, first: usize, rope: RopeId) {
         // SAFETY: the tables are written before the first op of the step only.
         let row = unsafe { self.session.rope(rope.0 as usize).row(t) };
-        ew::rope(self.isa(), x, head_dim, self.plan().rope(rope).pairs, row);
+        ew::rope(self.isa(), x, head_dim, first, self.plan().rope(rope).pairs, row);
     }
 
     fn prepare_heads(&self, cache: CacheId, x: &mut [f32], t: usize, prep: HeadPrep) {
@@ -225,7 +256,7 @@ impl Running<'_> {
             unsafe { self.norm(norm, head_dim).run(self.isa(), start, x.len(), start) };
         }
         if let Some(rope) = prep.rope {
-            self.rotate(x, t, head_dim, rope);
+            self.rotate(x, t, head_dim, 0, rope);
         }
     }
 
@@ -234,8 +265,9 @@ impl Running<'_> {
     unsafe fn append(&self, cache: CacheId, t: usize, k: &[f32], v: &[f32]) {
         let shape = self.plan().cache(cache);
         let slot = self.step.slot(t, self.step.positions[t] as usize);
-        let heads = k.chunks_exact(shape.k).zip(v.chunks_exact(shape.v));
-        for (head, (k, v)) in heads.enumerate() {
+        let own_v = shape.own_v();
+        for (head, k) in k.chunks_exact(shape.k).enumerate() {
+            let v = &v[head * own_v..][..own_v];
             // SAFETY: the caller's promise.
             unsafe { self.session.cache.put(self.isa(), cache, slot, head, k, v) };
         }
@@ -425,6 +457,8 @@ struct Attend<'a> {
     /// Query heads per kv head.
     group: usize,
     q: Matrix,
+    /// Elements from a task's query to the next.
+    q_step: usize,
     scale: f32,
     cap: f32,
     /// A score without a value for each query head.
@@ -441,7 +475,37 @@ impl<'a> Attend<'a> {
         let tiles =
             session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
         let (q, out) = (session.buffer(q), session.buffer(out));
-        Attend { cache, shape, n_head, group, q, scale, cap, sinks: None, out, tiles }
+        let q_step = session.cache.row(cache).unwrap_or(shape.k);
+        Attend { cache, shape, n_head, group, q, q_step, scale, cap, sinks: None, out, tiles }
+    }
+
+    /// Tasks of a tile.
+    fn n_tasks(&self) -> usize {
+        self.shape.n_head_kv * self.group.div_ceil(attention::task_heads(self.group))
+    }
+
+    fn task(&self, tile: Tile, i: usize) -> Task {
+        let at_once = attention::task_heads(self.group);
+        let parts = self.group.div_ceil(at_once);
+        let (kv_head, first) = (i / parts, i % parts * at_once);
+        let n = at_once.min(self.group - first);
+        Task { tile, kv_head, head: kv_head * self.group + first, n_heads: n }
+    }
+}
+
+/// Query heads of one kv head, over the tokens of a tile.
+#[derive(Clone, Copy)]
+struct Task {
+    tile: Tile,
+    kv_head: usize,
+    /// The first, and how many.
+    head: usize,
+    n_heads: usize,
+}
+
+impl Task {
+    fn n_rows(&self) -> usize {
+        self.tile.n * self.n_heads
     }
 }
 
@@ -452,94 +516,88 @@ impl Running<'_> {
     }
 
     fn attention(&self, worker: &Worker<'_>, attend: &Attend<'_>) -> Done {
-        let (tiles, n_kv) = (attend.tiles, attend.shape.n_head_kv);
-        let n_tasks = tiles.len() * n_kv;
+        let (tiles, of_tile) = (attend.tiles, attend.n_tasks());
+        let n_tasks = tiles.len() * of_tile;
         // the last tiles see most: the longest tasks first
-        let task = |i: usize| (tiles[tiles.len() - 1 - i / n_kv], i % n_kv);
+        let task = |i: usize| attend.task(tiles[tiles.len() - 1 - i / of_tile], i % of_tile);
         let spans = tiles.iter().map(|&tile| attention::n_spans(self.seen(tile))).max().unwrap_or(0);
         let own = self.session.own.of(worker.index());
         if self.step.tokens.len() > SPLIT_TOKENS || spans == 1 {
             return worker.for_each(n_tasks, |i| {
-                let (tile, kv_head) = task(i);
+                let task = task(i);
                 let [all, part] = own.partials;
                 // SAFETY: the scratch is this worker's; the cache is not written in this phase.
                 unsafe {
-                    self.scaled_queries(attend, tile, kv_head, own.q);
-                    for span in 0..attention::n_spans(self.seen(tile)) {
+                    self.scaled_queries(attend, task, own.q);
+                    for span in 0..attention::n_spans(self.seen(task.tile)) {
                         let to = if span == 0 { all } else { part };
-                        self.span(attend, tile, kv_head, own.q, span, to);
+                        self.span(attend, task, own.q, span, to);
                         if span > 0 {
-                            self.merge(attend, tile, all, part);
+                            self.merge(attend, task, all, part);
                         }
                     }
-                    self.write_heads(attend, tile, kv_head, all);
+                    self.write_heads(attend, task, all);
                 }
             });
         }
         let n_rows = self.step.tokens.len() * attend.n_head;
-        let state = |tile: Tile, kv_head: usize, span: usize| {
-            let row = tile.first * attend.n_head + kv_head * attend.group * tile.n;
+        let state = |task: Task, span: usize| {
+            let row = task.tile.first * attend.n_head + task.head * task.tile.n;
             self.session.splits.at(span * n_rows + row)
         };
         worker.for_each(n_tasks * spans, |i| {
-            let (tile, kv_head) = task(i / spans);
-            let span = i % spans;
-            if span < attention::n_spans(self.seen(tile)) {
-                // SAFETY: the states of (tile, head, span) are this chunk's.
+            let (task, span) = (task(i / spans), i % spans);
+            if span < attention::n_spans(self.seen(task.tile)) {
+                // SAFETY: the states of (task, span) are this chunk's.
                 unsafe {
-                    self.scaled_queries(attend, tile, kv_head, own.q);
-                    self.span(attend, tile, kv_head, own.q, span, state(tile, kv_head, span));
+                    self.scaled_queries(attend, task, own.q);
+                    self.span(attend, task, own.q, span, state(task, span));
                 }
             }
         })?;
         worker.for_each(n_tasks, |i| {
-            let (tile, kv_head) = task(i);
-            let all = state(tile, kv_head, 0);
-            // SAFETY: the states of (tile, head) are this chunk's, and so are their columns of the output.
+            let task = task(i);
+            let all = state(task, 0);
+            // SAFETY: the task's states are this chunk's, and so are its columns of the output.
             unsafe {
-                for span in 1..attention::n_spans(self.seen(tile)) {
-                    self.merge(attend, tile, all, state(tile, kv_head, span));
+                for span in 1..attention::n_spans(self.seen(task.tile)) {
+                    self.merge(attend, task, all, state(task, span));
                 }
-                self.write_heads(attend, tile, kv_head, all);
+                self.write_heads(attend, task, all);
             }
         })
     }
 
     /// # Safety
-    /// `to` is valid for the tile's rows and used by nobody else; the queries are not being written.
-    unsafe fn scaled_queries(&self, attend: &Attend<'_>, tile: Tile, kv_head: usize, to: *mut f32) {
-        let len = attend.group * attend.shape.k;
-        for i in 0..tile.n {
-            // SAFETY: the heads of a group stand side by side in a token's row, as they do in `to`.
+    /// `to` is valid for the task's rows and used by nobody else; the queries are not being written.
+    unsafe fn scaled_queries(&self, attend: &Attend<'_>, task: Task, to: *mut f32) {
+        let k = attend.shape.k;
+        for row in 0..task.n_rows() {
+            // SAFETY: row by row as the heads stand in a token's row; what a query has beyond k is 0.
             unsafe {
-                let from = attend.q.part(tile.first + i, kv_head * len, len);
-                let to = std::slice::from_raw_parts_mut(to.add(i * len), len);
+                let token = task.tile.first + row / task.n_heads;
+                let from = attend.q.part(token, (task.head + row % task.n_heads) * k, k);
+                let to = std::slice::from_raw_parts_mut(to.add(row * attend.q_step), attend.q_step);
                 for (to, from) in to.iter_mut().zip(from) {
                     *to = from * attend.scale;
                 }
+                to[k..].fill(0.0);
             }
         }
     }
 
     /// # Safety
     /// As [`Span::run`].
-    unsafe fn span(
-        &self,
-        attend: &Attend<'_>,
-        tile: Tile,
-        kv_head: usize,
-        q: *const f32,
-        span: usize,
-        to: Partial,
-    ) {
+    unsafe fn span(&self, attend: &Attend<'_>, task: Task, q: *const f32, span: usize, to: Partial) {
+        let Tile { first, n } = task.tile;
         let span = Span {
             cells: &self.session.cache,
             cache: attend.cache,
-            kv_head,
-            table: self.step.tables[self.step.sequences[tile.first] as usize],
-            positions: &self.step.positions[tile.first..tile.first + tile.n],
-            group: attend.group,
-            k: attend.shape.k,
+            kv_head: task.kv_head,
+            table: self.step.tables[self.step.sequences[first] as usize],
+            positions: &self.step.positions[first..first + n],
+            group: task.n_heads,
+            k: attend.q_step,
             window: attend.shape.window.map_or(usize::MAX, |window| window as usize),
             cap: attend.cap,
             q,
@@ -551,29 +609,29 @@ impl Running<'_> {
     }
 
     /// # Safety
-    /// Both hold the tile's rows and are used by nobody else.
-    unsafe fn merge(&self, attend: &Attend<'_>, tile: Tile, into: Partial, part: Partial) {
+    /// Both hold the task's rows and are used by nobody else.
+    unsafe fn merge(&self, attend: &Attend<'_>, task: Task, into: Partial, part: Partial) {
         let v_pad = self.session.cache.v_pad(attend.cache);
-        for row in 0..tile.n * attend.group {
+        for row in 0..task.n_rows() {
             // SAFETY: the caller's promise.
             unsafe { attention::merge_row(self.isa(), into.row(row, v_pad), part.row(row, v_pad), v_pad) };
         }
     }
 
     /// # Safety
-    /// `from` holds the tile's rows, and nobody else uses the heads' columns of the output.
-    unsafe fn write_heads(&self, attend: &Attend<'_>, tile: Tile, kv_head: usize, from: Partial) {
-        let (group, v, v_pad) = (attend.group, attend.shape.v, self.session.cache.v_pad(attend.cache));
-        for row in 0..tile.n * group {
+    /// `from` holds the task's rows, and nobody else uses the heads' columns of the output.
+    unsafe fn write_heads(&self, attend: &Attend<'_>, task: Task, from: Partial) {
+        let (v, v_pad) = (attend.shape.v(), self.session.cache.v_pad(attend.cache));
+        for row in 0..task.n_rows() {
             // SAFETY: the caller's promise.
             unsafe {
                 let from = from.row(row, v_pad);
                 let [largest, mut sum] = *from.state;
-                let head = kv_head * group + row % group;
+                let head = task.head + row % task.n_heads;
                 if let Some(sinks) = attend.sinks {
                     sum += (sinks[head] - largest).exp();
                 }
-                let out = attend.out.part_mut(tile.first + row / group, head * v, v);
+                let out = attend.out.part_mut(task.tile.first + row / task.n_heads, head * v, v);
                 for (out, x) in out.iter_mut().zip(std::slice::from_raw_parts(from.out, v)) {
                     *out = x / sum;
                 }

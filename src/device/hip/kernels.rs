@@ -72,12 +72,49 @@ pub struct Gated {
     pub up_bias: Ptr,
     pub dst: Ptr,
     pub rows: u32,
-    /// Gelu, not silu.
-    pub gelu: u32,
+    /// `gated`'s, kernels/activations.hpp.
+    pub f: u32,
 }
 
-/// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, and where they go: q in place, k and v to a
-/// layer's cache, f16 `[block][kv head][64 positions][head_pad]`. Norms: f32 `[head_dim]` or none. `table`: u32, a row of
+/// Of a product of few tokens with their experts: `ids` u32 `[token][n_used]`, null where there are no experts; `scales`:
+/// of each weight f32 an expert, or null; x has a row for all of a token's experts, or if `each` is not 0 for one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Pairs {
+    pub ids: Ptr,
+    pub scales: [Ptr; 2],
+    pub n_used: u32,
+    pub each: u32,
+}
+
+/// Of a product of many tokens with their experts, in the order that sort_pairs leaves: `tiles` of 4 u32, null where there
+/// are no experts; the row of x, u32 a place; the pair, u32 a place, which is the row of dst and of scale; `scale`: f32 an
+/// expert, or null.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Sorted {
+    pub tiles: Ptr,
+    pub x_rows: Ptr,
+    pub pairs: Ptr,
+    pub scale: Ptr,
+}
+
+/// A choice of experts, as [`crate::plan::Routing`] has it; gating: 0 softmax, 1 sigmoid, 2 softmax of the chosen.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Routing {
+    pub n_experts: u32,
+    pub n_used: u32,
+    pub gating: u32,
+    pub least_sum: f32,
+    pub scale: f32,
+    pub n_groups: u32,
+    pub n_groups_used: u32,
+}
+
+/// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, values `value_dim`, and where they go: q in
+/// place, k and v to a layer's cache, f16 `[block][kv head][64 positions][head_pad]`, in which a key's elements behind the
+/// first value_dim stand from `rest_at` on (head_pad: all in order). Norms: f32 `[head_dim]` or none. `table`: u32, a row of
 /// `table_stride` blocks a sequence; positions, sequences: u32 a token; turns as in [`Append`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[repr(C)]
@@ -96,7 +133,9 @@ pub struct Heads {
     pub n_head: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
+    pub value_dim: u32,
     pub head_pad: u32,
+    pub rest_at: u32,
     pub n_rot: u32,
     pub halves: u32,
     pub table_stride: u32,
@@ -122,9 +161,12 @@ pub struct Attend {
     pub out: Ptr,
     pub oq: Ptr,
     pub ods: Ptr,
+    /// f32, of each head one more score without a value; or null.
+    pub sinks: Ptr,
     pub n_head: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
+    pub value_dim: u32,
     pub table_stride: u32,
     /// Positions are split over this many groups at most.
     pub splits: u32,
@@ -236,7 +278,7 @@ macro_rules! values {
         const KIND: ArgKind = ArgKind::Value(size_of::<$ty>());
     })* };
 }
-values!(u32, u64, f32, Planes, Parts, Append, Gated, Heads, Attend);
+values!(u32, u64, f32, Planes, Parts, Append, Gated, Pairs, Sorted, Routing, Heads, Attend);
 
 /// Arguments of a kernel: `repr(C)`, so that fields lie as in the kernel's argument block.
 ///
@@ -415,7 +457,7 @@ kernels! {
         UNARY_F32 = "unary_f32",
     }
 
-    /// `dst[i] = f(a[i]) * b[i]`, or `a[i] + b[i]`, i < n; f as in unary_f32. In place allowed. Grid: x over n / 1024.
+    /// `dst[i] = f(a[i]) * b[i]`, `a[i] + b[i]`, or the clamped unit of both, i < n; f as in unary_f32. In place allowed. Grid: x over n / 1024.
     BinaryArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, f: u32, c: f32) [256, 1, 1] waves 8 {
         BINARY_F32 = "binary_f32",
     }
@@ -426,13 +468,28 @@ kernels! {
         AFFINE_F32 = "affine_f32",
     }
 
-    /// dst = x (tokens x n_heads x head_dim) with the first n_rot elements of each head rotated; positions: u32 per
+    /// dst = x (tokens x n_heads x head_dim) with n_rot elements of each head rotated, from `first` on; positions: u32 per
     /// token; table: (cos, sin) f32 pairs, `[position][n_rot / 2]`; `halves` as in [`Append`]. In place allowed. Grid: x
     /// over tokens, y over heads.
     RopeArgs(
-        x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32, halves: u32
+        x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, first: u32, n_rot: u32,
+        halves: u32
     ) [64, 1, 1] waves 8 {
         ROPE_F32 = "rope_f32",
+    }
+
+    /// Parts of `len` elements of rows of `width`, n elements of a row in all, to rows of `to_width`: from `first` and every
+    /// `step` on, to `to_first` and every `to_step`. Grid: x over rows, y over n / 256.
+    ColumnsArgs(
+        x: Ptr, dst: Ptr, width: u32, to_width: u32, n: u32, len: u32, first: u32, step: u32, to_first: u32, to_step: u32
+    ) [256, 1, 1] waves 8 {
+        COLUMNS_F32 = "columns_f32",
+    }
+
+    /// `dst[t] = x[t] * (1 + scale * ln(1 + positions[t] / length))`, in whole numbers; rows of `width`. In place allowed.
+    /// Grid: x over rows, y over width / 256.
+    TemperArgs(x: Ptr, dst: Ptr, positions: Ptr, width: u32, length: u32, scale: f32) [256, 1, 1] waves 8 {
+        TEMPER_F32 = "temper_f32",
     }
 
     /// First of a draw from n logits (src/device/sampling.rs), for sample_total and sample_pick: `found`, 16 bytes for
@@ -479,8 +536,10 @@ kernels! {
 
     /// Of each part `dst[t][r] = dot(w[r], x[t]) + bias[r]`, added to what is there if `add`, for n <= N tokens; x as
     /// quantize_q8 leaves it, or f32 in `q` for a float weight. Grid: x over the parts' rows / `rows` of
-    /// [`matvec_shape`]; `sharing` of the same.
-    MatVecArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, n: u32, sharing: u32, add: u32) [128, 1, 1] waves 2 {
+    /// [`matvec_shape`]; `sharing` of the same. With experts, which only those of one token take: of part 0, `dst[pair][r]
+    /// = scale * dot + bias[r]`; y over a token's experts, z over tokens.
+    MatVecArgs(parts: Parts, q: Ptr, ds: Ptr, cols: u32, n: u32, sharing: u32, add: u32, pairs: Pairs)
+        [128, 1, 1] waves 2 {
         MATVEC_N1 = "matvec_" all "_n1",
         MATVEC_N2 = "matvec_" all "_n2",
         MATVEC_N4 = "matvec_" all "_n4",
@@ -493,13 +552,14 @@ kernels! {
         QKV = "qkv_" all "",
     }
 
-    /// Gate and up of one token. Grid and `sharing` as of a matvec kernel with as many rows a team as both have.
-    GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32, sharing: u32) [128, 1, 1] waves 2 {
+    /// Gate and up of one token, or of each of its experts. Grid and `sharing` as of a matvec kernel with as many rows a
+    /// team as both have.
+    GluMatVecArgs(to: Gated, q: Ptr, ds: Ptr, cols: u32, sharing: u32, pairs: Pairs) [128, 1, 1] waves 2 {
         GLU_MATVEC = "glu_" all "",
     }
 
-    /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512. Grid: x over tokens, y over
-    /// n_head + 2 * n_head_kv.
+    /// Norms, rotation and the cache's cells, for all tokens of a step. head_dim <= 512 where it does more than copy. Grid: x over tokens, y over
+    /// n_head + 2 * n_head_kv, or + n_head_kv where keys hold the values.
     HeadsArgs(h: Heads) [64, 1, 1] waves 8 {
         PREPARE_HEADS = "prepare_heads",
     }
@@ -520,45 +580,71 @@ kernels! {
         ATTEND_D256_H4 = "attend_d256_h4",
         ATTEND_D512_H1 = "attend_d512_h1",
         ATTEND_D512_H2 = "attend_d512_h2",
+        ATTEND_LATENT_H1 = "attend_latent_h1",
+        ATTEND_LATENT_H4 = "attend_latent_h4",
     }
 
     /// Rows of `width` f32 as f16, the input of matrix products: h `[row][width up to a multiple of 32]`, zeros behind
     /// the row; scale f32 a row, a power of two. A value is h * scale; scale is NaN, and h anything, for a row with a
-    /// value that is not finite. x is aligned to 16 bytes. Grid: x over rows.
-    HalfRowsArgs(x: Ptr, h: Ptr, scale: Ptr, width: u32) [256, 1, 1] waves 4 {
+    /// value that is not finite. x is aligned to 16 bytes. The scale is written `copies` times, one behind the other.
+    /// Grid: x over rows.
+    HalfRowsArgs(x: Ptr, h: Ptr, scale: Ptr, width: u32, copies: u32) [256, 1, 1] waves 4 {
         HALF_ROWS = "half_rows",
     }
 
-    /// The same of `x[r] / sqrt(mean(x[r]^2) + eps) * weight`.
+    /// The same, once, of `x[r] / sqrt(mean(x[r]^2) + eps) * weight`.
     HalfRowsNormArgs(x: Ptr, weight: Ptr, h: Ptr, scale: Ptr, width: u32, eps: f32) [256, 1, 1] waves 4 {
         HALF_ROWS_RMS_NORM = "half_rows_rms_norm",
     }
 
-    /// The same of `activation(gate) * up`; gelu if `gelu` is not 0, else silu.
-    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32, gelu: u32) [256, 1, 1] waves 4 {
+    /// The same of a gated unit; f as in [`Gated`].
+    HalfRowsGluArgs(gate: Ptr, up: Ptr, h: Ptr, scale: Ptr, width: u32, f: u32) [256, 1, 1] waves 4 {
         HALF_ROWS_GLU = "half_rows_glu",
     }
 
     /// `dst[t][r] = scale[t] * dot(w[r], x[t]) + bias[r]`, and `+ dst[t][r]` if `add` is not 0, by f16 matrix tiles;
     /// weights are rounded to f16; x and scale as half_rows leaves them; bias f32 or none. Grid: x over n, y over rows,
-    /// by the number at the end of the name.
-    MatMulArgs(w: Planes, x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, add: u32)
+    /// by the number at the end of the name; with experts x over tiles.
+    MatMulArgs(w: Planes, x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, rows: u32, cols: u32, n: u32, add: u32, sorted: Sorted)
         [256, 1, 1] waves 2 {
         MATMUL_64 = "matmul_" all "_64",
         MATMUL_128 = "matmul_" but_f32 "_128",
     }
 
-    /// Causal attention of many tokens, for heads padded to D. q, out: f32 `[token][head][head_dim]`, q rotated and
-    /// aligned to 16 bytes; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32 (first token,
-    /// count, sequence, position of the first), at most 64 tokens, 32 of D 512; table: u32, a row of `table_stride`
-    /// blocks a sequence; window, cap: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of D 512), y over tiles.
-    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, n_head: u32, n_head_kv: u32,
-        head_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32) [128, 1, 1] waves 1 {
+    /// Causal attention of many tokens, for heads padded to D. q: f32 `[token][head][head_dim]`, rotated and aligned to 16
+    /// bytes; out: the same of value_dim; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32
+    /// (first token, count, sequence, position of the first), at most 64 tokens, 32 of D 512 and latent; table: u32, a row
+    /// of `table_stride` blocks a sequence; window, cap, sinks: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of
+    /// D 512 and latent), y over tiles.
+    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, sinks: Ptr, n_head: u32,
+        n_head_kv: u32, head_dim: u32, value_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32)
+        [128, 1, 1] waves 1 {
         PREFILL_ATTENTION_D32 = "prefill_attention_d32",
         PREFILL_ATTENTION_D64 = "prefill_attention_d64",
         PREFILL_ATTENTION_D128 = "prefill_attention_d128",
         PREFILL_ATTENTION_D256 = "prefill_attention_d256",
         PREFILL_ATTENTION_D512 = "prefill_attention_d512",
+        PREFILL_ATTENTION_LATENT = "prefill_attention_latent",
+    }
+
+    /// Each token's experts by its logits (f32, n x n_experts), as src/device/routing.rs defines the choice: ids (u32) and
+    /// weights (f32), n x n_used. bias: f32 an expert, or null. At most 1,024 experts. Grid: x over tokens.
+    RouteArgs(logits: Ptr, bias: Ptr, ids: Ptr, weights: Ptr, routing: Routing) [64, 1, 1] waves 2 {
+        ROUTE = "route",
+    }
+
+    /// Pairs of tokens and experts in the order of their experts (u32 `ids`, below 1,024): `pairs` and, of each, `tokens`
+    /// (pair / n_used); tiles (expert, first place, last place + 1, 0) of 64 places, n_small of them, and then of 128,
+    /// n_large; those of no places are 0. Grid: 1.
+    SortPairsArgs(ids: Ptr, pairs: Ptr, tokens: Ptr, tiles: Ptr, n_pairs: u32, n_used: u32, n_small: u32, n_large: u32)
+        [1024, 1, 1] waves 4 {
+        SORT_PAIRS = "sort_pairs",
+    }
+
+    /// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, rows of `width`, f32. Grid: x over tokens, y over
+    /// width / 1024.
+    CombineArgs(x: Ptr, weights: Ptr, dst: Ptr, width: u32, n_used: u32) [256, 1, 1] waves 8 {
+        COMBINE = "combine",
     }
 }
 
@@ -607,7 +693,7 @@ mod tests {
     fn arguments_lie_as_c_lays_them_out() {
         let offsets: Vec<_> =
             MATVEC_N1.of(TensorType::Q4_K).unwrap().signature().args.iter().map(|a| a.offset).collect();
-        assert_eq!(offsets, [0, 168, 176, 184, 188, 192, 196]);
+        assert_eq!(offsets, [0, 168, 176, 184, 188, 192, 196, 200]);
         let names: std::collections::HashSet<_> = SIGNATURES.iter().map(|s| s.name).collect();
         assert_eq!(names.len(), SIGNATURES.len(), "two kernels of one name");
     }

@@ -6,12 +6,14 @@
 
 pub mod attend;
 pub mod elementwise;
+pub mod experts;
 pub mod matmul;
 pub mod norm;
 pub mod prefill;
 pub mod project;
 pub mod ready;
 pub mod rope;
+pub mod rows;
 pub mod sample;
 
 use super::kernels::*;

@@ -54,7 +54,7 @@ struct Loaded {
 /// Bytes that a weight takes in its roles.
 fn bytes(weight: &plan::Weight, roles: Roles) -> Result<u64> {
     let mut bytes = 0;
-    if roles.rows || roles.matrix {
+    if roles.rows || roles.matrix || roles.experts > 0 {
         bytes += PlaneLayout::new(weight.ty, weight.rows, weight.cols)?.bytes;
     }
     if roles.vector {
@@ -137,7 +137,7 @@ fn load(
     if roles.vector {
         loaded.vector = Some(loader.load_floats(&source.vector(file)?, name)?);
     }
-    if roles.rows || roles.matrix {
+    if roles.rows || roles.matrix || roles.experts > 0 {
         loaded.matrix = Some(loader.load(*ty, *rows, *cols, source.data(file), name)?);
     }
     Ok(loaded)

@@ -52,7 +52,7 @@ impl Source {
 /// An op as a GPU gets it: one launch, or few.
 #[derive(Clone, Debug)]
 pub enum StepOp {
-    /// As the plan has it: any but products and attention.
+    /// As the plan has it: any but products, of experts too, and attention.
     Single(Op),
     PrepareHeads {
         cache: CacheId,
@@ -78,9 +78,44 @@ pub enum StepOp {
         q: ValueId,
         scale: f32,
         cap: f32,
+        sinks: Option<Vector>,
         out: ValueId,
         to: Forms,
     },
+    Experts(Mixed),
+}
+
+/// Products of one input with each token's experts.
+#[derive(Clone, Debug)]
+pub struct Mixed {
+    pub x: ValueId,
+    pub ids: ValueId,
+    pub parts: Vec<ExpertPart>,
+    /// What is left of two products, gate and up, instead of them.
+    pub unit: Option<(Binary, ValueId)>,
+    /// How the op before has left the input, for many tokens.
+    pub rounded: Option<Rounded>,
+    pub to: Forms,
+    /// Whether many tokens' pairs are yet to be sorted by these ids.
+    pub sort: bool,
+}
+
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpertPart {
+    pub weight: Experts,
+    pub scale: Option<Vector>,
+    pub bias: Option<Vector>,
+    pub out: ValueId,
+}
+
+impl Mixed {
+    /// The op by itself.
+    fn single(op: &Op) -> Option<Mixed> {
+        let Op::MatMulExperts { x, ids, weight, scale, bias, out } = *op else { return None };
+        let parts = vec![ExpertPart { weight, scale, bias, out: out.0 }];
+        Some(Mixed { x: x.0, ids: ids.0, parts, unit: None, rounded: None, to: Forms::PLAIN, sort: true })
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -114,10 +149,13 @@ fn alone(op: FusedOp) -> StepOp {
         FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
             StepOp::PrepareHeads { cache, q, k, v, q_prep, k_prep }
         }
-        FusedOp::Single(Op::Attention { cache, q, scale, cap, out, .. }) => {
-            StepOp::Attention { cache, q: q.0, scale, cap, out: out.0, to: Forms::PLAIN }
+        FusedOp::Single(Op::Attention { cache, q, scale, cap, sinks, out }) => {
+            StepOp::Attention { cache, q: q.0, scale, cap, sinks, out: out.0, to: Forms::PLAIN }
         }
-        FusedOp::Single(op) => StepOp::Single(op),
+        FusedOp::Single(op) => match Mixed::single(&op) {
+            Some(mixed) => StepOp::Experts(mixed),
+            None => StepOp::Single(op),
+        },
     }
 }
 
@@ -127,22 +165,30 @@ pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
     let mut scheduled: Vec<Scheduled> = Vec::new();
     // how the op before left the input of this one
     let mut left = Forms::PLAIN;
+    // the ids by which pairs have been sorted last
+    let mut sorted = None;
     let mut i = 0;
     while let Some(placed) = ops.get(i) {
         let next = ops.get(i + 1);
-        let (op, at) = match next.and_then(|next| scheduler.joined(&placed.op, next)) {
-            Some(op) => {
-                i += 1;
-                (op, ops[i].at)
-            }
-            None => (scheduler.op(&placed.op, left.rounded, next), placed.at),
+        let (op, n) = if let Some((mut mixed, n)) = scheduler.experts(&ops[i..]) {
+            mixed.rounded = left.rounded;
+            mixed.sort = sorted.replace(mixed.ids) != Some(mixed.ids);
+            (StepOp::Experts(mixed), n)
+        } else if let Some(op) = next.and_then(|next| scheduler.joined(&placed.op, next)) {
+            (op, 2)
+        } else {
+            (scheduler.op(&placed.op, left.rounded, next), 1)
         };
+        if matches!(op, StepOp::Single(Op::MatMulHeads { .. })) {
+            sorted = None; // it sorts pairs of its own
+        }
         left = match op {
             StepOp::Project { to, .. } | StepOp::Attention { to, .. } => to,
+            StepOp::Experts(Mixed { to, .. }) => to,
             StepOp::Single(_) | StepOp::PrepareHeads { .. } | StepOp::Qkv { .. } => Forms::PLAIN,
         };
-        scheduled.push(Scheduled { op, at });
-        i += 1;
+        i += n;
+        scheduled.push(Scheduled { op, at: ops[i - 1].at });
     }
     scheduled
 }
@@ -164,10 +210,11 @@ impl Scheduler<'_> {
                 let source = Source { rounded: came, select: false };
                 StepOp::Project { project: project.clone(), source, to }
             }
-            FusedOp::Single(Op::Attention { cache, q, scale, cap, out, .. }) => {
-                let whole = self.plan.cache(*cache).v.is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
+            FusedOp::Single(Op::Attention { cache, q, scale, cap, sinks, out }) => {
+                let whole = self.plan.cache(*cache).v().is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
                 let to = if whole { self.rounded(out.0, next, Place::First) } else { Forms::PLAIN };
-                StepOp::Attention { cache: *cache, q: q.0, scale: *scale, cap: *cap, out: out.0, to }
+                let (cache, scale, cap, sinks) = (*cache, *scale, *cap, *sinks);
+                StepOp::Attention { cache, q: q.0, scale, cap, sinks, out: out.0, to }
             }
             FusedOp::Single(_) | FusedOp::PrepareHeads { .. } => alone(op.clone()),
         }
@@ -192,12 +239,45 @@ impl Scheduler<'_> {
         }
     }
 
+    /// The products of experts that `ops` begin with: one, or gate and up with their unit; and how many ops that is.
+    fn experts(&self, ops: &[Placed]) -> Option<(Mixed, usize)> {
+        let product = |op: &Placed| match &op.op {
+            FusedOp::Single(op) => Mixed::single(op),
+            FusedOp::Project(_) | FusedOp::PrepareHeads { .. } => None,
+        };
+        let gate = product(ops.first()?)?;
+        let (Some(up), Some(Placed { op: FusedOp::Single(Op::Binary { a, b, f, out }), at })) =
+            (ops.get(1).and_then(product), ops.get(2))
+        else {
+            return Some((gate, 1));
+        };
+        let outs = [gate.parts[0].out, up.parts[0].out];
+        let dead = outs.iter().all(|id| self.is_dead_behind(*at, *id));
+        // the unit is written while the input and the ids are read
+        let apart = [gate.x, gate.ids].iter().all(|id| self.plan.slot(*id) != self.plan.slot(*out));
+        if (gate.x, gate.ids, outs) != (up.x, up.ids, [a.0, b.0]) || !dead || !apart {
+            return Some((gate, 1));
+        }
+        let parts = [gate.parts, up.parts].concat();
+        let half = self.size == Size::Many && self.plan.value(*out).rows == Rows::Tokens;
+        let next = ops.get(3).and_then(product).filter(|next| (next.x, next.ids) == (out.0, gate.ids));
+        let to = match next {
+            Some(_) if half && gate_code(*f).is_some() && self.is_dead_behind(ops[3].at, out.0) => {
+                Forms { plain: false, rounded: Some(Rounded::F16) }
+            }
+            Some(_) | None => Forms::PLAIN,
+        };
+        Some((Mixed { parts, unit: Some((*f, out.0)), to, ..gate }, 3))
+    }
+
     /// How a gated unit is best left for the op that comes next.
     fn gated(&self, f: Unary, out: ValueId, next: Option<&Placed>) -> Forms {
         match self.size {
             Size::One | Size::Few => self.rounded(out, next, Place::Second),
             // outputs of a step of many tokens may be few
-            Size::Many if self.plan.value(out).rows == Rows::Outputs || gate_code(f).is_none() => {
+            Size::Many
+                if self.plan.value(out).rows == Rows::Outputs || gate_code(Binary::Glu(f)).is_none() =>
+            {
                 Forms::PLAIN
             }
             Size::Many => match self.reader(out, next) {
@@ -254,7 +334,10 @@ impl Scheduler<'_> {
         let same = slots.eq([q, k, v].map(|id| plan.slot(id)));
         // keys and values are left in the cache alone
         let written = [k, v].iter().all(|id| self.is_dead_behind(at, *id));
-        let head_dim = plan.cache(cache).k;
+        let Cache { k: head_dim, values, .. } = plan.cache(cache);
+        if values != Values::Own(head_dim) {
+            return None;
+        }
         let whole = project.parts.iter().all(|part| plan.weight(part.weight).rows.is_multiple_of(head_dim));
         let fits = same && written && whole && head_dim.is_multiple_of(2);
         (fits && matches!(project.then, Then::Nothing)).then(|| StepOp::Qkv {

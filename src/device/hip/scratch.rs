@@ -7,14 +7,15 @@ use super::description::Description;
 use super::limits::Limits;
 use super::memory::{Buffer, Pool, Span, aligned};
 use super::ops::attend::{AttendScratch, AttendShape};
+use super::ops::experts::{self, Sorting};
 use super::ops::matmul::{HalfRows, half_stride};
-use super::ops::project::{LayerCache, Turns, head_pad, wants_rounded};
+use super::ops::project::{LATENT_PAD, LayerCache, MATVEC_MAX_N, Turns, cell_pad, wants_rounded};
 use super::ops::{Q8_BLOCK, Quantized};
 use super::sampler::DeviceSampler;
 use super::schedule::Place;
 use crate::device::{BLOCK_LEN, SessionLimits};
 use crate::plan::storage::Slot;
-use crate::plan::{Cache, CacheId, Plan, RopeId, RopePairs, Rows, ValueId};
+use crate::plan::{Cache, CacheId, Op, Plan, RopeId, RopePairs, Rows, ValueId};
 use crate::{Error, Result};
 
 /// Bytes of a session's caches, and the places in its scratch.
@@ -31,6 +32,10 @@ pub struct Layout {
     rounded: [[Range<u64>; 2]; 2],
     /// f16 rows, and a factor each.
     half: [Range<u64>; 2],
+    /// Of a mixture's pairs: pairs, tokens, tiles.
+    sorting: [Range<u64>; 3],
+    /// Of products of so many heads: the heads' numbers, for each token of a step.
+    head_ids: Vec<(usize, Range<u64>)>,
     parts: Range<u64>,
     tickets: Range<u64>,
     /// Of each of the plan's ropes, for every position of the cache.
@@ -43,7 +48,8 @@ pub struct Layout {
     pub sampler_bytes: u64,
 }
 
-/// A cache of the plan: f16 `[block][kv head][64 positions][head_pad]` each of keys and values.
+/// A cache of the plan: f16 `[block][kv head][64 positions][head_pad]` each of keys and values, or one of keys that hold
+/// the values.
 #[derive(Debug)]
 pub struct CachePlace {
     cache: Cache,
@@ -89,9 +95,10 @@ impl Layout {
         let mut cells = Places::default();
         let mut caches = Vec::with_capacity(plan.caches.len());
         for &cache in &plan.caches {
-            let head_pad = head_pad(cache.k.max(cache.v))?;
+            let head_pad = cell_pad(cache)?;
             let mut take = || cells.take(&[limits.n_blocks, cache.n_head_kv, BLOCK_LEN, head_pad], 2);
-            let (keys, values) = (take(), take());
+            let keys = take();
+            let values = if head_pad == LATENT_PAD { keys.clone() } else { take() };
             caches.push(CachePlace { cache, head_pad, n_blocks: limits.n_blocks, keys, values });
         }
 
@@ -100,19 +107,30 @@ impl Layout {
             plan.slots().iter().map(|Slot { width, rows }| places.take(&[limits.rows(*rows), *width], 4));
         let slots = slots.collect();
         let most = limits.max_tokens.max(limits.max_outputs);
+        let few = limits.max_tokens.min(MATVEC_MAX_N);
+        let experts = Mixtures::of(plan);
         // the longest row that is ever rounded to 8 bits; 0 where no matrix wants it
         let rounded_cols =
             plan.matrices().filter(|weight| wants_rounded(weight.ty)).map(|weight| weight.cols);
         let widest = rounded_cols.max().unwrap_or(0);
-        let mut rounded =
-            || [places.take(&[most, widest], 1), places.take(&[most, widest.div_ceil(Q8_BLOCK)], 8)];
+        // of all rows of a step, dense; experts' are of few tokens, whole blocks
+        let dense = most.checked_mul(widest.next_multiple_of(Q8_BLOCK)).ok_or_else(too_large)?;
+        let quants = dense.max(few.checked_mul(experts.quants).ok_or_else(too_large)?);
+        let mut rounded = || [places.take(&[quants], 1), places.take(&[quants / Q8_BLOCK], 8)];
         let rounded = [rounded(), rounded()];
         let cols = plan.matrices().map(|weight| weight.cols).max().unwrap_or(0);
-        let half =
-            [places.take(&[most, half_stride(cols).ok_or_else(too_large)?], 2), places.take(&[most], 4)];
+        let token = half_stride(cols).ok_or_else(too_large)?.max(experts.half);
+        let half = [places.take(&[most, token], 2), places.take(&[most, experts.n_used.max(1)], 4)];
+        let pairs = most.checked_mul(experts.n_used).ok_or_else(too_large)?;
+        let mut words = |n: usize| places.take(&[n], 4);
+        let sorting = [words(pairs), words(pairs), words(experts::tile_words(pairs, experts.n_experts))];
+        let mut numbers_of: Vec<usize> = plan.head_products().map(|shape| shape.n_used).collect();
+        numbers_of.sort_unstable();
+        numbers_of.dedup();
+        let head_ids = numbers_of.into_iter().map(|n| (n, places.take(&[limits.max_tokens, n], 4))).collect();
         let (mut part, mut heads, mut widest_head) = (0, 0, 0);
         for (n_head, cache) in plan.attentions() {
-            let head_pad = head_pad(cache.k.max(cache.v))?;
+            let head_pad = cell_pad(cache)?;
             let shape = AttendShape::new(1, n_head, cache.n_head_kv, head_pad, card.compute_units as usize)?;
             part = part.max(shape.part_floats(limits.max_tokens, head_pad).ok_or_else(too_large)?);
             heads = heads.max(n_head);
@@ -136,6 +154,8 @@ impl Layout {
             slots,
             rounded,
             half,
+            sorting,
+            head_ids,
             parts,
             tickets,
             turns,
@@ -144,6 +164,40 @@ impl Layout {
             sampled_vocab,
             sampler_bytes: sampled_vocab.map_or(0, DeviceSampler::bytes),
         })
+    }
+}
+
+/// What a plan's products of experts ask for at most.
+#[derive(Default)]
+struct Mixtures {
+    n_experts: usize,
+    n_used: usize,
+    /// Quants of a token's rows for weights that want them rounded, and f16 of a token's rows with their padding.
+    quants: usize,
+    half: usize,
+}
+
+impl Mixtures {
+    fn of(plan: &Plan) -> Mixtures {
+        let mut most = Mixtures::default();
+        for named in &plan.ops {
+            let (shape, width) = match named.op {
+                Op::MatMulExperts { x, ids, weight, out, .. } => {
+                    (plan.expert_shape(ids, weight, out), plan.width(x))
+                }
+                Op::MatMulHeads { x, weight, out } => (plan.head_shape(x, weight, out), plan.width(x)),
+                _ => continue,
+            };
+            most.n_experts = most.n_experts.max(shape.n_experts);
+            most.n_used = most.n_used.max(shape.n_used);
+            if wants_rounded(shape.ty) {
+                most.quants = most.quants.max(width);
+            }
+            let rows = width / shape.cols.max(1);
+            let half = half_stride(shape.cols).and_then(|stride| stride.checked_mul(rows));
+            most.half = most.half.max(half.unwrap_or(usize::MAX));
+        }
+        most
     }
 }
 
@@ -183,6 +237,7 @@ impl SessionMemory {
             v: self.cache.span().part(values.clone())?,
             n_head_kv: cache.n_head_kv,
             head_dim: cache.k,
+            value_dim: cache.v(),
             head_pad: *head_pad,
             n_blocks: *n_blocks,
         })
@@ -190,8 +245,9 @@ impl SessionMemory {
 
     /// Keys, or values, of a block in each of the caches.
     pub fn block(&self, block: u32) -> impl Iterator<Item = Result<Span<'_>>> {
-        let both = |place: &CachePlace| {
-            [(place.keys.clone(), place.n_blocks), (place.values.clone(), place.n_blocks)]
+        let both = |CachePlace { keys, values, n_blocks, .. }: &CachePlace| {
+            let own = (keys != values).then(|| (values.clone(), *n_blocks));
+            std::iter::once((keys.clone(), *n_blocks)).chain(own)
         };
         self.layout.caches.iter().flat_map(both).map(move |(place, n_blocks)| {
             let cells = self.cache.span().part(place)?;
@@ -208,6 +264,23 @@ impl SessionMemory {
     pub fn half(&self) -> Result<HalfRows<'_>> {
         let [h, scale] = &self.layout.half;
         Ok(HalfRows { h: self.place(h)?, scale: self.place(scale)? })
+    }
+
+    pub fn sorting(&self) -> Result<Sorting<'_>> {
+        let [pairs, tokens, tiles] = &self.layout.sorting;
+        Ok(Sorting { pairs: self.place(pairs)?, tokens: self.place(tokens)?, tiles: self.place(tiles)? })
+    }
+
+    /// Numbers of heads that products are of, for which [`head_ids`](Self::head_ids) must hold 0, 1, .. for each token.
+    pub fn head_counts(&self) -> impl Iterator<Item = usize> {
+        self.layout.head_ids.iter().map(|(n, _)| *n)
+    }
+
+    /// The numbers of `n_heads` heads, u32, for each token of a step.
+    pub fn head_ids(&self, n_heads: usize) -> Result<Span<'_>> {
+        let ids = self.layout.head_ids.iter().find(|(n, _)| *n == n_heads);
+        let (_, place) = ids.ok_or_else(|| Error::Internal(format!("no numbers of {n_heads} heads")))?;
+        self.place(place)
     }
 
     /// The tickets must be zero before the first step.

@@ -119,6 +119,13 @@ impl HipSession {
         // cells past a sequence's end are read and counted as nothing, which a NaN would not be
         session.stream.fill(session.memory.cells(), 0)?;
         session.stream.fill(session.memory.attend_scratch()?.tickets, 0)?;
+        for n_heads in session.memory.head_counts() {
+            let ids = session.memory.head_ids(n_heads)?;
+            let numbers = (0..n_heads as u32).cycle().take(ids.bytes() as usize / size_of::<u32>());
+            let numbers = memory::collect(numbers, "scratch")?;
+            let mut staging = session.staging.lock().unwrap_or_else(PoisonError::into_inner);
+            staging.upload(&session.stream, bytes_of(&numbers), ids)?;
+        }
         session.stream.synchronize()?;
         Ok(session)
     }

@@ -3,13 +3,15 @@
 use super::description::Described;
 use super::memory::Span;
 use super::ops::attend::{self, AttendShape, HeadNorms, Scores};
+use super::ops::experts::{self, TokenPairs};
 use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
 use super::ops::rope::{self, Heads};
+use super::ops::rows::{self, Parts};
 use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
-use super::schedule::{Forms, Place, Rounded, Source, StepOp};
+use super::schedule::{Forms, Mixed, Place, Rounded, Source, StepOp};
 use super::scratch::SessionMemory;
 use super::stream::Stream;
 use crate::plan::fuse::{HeadPrep, Part, Project, Then};
@@ -86,9 +88,12 @@ impl<'a> Running<'a> {
             }
             StepOp::Project { project, source, to } => self.project(project, *source, *to),
             StepOp::Qkv { project, cache, rope } => self.qkv(project, *cache, *rope),
-            StepOp::Attention { cache, q, scale, cap, out, to } => {
-                self.attention(*cache, *q, *scale, *cap, *out, *to)
+            StepOp::Attention { cache, q, scale, cap, sinks, out, to } => {
+                let window = self.plan().cache(*cache).window;
+                let scores = Scores { scale: *scale, cap: *cap, window, sinks: self.vector(*sinks)? };
+                self.attention(*cache, *q, scores, *out, *to)
             }
+            StepOp::Experts(mixed) => self.experts(mixed),
         }
     }
 
@@ -105,8 +110,31 @@ impl<'a> Running<'a> {
                 let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
                 elementwise::affine(stream, x, scale, bias, to, n, width)
             }
-            Op::Rope { x, head_dim, rope, out } => self.rope(x.0, head_dim, rope, out.0),
-            Op::Append { cache, k, v } => self.append(cache, k.0, v.0),
+            Op::Rope { x, head_dim, first, rope, out } => self.rope(x.0, head_dim, first, rope, out.0),
+            Op::Temper { x, scale, length, out } => {
+                let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
+                rows::temper(stream, from, to, positions, self.n(), self.plan().width(x), scale, length)
+            }
+            Op::Append { cache, k, v } => self.append(cache, k.0, v.map(ValueId::from)),
+            Op::Columns { x, group, first, out } => {
+                let (width, len) = (self.plan().width(x), self.plan().columns_len(x, group, out));
+                let from = Parts { width, first, step: group };
+                let to = Parts { width: self.plan().width(out), first: 0, step: len };
+                let (x, dst, n) = (self.value(x)?, self.value(out)?, self.rows(out.0));
+                rows::columns(stream, x, from, dst, to, n, width / group, len)
+            }
+            Op::Join { a, b, n: n_parts, out } => {
+                let plan = self.plan();
+                let [a_len, b_len, b_step] = plan.join_lens([a.0, b.0], n_parts, out);
+                let (width, step) = (plan.width(out), a_len + b_len);
+                let (dst, n) = (self.value(out)?, self.rows(out.0));
+                let from = Parts { width: plan.width(a), first: 0, step: a_len };
+                let to = Parts { width, first: 0, step };
+                rows::columns(stream, self.value(a)?, from, dst, to, n, n_parts, a_len)?;
+                let from = Parts { width: plan.width(b), first: 0, step: b_step };
+                let to = Parts { width, first: a_len, step };
+                rows::columns(stream, self.value(b)?, from, dst, to, n, n_parts, b_len)
+            }
             Op::Unary { x, f, out } => {
                 elementwise::unary(stream, f, self.value(x)?, self.value(out)?, self.len(out.0))
             }
@@ -115,8 +143,19 @@ impl<'a> Running<'a> {
                 let (from, to, outputs) = (self.value(x)?, self.value(out)?, self.step.outputs);
                 ops::select_rows(stream, from, outputs, to, self.n(), self.n_outputs(), self.plan().width(x))
             }
-            Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
-            Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
+            Op::Route { logits, bias, ref routing, ids, weights } => {
+                let (n, n_experts, bias) = (self.rows(ids.0), self.plan().width(logits), self.vector(bias)?);
+                let (logits, ids, weights) = (self.value(logits)?, self.value(ids)?, self.value(weights)?);
+                experts::route(stream, logits, bias, routing, ids, weights, n, n_experts)
+            }
+            Op::Combine { x, weights, out } => {
+                let (n, n_used, width) =
+                    (self.rows(out.0), self.plan().width(weights), self.plan().width(out));
+                let (x, weights, to) = (self.value(x)?, self.value(weights)?, self.value(out)?);
+                experts::combine(stream, x, weights, to, n, n_used, width)
+            }
+            Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
+            Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
         }
     }
 
@@ -129,16 +168,18 @@ impl<'a> Running<'a> {
         Ok(norm::Norm { kind, weight: self.vector(weight)?, bias: self.vector(bias)?, eps })
     }
 
-    fn rope(&self, x: ValueId, head_dim: usize, rope: RopeId, out: ValueId) -> Result<()> {
+    fn rope(&self, x: ValueId, head_dim: usize, first: usize, rope: RopeId, out: ValueId) -> Result<()> {
         let turns = self.memory.turns(self.plan(), rope)?;
-        let heads = Heads { n_heads: self.plan().width(x) / head_dim.max(1), head_dim, n_rot: turns.n_rot };
+        let n_heads = self.plan().width(x) / head_dim.max(1);
+        let heads = Heads { n_heads, head_dim, first, n_rot: turns.n_rot };
         let pairs = self.plan().rope(rope).pairs;
         let (from, to, positions) = (self.value(x)?, self.value(out)?, self.step.tokens.positions);
         rope::rope(self.stream, pairs, from, to, positions, turns.table, self.n(), heads)
     }
 
-    fn append(&self, cache: CacheId, k: ValueId, v: ValueId) -> Result<()> {
-        let (k, v, cache) = (self.value(k)?, self.value(v)?, self.memory.cache(cache)?);
+    fn append(&self, cache: CacheId, k: ValueId, v: Option<ValueId>) -> Result<()> {
+        let v = v.map(|v| self.value(v)).transpose()?;
+        let (k, cache) = (self.value(k)?, self.memory.cache(cache)?);
         let norms = HeadNorms { q: None, k: None, eps: 0.0 };
         attend::prepare_heads(self.stream, 0, k, k, v, norms, None, self.step.tokens, cache)
     }
@@ -167,10 +208,10 @@ impl<'a> Running<'a> {
                     self.norm(x, norm, head_dim, x)?;
                 }
                 if let Some(rope) = prep.rope {
-                    self.rope(x, head_dim, rope, x)?;
+                    self.rope(x, head_dim, 0, rope, x)?;
                 }
             }
-            return self.append(cache, k, v);
+            return self.append(cache, k, Some(v));
         }
         let weight = |prep: HeadPrep| self.vector(prep.norm.and_then(|norm| norm.weight));
         let eps = eps(q_prep).or(eps(k_prep)).unwrap_or(0.0);
@@ -178,20 +219,18 @@ impl<'a> Running<'a> {
         let turns = q_prep.rope.map(|rope| self.memory.turns(plan, rope)).transpose()?;
         let (n_head, cache) = (plan.n_head(q, cache), self.memory.cache(cache)?);
         let (q, k, v) = (self.value(q)?, self.value(k)?, self.value(v)?);
-        attend::prepare_heads(self.stream, n_head, q, k, v, norms, turns, self.step.tokens, cache)
+        attend::prepare_heads(self.stream, n_head, q, k, Some(v), norms, turns, self.step.tokens, cache)
     }
 
     fn attention(
         &self,
         cache: CacheId,
         q: ValueId,
-        scale: f32,
-        cap: f32,
+        scores: Scores<'_>,
         out: ValueId,
         to: Forms,
     ) -> Result<()> {
         let n_head = self.plan().n_head(q, cache);
-        let scores = Scores { scale, cap, window: self.plan().cache(cache).window };
         let (q, cache) = (self.value(q)?, self.memory.cache(cache)?);
         let chosen = (self.n() > MATVEC_MAX_N).then_some(self.step.short);
         if chosen.is_some() {
@@ -317,9 +356,118 @@ impl<'a> Running<'a> {
         match (project.then, &project.parts[..], to.rounded) {
             (Then::Glu { f, out }, [gate, up], Some(Rounded::F16)) => {
                 let (gate, up) = (self.value(gate.out)?, self.value(up.out)?);
-                matmul::glu_half(self.stream, f, gate, up, half, n, self.plan().width(out))
+                let width = self.plan().width(out);
+                matmul::glu_half(self.stream, Binary::Glu(f), gate, up, half, n, width)
             }
             _ => self.glu(project),
+        }
+    }
+
+    fn experts(&self, mixed: &Mixed) -> Result<()> {
+        let (plan, n) = (self.plan(), self.rows(mixed.x));
+        let Some(first) = mixed.parts.first().filter(|_| n > 0) else { return Ok(()) };
+        let shape = plan.expert_shape(mixed.ids, first.weight, first.out);
+        let ids = self.value(mixed.ids)?;
+        let pairs = TokenPairs { ids, n, n_used: shape.n_used, n_experts: shape.n_experts };
+        let each = plan.width(mixed.x) > shape.cols;
+        let mut products = Vec::with_capacity(mixed.parts.len());
+        for part in &mixed.parts {
+            products.push(experts::Product {
+                weight: self.program.matrix(part.weight)?,
+                scale: self.vector(part.scale)?,
+                bias: self.vector(part.bias)?,
+                dst: self.value(part.out)?,
+            });
+        }
+        match n {
+            ..=MATVEC_MAX_N => self.experts_few(mixed, pairs, &products, each),
+            _ => self.experts_many(mixed, pairs, &products, each),
+        }
+    }
+
+    /// Products of heads: of experts of which every token has each.
+    fn heads(&self, x: ValueId, weight: Experts, out: ValueId) -> Result<()> {
+        let (shape, n) = (self.plan().head_shape(x, weight, out), self.rows(x));
+        let ids = self.memory.head_ids(shape.n_used)?;
+        let pairs = TokenPairs { ids, n, n_used: shape.n_used, n_experts: shape.n_experts };
+        let (weight, dst) = (self.program.matrix(weight)?, self.value(out)?);
+        let product = experts::Product { weight, scale: None, bias: None, dst };
+        let (x, cols, rows) = (self.value(x)?, shape.cols, n * shape.n_used);
+        if n > MATVEC_MAX_N {
+            let (half, sorting) = (self.memory.half()?, self.memory.sorting()?);
+            experts::sort(self.stream, pairs, sorting)?;
+            experts::half_rows(self.stream, x, half, pairs, true, cols)?;
+            return experts::matmul(self.stream, &product, pairs, sorting, half, true);
+        }
+        let input = if wants_rounded(shape.ty) {
+            let rounded = self.memory.rounded(Place::First)?;
+            ops::quantize(self.stream, x, rounded, rows, cols)?;
+            Input::Rounded(rounded)
+        } else {
+            Input::Plain(x)
+        };
+        experts::matvec(self.stream, &product, pairs, input, true)
+    }
+
+    /// A matrix-vector product for each pair.
+    fn experts_few(
+        &self,
+        mixed: &Mixed,
+        pairs: TokenPairs<'_>,
+        products: &[experts::Product<'_>],
+        each: bool,
+    ) -> Result<()> {
+        let (x, cols) = (self.value(mixed.x)?, products[0].weight.cols());
+        let rounded = self.memory.rounded(Place::First)?;
+        if products.iter().any(|product| wants_rounded(product.weight.ty())) {
+            ops::quantize(self.stream, x, rounded, self.len(mixed.x) / cols, cols)?;
+        }
+        let input = |ty| if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(x) };
+        if let (Some((f, out)), [gate, up]) = (mixed.unit, products)
+            && experts::glu_takes(f, gate.weight, up.weight)
+        {
+            let (x, to) = (input(gate.weight.ty()), self.value(out)?);
+            return experts::glu_matvec(self.stream, f, gate, up, pairs, x, each, to);
+        }
+        for product in products {
+            experts::matvec(self.stream, product, pairs, input(product.weight.ty()), each)?;
+        }
+        self.unit(mixed)
+    }
+
+    /// Matrix products of the f16 rows of each expert's pairs.
+    fn experts_many(
+        &self,
+        mixed: &Mixed,
+        pairs: TokenPairs<'_>,
+        products: &[experts::Product<'_>],
+        each: bool,
+    ) -> Result<()> {
+        let (x, cols) = (self.value(mixed.x)?, products[0].weight.cols());
+        let (half, sorting) = (self.memory.half()?, self.memory.sorting()?);
+        if mixed.sort {
+            experts::sort(self.stream, pairs, sorting)?;
+        }
+        if mixed.rounded != Some(Rounded::F16) {
+            experts::half_rows(self.stream, x, half, pairs, each, cols)?;
+        }
+        for product in products {
+            experts::matmul(self.stream, product, pairs, sorting, half, each)?;
+        }
+        match (mixed.unit, products, mixed.to.rounded) {
+            (Some((f, _)), [gate, up], Some(Rounded::F16)) => {
+                let (n, width) = (pairs.n * pairs.n_used, gate.weight.rows() / pairs.n_experts);
+                matmul::glu_half(self.stream, f, gate.dst, up.dst, half, n, width)
+            }
+            _ => self.unit(mixed),
+        }
+    }
+
+    /// The unit of the products of gate and up, f32.
+    fn unit(&self, mixed: &Mixed) -> Result<()> {
+        match (mixed.unit, &mixed.parts[..]) {
+            (Some((f, out)), [gate, up]) => self.binary(f, [gate.out, up.out], out),
+            _ => Ok(()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! What of a plan the kernels take.
 
-use super::ops::project::head_pad;
-use crate::plan::{Binary, Cache, NamedOp, Op, Plan};
+use super::ops::experts::MOST_EXPERTS;
+use super::ops::project::cell_pad;
+use crate::plan::{NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -18,19 +19,16 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             supported: supported.into(),
         })
     };
-    let cells = |Cache { k, v, .. }: Cache| {
-        if k != v {
-            return refuse(format!(" of keys of {k} and values of {v}"), "keys and values of one size");
-        }
-        head_pad(k).map(drop)
+    let experts = |n: usize| match n {
+        0..=MOST_EXPERTS => Ok(()),
+        _ => refuse(format!(" of {n} experts"), &format!("up to {MOST_EXPERTS} experts")),
     };
     match named.op {
-        Op::Rope { head_dim, rope, .. } => match 2 * plan.rope(rope).inv_freq.len() {
+        Op::Rope { head_dim, first, rope, .. } => match first + 2 * plan.rope(rope).inv_freq.len() {
             n_rot if n_rot > head_dim => refuse(format!(" of {n_rot} of {head_dim}"), "parts of a head"),
             _ => Ok(()),
         },
-        Op::Append { cache, .. } => cells(plan.cache(cache)),
-        Op::Attention { sinks: Some(_), .. } => refuse(" of sinks".into(), "attention without sinks"),
+        Op::Append { cache, .. } => cell_pad(plan.cache(cache)).map(drop),
         Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
             if n_head * of.k != plan.width(q) || !n_head.is_multiple_of(of.n_head_kv) {
@@ -40,13 +38,19 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             if of.window == Some(0) {
                 return refuse(" that sees nothing".into(), "windows of a position and more");
             }
-            cells(of)
+            cell_pad(of).map(drop)
         }
-        Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
-            refuse(String::new(), "models without experts, or all layers on the processor")
-        }
-        Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
-        Op::Embed { .. }
+        Op::Route { logits, .. } => experts(plan.width(logits)),
+        Op::MatMulExperts { ids, weight, out, .. } => experts(plan.expert_shape(ids, weight, out).n_experts),
+        Op::MatMulHeads { x, weight, out } => match plan.head_shape(x, weight, out).n_experts {
+            n if n > MOST_EXPERTS => refuse(format!(" of {n} heads"), &format!("up to {MOST_EXPERTS} heads")),
+            _ => Ok(()),
+        },
+        Op::Combine { .. }
+        | Op::Embed { .. }
+        | Op::Temper { .. }
+        | Op::Columns { .. }
+        | Op::Join { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }
         | Op::Affine { .. }

@@ -4,7 +4,7 @@ use super::event::Event;
 use super::graph::Graph;
 use super::ops::project::MATVEC_MAX_N;
 use super::program::HipProgram;
-use super::schedule::{Scheduled, StepOp};
+use super::schedule::{ExpertPart, Mixed, Scheduled, StepOp};
 use super::step::Running;
 use crate::device::{OpTime, Step, StepTimes};
 use crate::plan::fuse::Project;
@@ -147,6 +147,7 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
         StepOp::Project { source, .. } if source.select && step.outputs.is_empty() => 0,
         StepOp::Project { project, .. } | StepOp::Qkv { project, .. } => project_bytes(program, project)?,
         StepOp::Attention { cache, .. } => cache_bytes(plan.cache(*cache), step),
+        StepOp::Experts(mixed) => expert_bytes(program, mixed, step.tokens.len())?,
         StepOp::PrepareHeads { q_prep, k_prep, .. } => {
             [q_prep, k_prep].into_iter().filter_map(|prep| prep.norm).flat_map(norm).sum()
         }
@@ -161,7 +162,11 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Err(error) => found = Err(error),
                 },
                 Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
-                Role::Experts(_) => found = Err(Error::Internal("experts on a GPU".into())),
+                // of heads: a token has each
+                Role::Experts(id) => match program.matrix(Experts(id)) {
+                    Ok(weight) => bytes += weight.layout().file_bytes(),
+                    Err(error) => found = Err(error),
+                },
                 Role::Matrix(_)
                 | Role::In(_)
                 | Role::Over(_)
@@ -190,9 +195,23 @@ fn project_bytes(program: &HipProgram, project: &Project) -> Result<u64> {
     Ok(bytes)
 }
 
+/// Of the experts that n tokens choose, where no two tokens choose the same as long as there are others.
+fn expert_bytes(program: &HipProgram, mixed: &Mixed, n: usize) -> Result<u64> {
+    let plan = &program.plan;
+    let mut bytes = 0;
+    for ExpertPart { weight, scale, bias, out } in &mixed.parts {
+        let shape = plan.expert_shape(mixed.ids, *weight, *out);
+        let chosen = shape.n_experts.min(n.saturating_mul(shape.n_used)) as u64;
+        let matrices = program.matrix(*weight)?.layout().file_bytes() / shape.n_experts.max(1) as u64;
+        let vectors = [(scale, 1), (bias, shape.rows)].into_iter().filter(|(vector, _)| vector.is_some());
+        bytes += chosen * (matrices + vectors.map(|(_, len)| 4 * len as u64).sum::<u64>());
+    }
+    Ok(bytes)
+}
+
 /// Keys and values, f16, that the tokens of each sequence attend to.
 fn cache_bytes(cache: Cache, step: &Step<'_>) -> u64 {
-    let Cache { n_head_kv, k, v, window } = cache;
+    let Cache { n_head_kv, k, window, .. } = cache;
     let mut cells = 0;
     for run in
         (0..step.tokens.len()).collect::<Vec<_>>().chunk_by(|a, b| step.sequences[*a] == step.sequences[*b])
@@ -201,7 +220,7 @@ fn cache_bytes(cache: Cache, step: &Step<'_>) -> u64 {
         let seen = window.map_or(0, |window| (first + 1).saturating_sub(window));
         cells += u64::from(last) + 1 - u64::from(seen);
     }
-    cells * (n_head_kv * (k + v) * size_of::<half::f16>()) as u64
+    cells * (n_head_kv * (k + cache.own_v()) * size_of::<half::f16>()) as u64
 }
 
 #[cfg(test)]

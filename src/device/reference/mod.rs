@@ -11,12 +11,12 @@ use std::sync::Arc;
 use super::cpu::system::check_session;
 use super::{
     BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
-    routing,
+    routing, temper,
 };
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
 use crate::plan::weights::Source;
-use crate::plan::{CacheId, Op, Plan, ValueId, Vector, WeightId};
+use crate::plan::{CacheId, ExpertShape, Op, Plan, ValueId, Values, Vector, WeightId};
 use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
@@ -122,7 +122,7 @@ impl Program for ReferenceProgram {
         }
         let mut caches = memory::vec(self.plan.caches.len(), "the cache")?;
         for cache in &self.plan.caches {
-            let [k, v] = [cache.n_head_kv * cache.k, cache.n_head_kv * cache.v];
+            let [k, v] = [cache.n_head_kv * cache.k, cache.n_head_kv * cache.own_v()];
             let cells = |width| zeros("the cache", &[limits.n_blocks, BLOCK_LEN, width]);
             caches.push([Cells { values: cells(k)?, width: k }, Cells { values: cells(v)?, width: v }]);
         }
@@ -135,7 +135,8 @@ fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
     let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
     let slots = plan.slots().iter().map(|slot| bytes(&[max_rows(slot, limits), slot.width]));
     let cells = |width| bytes(&[limits.n_blocks, BLOCK_LEN, width]);
-    let caches = plan.caches.iter().map(|cache| cells(cache.n_head_kv.saturating_mul(cache.k + cache.v)));
+    let caches =
+        plan.caches.iter().map(|cache| cells(cache.n_head_kv.saturating_mul(cache.k + cache.own_v())));
     Needs {
         weights: 0,
         cache: caches.fold(0, u64::saturating_add),
@@ -155,8 +156,15 @@ fn zeros(what: &str, dims: &[usize]) -> Result<Vec<f32>> {
 /// Keys or values, `n_slots x width`.
 struct Cells {
     values: Vec<f32>,
-    /// `n_head_kv` heads.
+    /// `n_head_kv` heads; 0 for values that are in the keys.
     width: usize,
+}
+
+impl Cells {
+    /// The first `len` of each head's `step` elements.
+    fn heads(&self, step: usize, len: usize) -> ops::CellHeads<'_> {
+        ops::CellHeads { cells: &self.values, width: self.width, step, len }
+    }
 }
 
 struct ReferenceSession {
@@ -241,17 +249,36 @@ impl ReferenceSession {
                     }
                 }
             }
-            Op::Rope { x, head_dim, rope, out } => {
+            Op::Rope { x, head_dim, first, rope, out } => {
                 let width = plan.width(x);
                 let x = self.input(x, step)?;
                 let out = self.output_rows(out, step);
                 out.copy_from_slice(&x);
                 for (position, row) in step.positions.iter().zip(out.chunks_exact_mut(width)) {
-                    ops::rope(row, head_dim, plan.rope(rope), *position)?;
+                    ops::rope(row, head_dim, first, plan.rope(rope), *position)?;
+                }
+            }
+            Op::Temper { x, scale, length, out } => {
+                let width = plan.width(x);
+                let x = self.input(x, step)?;
+                let rows = self.output_rows(out, step).chunks_exact_mut(width).zip(x.chunks_exact(width));
+                for ((out, x), position) in rows.zip(step.positions) {
+                    let factor = temper(scale, length, *position);
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out = x * factor);
+                }
+            }
+            Op::MatMulHeads { x, weight, out } => {
+                let ExpertShape { n_experts: n, rows, cols, .. } = plan.head_shape(x, weight, out);
+                let x = self.input(x, step)?;
+                let parts = self.output_rows(out, step).chunks_exact_mut(rows);
+                for (at, (out, x)) in parts.zip(x.chunks_exact(cols)).enumerate() {
+                    let row = |r: usize, out: &mut [f32]| program.weight_row(weight, at % n * rows + r, out);
+                    ops::mat_mul(x, cols, rows, row, None, out, program.threads)?;
                 }
             }
             Op::Append { cache, k, v } => {
-                let written = [self.input(k, step)?, self.input(v, step)?];
+                let v = v.map_or(Ok(Vec::new()), |v| self.input(v, step))?;
+                let written = [self.input(k, step)?, v];
                 for (Cells { values, width }, rows) in self.caches[cache.0 as usize].iter_mut().zip(&written)
                 {
                     for (t, position) in step.positions.iter().enumerate() {
@@ -264,23 +291,20 @@ impl ReferenceSession {
                 let sinks = program.vector(sinks)?;
                 let n_head = plan.n_head(q, cache);
                 let q = self.input(q, step)?;
-                let (q_width, window) = (q.len() / step.tokens.len(), plan.cache(cache).window);
-                let [k, v] = self.cache(cache);
-                let shape = ops::Heads { n_head, n_head_kv: plan.cache(cache).n_head_kv, scale, cap };
+                let (q_width, of) = (q.len() / step.tokens.len(), plan.cache(cache));
+                let [keys, own] = self.cache(cache);
+                let k = keys.heads(of.k, of.k);
+                let v = match of.values {
+                    Values::Own(v) => own.heads(v, v),
+                    Values::InKeys(v) => keys.heads(of.k, v),
+                };
+                let shape = ops::Heads { n_head, n_head_kv: of.n_head_kv, scale, cap };
                 let attend = |t: usize, out: &mut [f32]| {
                     let last = step.positions[t] as usize;
-                    let first = window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
+                    let first = of.window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
                     let slots = memory::collect((first..=last).map(|p| step.slot(t, p)), "a token's cells")?;
                     let q = &q[t * q_width..][..q_width];
-                    ops::attention(
-                        q,
-                        &slots,
-                        (&k.values, k.width),
-                        (&v.values, v.width),
-                        shape,
-                        sinks.as_deref(),
-                        out,
-                    )
+                    ops::attention(q, &slots, k, v, shape, sinks.as_deref(), out)
                 };
                 let mut result = zeros("a step's activations", &[step.tokens.len(), plan.width(out)])?;
                 ops::each_row(&mut result, step.tokens.len(), program.threads, attend)?;
@@ -343,6 +367,25 @@ impl ReferenceSession {
                             *out += weights[i] * x;
                         }
                     }
+                }
+            }
+            Op::Columns { x, group, first, out } => {
+                let len = plan.columns_len(x, group, out);
+                let x = self.input(x, step)?;
+                let parts = self.output_rows(out, step).chunks_exact_mut(len);
+                for (x, out) in x.chunks_exact(group).zip(parts) {
+                    out.copy_from_slice(&x[first..first + len]);
+                }
+            }
+            Op::Join { a, b, n, out } => {
+                let [a_len, b_len, b_step] = plan.join_lens([a.0, b.0], n, out);
+                let (a_width, b_width) = (plan.width(a), plan.width(b));
+                let (a, b) = (self.input(a, step)?, self.input(b, step)?);
+                let parts = self.output_rows(out, step).chunks_exact_mut(a_len + b_len);
+                for (i, out) in parts.enumerate() {
+                    let (t, group) = (i / n, i % n);
+                    out[..a_len].copy_from_slice(&a[t * a_width + group * a_len..][..a_len]);
+                    out[a_len..].copy_from_slice(&b[t * b_width + group * b_step..][..b_len]);
                 }
             }
             Op::SelectRows { x, out } => {

@@ -118,9 +118,9 @@ pub fn each_row(
     worker::each(NAME, worker::STACK, works)?.into_iter().collect()
 }
 
-/// Rotates each head of `row`. The angle is computed in f64: its error is then that of `inv_freq` alone,
+/// Rotates each head of `row`, from its element `first` on. The angle is computed in f64: its error is then that of `inv_freq` alone,
 /// one part in 2^24, at any position.
-pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) -> Result<()> {
+pub fn rope(row: &mut [f32], head_dim: usize, first: usize, rope: &Rope, position: u32) -> Result<()> {
     let half = rope.inv_freq.len();
     let turns = rope.inv_freq.iter().map(|freq| {
         let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
@@ -130,8 +130,8 @@ pub fn rope(row: &mut [f32], head_dim: usize, rope: &Rope, position: u32) -> Res
     for head in row.chunks_exact_mut(head_dim) {
         for (i, (sin, cos)) in turns.iter().enumerate() {
             let (a, b) = match rope.pairs {
-                RopePairs::Consecutive => (2 * i, 2 * i + 1),
-                RopePairs::Halves => (i, i + half),
+                RopePairs::Consecutive => (first + 2 * i, first + 2 * i + 1),
+                RopePairs::Halves => (first + i, first + i + half),
             };
             let (x, y) = (head[a], head[b]);
             head[a] = x * cos - y * sin;
@@ -152,23 +152,37 @@ pub struct Heads {
     pub cap: f32,
 }
 
-/// One token's attention to the cells at `slots`. Keys and values: rows of cells, and a row's width. `sinks`: a score
-/// without a value for each head.
+/// Keys or values of a cache: cells of `width` elements, in which head i has the `len` elements from `i * step` on.
+#[derive(Clone, Copy, Debug)]
+pub struct CellHeads<'a> {
+    pub cells: &'a [f32],
+    pub width: usize,
+    pub step: usize,
+    pub len: usize,
+}
+
+impl<'a> CellHeads<'a> {
+    fn at(&self, slot: usize, head: usize) -> &'a [f32] {
+        &self.cells[slot * self.width + head * self.step..][..self.len]
+    }
+}
+
+/// One token's attention to the cells at `slots`. `sinks`: a score without a value for each head.
 pub fn attention(
     q: &[f32],
     slots: &[usize],
-    (keys, k_width): (&[f32], usize),
-    (values, v_width): (&[f32], usize),
+    keys: CellHeads<'_>,
+    values: CellHeads<'_>,
     Heads { n_head, n_head_kv, scale, cap }: Heads,
     sinks: Option<&[f32]>,
     out: &mut [f32],
 ) -> Result<()> {
-    let (k, v, group) = (k_width / n_head_kv, v_width / n_head_kv, n_head / n_head_kv);
+    let (k, v, group) = (keys.len, values.len, n_head / n_head_kv);
     let mut weights = memory::filled(0.0f32, slots.len(), SCRATCH)?;
     for (n, (q, out)) in q.chunks_exact(k).zip(out.chunks_exact_mut(v)).enumerate() {
         let (head, sink) = (n / group, sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[n]));
         for (weight, slot) in weights.iter_mut().zip(slots) {
-            let score = dot(q, &keys[slot * k_width + head * k..][..k]) * scale;
+            let score = dot(q, keys.at(*slot, head)) * scale;
             *weight = if cap == 0.0 { score } else { cap * (score / cap).tanh() };
         }
         let max = weights.iter().copied().fold(sink, f32::max);
@@ -176,7 +190,7 @@ pub fn attention(
         let sum = weights.iter().map(|w| f64::from(*w)).sum::<f64>() + f64::from((sink - max).exp());
         out.fill(0.0);
         for (weight, slot) in weights.iter().zip(slots) {
-            for (out, v) in out.iter_mut().zip(&values[slot * v_width + head * v..][..v]) {
+            for (out, v) in out.iter_mut().zip(values.at(*slot, head)) {
                 *out += weight * v;
             }
         }
@@ -233,19 +247,25 @@ mod tests {
             let mut head = [0.0; 6];
             head[0] = 1.0;
             head[5] = 7.0; // beyond n_rot = 4: untouched
-            rope(&mut head, 6, &table, 3).unwrap();
+            rope(&mut head, 6, 0, &table, 3).unwrap();
             assert!((head[0] - 1.5f32.cos()).abs() < 1e-6);
             assert!((head[partner] - 1.5f32.sin()).abs() < 1e-6);
             assert_eq!(head[5], 7.0);
+            let mut behind = [0.0, 0.0, head[0], head[1], head[2], head[3]];
+            rope(&mut behind, 6, 2, &table, 4).unwrap();
+            assert!((behind[2] - 3.5f32.cos()).abs() < 1e-6);
+            assert!((behind[2 + partner] - 3.5f32.sin()).abs() < 1e-6);
+            assert_eq!(behind[..2], [0.0; 2]);
         }
     }
 
     #[test]
     fn attention_to_equal_keys_is_the_mean_of_the_values() {
         let heads = Heads { n_head: 2, n_head_kv: 1, scale: 0.7, cap: 0.0 };
-        let (k, v) = ([1.0; 6], [0.0, 3.0, 3.0, 6.0, 6.0, 0.0]);
+        let rows = |cells| CellHeads { cells, width: 2, step: 2, len: 2 };
+        let (k, v) = (rows(&[1.0; 6]), rows(&[0.0, 3.0, 3.0, 6.0, 6.0, 0.0]));
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], (&k, 2), (&v, 2), heads, None, &mut out).unwrap();
+        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], k, v, heads, None, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }

@@ -3,7 +3,7 @@
 
 use crate::model::{Config, Hyper};
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId};
+use crate::plan::{Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId, Values};
 use crate::{Error, Result};
 
 /// A norm of an architecture, over whole rows or heads.
@@ -130,11 +130,12 @@ pub fn attention(
         k = norm.over(b, "attn_k_norm", k, hyper.k)?;
     }
     if let Some(rope) = of.rope {
-        q = b.rotate("rope_q", q, hyper.k, rope);
-        k = b.rotate("rope_k", k, hyper.k, rope);
+        q = b.rotate("rope_q", q, hyper.k, 0, rope);
+        k = b.rotate("rope_k", k, hyper.k, 0, rope);
     }
-    let cache = b.cache(Cache { n_head_kv, k: hyper.k, v: hyper.v, window: of.window })?;
-    b.append(cache, k, v);
+    let values = Values::Own(hyper.v);
+    let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
+    b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
     let heads = b.attention(cache, q, of.scale, of.cap, sinks);
     b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
@@ -159,18 +160,34 @@ pub fn feed_forward(
     x: ValueId,
     of: FeedForward,
 ) -> Result<ValueId> {
-    let n_ff = hyper.n_ff[layer];
+    feed_forward_of(b, hyper, DENSE, hyper.n_ff[layer], x, of)
+}
+
+/// Names of a feed-forward's ops: gate, up, gated unit, down.
+type FeedForwardNames = [&'static str; 4];
+
+const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
+const SHARED: FeedForwardNames = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_glu_shexp", "ffn_down_shexp"];
+
+fn feed_forward_of(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    [gate, up, glu, down]: FeedForwardNames,
+    n_ff: usize,
+    x: ValueId,
+    of: FeedForward,
+) -> Result<ValueId> {
     let linear =
         Linear { bias: of.bias, scale: if of.scales { ScaleOrder::AfterBias } else { ScaleOrder::Ignored } };
     let unit = if of.gated {
-        let gate = b.linear("ffn_gate", x, n_ff, linear)?;
-        let up = b.linear("ffn_up", x, n_ff, linear)?;
-        b.binary("ffn_glu", Binary::Glu(of.f), gate, up)
+        let gate = b.linear(gate, x, n_ff, linear)?;
+        let up = b.linear(up, x, n_ff, linear)?;
+        b.binary(glu, Binary::Glu(of.f), gate, up)
     } else {
-        let up = b.linear("ffn_up", x, n_ff, linear)?;
+        let up = b.linear(up, x, n_ff, linear)?;
         b.unary("ffn_act", of.f, up)
     };
-    b.linear("ffn_down", unit, hyper.n_embd, linear)
+    b.linear(down, unit, hyper.n_embd, linear)
 }
 
 /// A mixture of experts.
@@ -184,8 +201,14 @@ pub struct Mixture {
     pub f: Binary,
     /// Of the router and the experts.
     pub bias: Presence,
+    /// `exp_probs_b`: takes part in the choice alone.
+    pub choice_bias: Presence,
     /// Whether the experts' `.scale` apply.
     pub scales: bool,
+    /// Whether a file may have gate and up in one tensor, the gate first: `ffn_gate_up_exps`.
+    pub merged: bool,
+    /// Elements between the matrices of an expert that every token has beside its own; 0: there is none.
+    pub shared: usize,
 }
 
 impl Mixture {
@@ -213,7 +236,43 @@ impl Mixture {
         let gating = Gating::Softmax;
         let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
         let f = Binary::Glu(Unary::Silu);
-        Ok(Some(Mixture { n_experts, n_ff, routing, f, bias: Presence::Never, scales: true }))
+        let (bias, choice_bias) = (Presence::Never, Presence::Never);
+        Ok(Some(Mixture {
+            n_experts,
+            n_ff,
+            routing,
+            f,
+            bias,
+            choice_bias,
+            scales: true,
+            merged: false,
+            shared: 0,
+        }))
+    }
+
+    /// Gating, division by the sum and factor as `expert_gating_func`, `expert_weights_norm` and `expert_weights_scale`
+    /// say; `gating` where the file does not.
+    pub fn by_keys(self, hyper: &Hyper<'_>, gating: Gating) -> Result<Mixture> {
+        let keys = &hyper.keys;
+        let gating = match keys.number("expert_gating_func")? {
+            0 => gating,
+            1 => Gating::Softmax,
+            2 => Gating::Sigmoid,
+            3 => Gating::SoftmaxOfChosen,
+            other => {
+                return Err(Error::Unsupported {
+                    what: "gating of experts",
+                    name: format!("{other} ({})", keys.key("expert_gating_func")),
+                    supported: "1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)".into(),
+                });
+            }
+        };
+        let least_sum = if keys.bool_or("expert_weights_norm", false)? { LEAST_SUM } else { 0.0 };
+        let scale = match keys.float_or("expert_weights_scale", 0.0)? {
+            0.0 => 1.0,
+            scale => scale,
+        };
+        Ok(Mixture { routing: Routing { gating, least_sum, scale, ..self.routing }, ..self })
     }
 }
 
@@ -224,7 +283,8 @@ const LEAST_SUM: f32 = 6.103_515_6e-5;
 pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) -> Result<ValueId> {
     let Mixture { n_experts, n_ff, .. } = of;
     let logits = b.linear("ffn_gate_inp", x, n_experts, Linear { bias: of.bias, ..Linear::default() })?;
-    let (ids, weights) = b.route(logits, None, of.routing);
+    let choice_bias = b.vector_if("exp_probs_b.bias", Part::all(n_experts), of.choice_bias)?;
+    let (ids, weights) = b.route(logits, choice_bias, of.routing);
     let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
         let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
         let scale_name = format!("{name}.scale");
@@ -238,11 +298,23 @@ pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) 
         let bias = b.expert_vectors(&format!("{name}.bias"), rows, n_experts, of.bias)?;
         Ok(b.mat_mul_experts(name, x, ids, rows, (weight, scale, bias)))
     };
-    let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
-    let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+    let (gate, up) = if of.merged && b.has("ffn_gate_up_exps.weight") {
+        let both = product(b, "ffn_gate_up_exps", x, hyper.n_embd, 2 * n_ff)?;
+        let mut half = |name, first| b.columns(name, both, 2 * n_ff, first, n_ff);
+        (half("ffn_gate_exps", 0), half("ffn_up_exps", n_ff))
+    } else {
+        let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
+        (gate, product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?)
+    };
     let unit = b.binary("ffn_glu", of.f, gate, up);
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    Ok(b.combine(down, weights))
+    let sum = b.combine(down, weights);
+    if of.shared == 0 {
+        return Ok(sum);
+    }
+    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: of.scales };
+    let shared = feed_forward_of(b, hyper, SHARED, of.shared, x, unit)?;
+    Ok(b.binary("ffn_sum", Binary::Add, sum, shared))
 }
 
 /// What follows the layers.

@@ -1,6 +1,7 @@
 //! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
 mod blocks;
+mod deepseek2;
 mod gemma3;
 mod gpt_oss;
 mod llama;
@@ -24,6 +25,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma3", gemma3::gemma3),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("deepseek2", deepseek2::deepseek2),
 ];
 
 /// Names of the supported architectures, comma-separated.

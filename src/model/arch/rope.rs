@@ -39,6 +39,8 @@ pub struct Turns {
     pub scaling: Scaling,
     /// Factor on what RoPE rotates, on top of yarn's own.
     pub attn_factor: f32,
+    /// Yarn's own, where it is another than the factor says.
+    pub yarn_magnitude: Option<f64>,
     /// Divide the pairs' frequencies.
     pub factors: Option<Vec<f32>>,
 }
@@ -49,10 +51,23 @@ impl Turns {
         if !b.has("blk.0.attn_qkv.weight") {
             b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
         }
+        Turns::of(hyper, pairs)
+    }
+
+    /// The same, where the caller has seen that the file bears the length out.
+    pub fn of(hyper: &Hyper<'_>, pairs: RopePairs) -> Result<Turns> {
         let keys = &hyper.keys;
         let base = keys.positive_or("rope.freq_base", 10_000.0)?;
         let attn_factor = keys.float_or("rope.scaling.attn_factor", 1.0)?;
-        Ok(Turns { pairs, n_rot: hyper.n_rot, base, scaling: scaling(keys)?, attn_factor, factors: None })
+        Ok(Turns {
+            pairs,
+            n_rot: hyper.n_rot,
+            base,
+            scaling: scaling(keys)?,
+            attn_factor,
+            yarn_magnitude: None,
+            factors: None,
+        })
     }
 
     pub fn table(&self) -> Result<Rope> {
@@ -80,8 +95,7 @@ impl Turns {
                     let ramp = ((i as f64 - low) / (high - low).max(0.001)).clamp(0.0, 1.0);
                     *f = *f / f64::from(factor) * ramp + *f * (1.0 - ramp);
                 }
-                // section 3.4; positions that are not stretched need no sharper attention
-                magnitude *= 1.0 + 0.1 * f64::from(factor.max(1.0)).ln();
+                magnitude *= self.yarn_magnitude.unwrap_or(yarn_magnitude(factor, 1.0));
             }
         }
         let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
@@ -95,6 +109,11 @@ impl Turns {
         }
         Ok(Rope { pairs: self.pairs, inv_freq, magnitude })
     }
+}
+
+/// What yarn multiplies what is rotated by, section 3.4: positions that are not stretched need no sharper attention.
+pub fn yarn_magnitude(factor: f32, multiplier: f64) -> f64 {
+    1.0 + 0.1 * multiplier * f64::from(factor.max(1.0)).ln()
 }
 
 fn scaling(keys: &Keys<'_>) -> Result<Scaling> {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use rocmforge::gguf::{Gguf, Value};
+use rocmforge::gguf::{Gguf, TensorType, Value};
 
 #[path = "../../common/mod.rs"]
 mod common;
@@ -40,7 +40,12 @@ fn main() -> Result<()> {
             .arg(format!("{}/", generated.display())))?;
     }
     for name in names {
-        let mut fixture = describe(&name, &generated.join(format!("{name}.gguf")))?;
+        let variant = VARIANTS.iter().find(|(of, ..)| *of == name);
+        let generator = variant.map_or(&name[..], |(_, generator, _)| generator);
+        let mut fixture = describe(&name, &generated.join(format!("{generator}.gguf")))?;
+        if let Some((.., vary)) = variant {
+            vary(&mut fixture);
+        }
         record(&mut fixture, &peer, &work)?;
         fs::write(archs::folder().join(format!("{name}.gguf")), fixture.build())?;
     }
@@ -98,6 +103,107 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
     let mut rng = Rng(0xA2C5);
     fixture.tokens = LENGTHS.map(|n| (0..n).map(|_| rng.below(n_vocab) as u32).collect());
     Ok(fixture)
+}
+
+/// Models that the generator does not describe: name, what it describes that is nearest, and the difference.
+const VARIANTS: [(&str, &str, fn(&mut Fixture)); 2] = [
+    ("deepseek2-heads", "deepseek2-moe", deepseek2_heads),
+    ("deepseek2-expanded", "deepseek2-moe", deepseek2_expanded),
+];
+
+/// Several heads over latent rows, yarn with a multiplier, temperature, and experts in groups, with gate and up apart.
+fn deepseek2_heads(fixture: &mut Fixture) {
+    fixture.set("rope.scaling.type", Value::String("yarn".into()));
+    fixture.set("rope.scaling.factor", Value::F32(4.0));
+    fixture.set("rope.scaling.attn_factor", Value::F32(1.1));
+    fixture.set("rope.scaling.original_context_length", Value::U32(32));
+    fixture.set("rope.scaling.yarn_log_multiplier", Value::F32(0.0707));
+    fixture.set("attention.temperature_scale", Value::F32(0.2));
+    fixture.set("attention.temperature_length", Value::U32(16));
+    fixture.set("expert_count", Value::U32(8));
+    fixture.set("expert_group_count", Value::U32(4));
+    fixture.set("expert_group_used_count", Value::U32(2));
+    fixture.set("expert_gating_func", Value::U32(1));
+    fixture.set("expert_weights_norm", Value::Bool(false));
+    small_heads(fixture, 1, [72, 56], true);
+    for tensor in &mut fixture.tensors {
+        let of_experts =
+            ["_exps", "ffn_gate_inp.", "exp_probs_b"].iter().any(|part| tensor.name.contains(part));
+        if of_experts {
+            *tensor.dims.last_mut().expect("at least one dimension") = 8;
+        }
+    }
+    let both = fixture.tensors.iter().position(|tensor| tensor.name.contains("ffn_gate_up_exps"));
+    let mut both = fixture.tensors.remove(both.expect("gate and up of the experts"));
+    both.dims[1] /= 2;
+    for name in ["ffn_gate_exps", "ffn_up_exps"] {
+        let name = both.name.replace("ffn_gate_up_exps", name);
+        fixture.tensors.push(Tensor { name, ty: both.ty, dims: both.dims.clone() });
+    }
+}
+
+/// Keys and values of each head, by one matrix; linear scaling of positions; no experts.
+fn deepseek2_expanded(fixture: &mut Fixture) {
+    fixture.set("rope.scaling.factor", Value::F32(4.0));
+    fixture.set("leading_dense_block_count", Value::U32(2));
+    for length in ["key_length_mla", "value_length_mla"] {
+        fixture.set(&format!("attention.{length}"), Value::U32(0));
+    }
+    small_heads(fixture, HEADS, [HEAD, HEAD_VALUE], false);
+    let apart = |tensor: &Tensor| tensor.name.contains("attn_k_b") || tensor.name.contains("attn_v_b");
+    let of_mixture = |tensor: &Tensor| tensor.name.starts_with("blk.1.") && !tensor.name.contains("attn");
+    fixture.tensors.retain(|tensor| !apart(tensor) && !of_mixture(tensor));
+    let first: Vec<_> = fixture.tensors.iter().filter(|t| t.name.starts_with("blk.0.ffn")).cloned().collect();
+    for tensor in first {
+        fixture.tensors.push(Tensor { name: tensor.name.replace("blk.0.", "blk.1."), ..tensor });
+    }
+    for layer in 0..2 {
+        let dims = vec![RANK, HEADS * (HEAD - TURNED + HEAD_VALUE)];
+        fixture.tensors.push(Tensor {
+            name: format!("blk.{layer}.attn_kv_b.weight"),
+            ty: TensorType::F32,
+            dims,
+        });
+    }
+}
+
+/// Of the variants of deepseek2: heads, elements of a head's query, how many of them are rotated, and of its value; elements
+/// of latent rows, and of what queries are made of.
+const HEADS: u64 = 3;
+const HEAD: u64 = 40;
+const TURNED: u64 = 16;
+const HEAD_VALUE: u64 = 24;
+const RANK: u64 = 56;
+const QUERY_RANK: u64 = 32;
+
+fn small_heads(fixture: &mut Fixture, kv_heads: u64, [key, value]: [u64; 2], of_each_head: bool) {
+    let mut set = |key: &str, value: u64| fixture.set(key, Value::U32(value as u32));
+    set("attention.head_count", HEADS);
+    set("attention.head_count_kv", kv_heads);
+    set("attention.key_length", key);
+    set("attention.value_length", value);
+    set("attention.q_lora_rank", QUERY_RANK);
+    set("attention.kv_lora_rank", RANK);
+    set("rope.dimension_count", TURNED);
+    if of_each_head {
+        set("attention.key_length_mla", HEAD);
+        set("attention.value_length_mla", HEAD_VALUE);
+    }
+    for tensor in &mut fixture.tensors {
+        let part = tensor.name.split('.').nth(2).unwrap_or_default();
+        let own = !tensor.name.contains("scale");
+        match part {
+            "attn_q_a_norm" => tensor.dims = vec![QUERY_RANK],
+            "attn_kv_a_norm" => tensor.dims = vec![RANK],
+            "attn_q_a" => tensor.dims[1] = QUERY_RANK,
+            "attn_q_b" => tensor.dims = vec![QUERY_RANK, HEADS * HEAD],
+            "attn_kv_a_mqa" => tensor.dims[1] = RANK + TURNED,
+            "attn_k_b" => tensor.dims = vec![HEAD - TURNED, RANK, HEADS],
+            "attn_v_b" => tensor.dims = vec![RANK, HEAD_VALUE, HEADS],
+            "attn_output" if own => tensor.dims[0] = HEADS * HEAD_VALUE,
+            _ => {}
+        }
+    }
 }
 
 /// Fills in the logits, and makes sure that they would show a mistake.

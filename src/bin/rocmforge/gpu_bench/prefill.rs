@@ -16,7 +16,7 @@ use super::{GpuBench, Shape};
 use crate::interrupt;
 
 /// Tokens of a step.
-const TOKENS: usize = 512;
+pub const TOKENS: usize = 512;
 /// Weights of more rows are heads, which a prompt needs for its last token alone.
 const MOST_ROWS: usize = 65_536;
 
@@ -38,7 +38,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    fn new(signature: &Signature, task: String, operations: f64, seconds: f64) -> Self {
+    pub fn new(signature: &Signature, task: String, operations: f64, seconds: f64) -> Self {
         Figure { kernel: signature.name, task, n: TOKENS, operations, seconds }
     }
 
@@ -72,7 +72,7 @@ impl GpuBench {
         Ok(())
     }
 
-    fn room(&self, elements: usize, bytes: usize) -> Result<Buffer> {
+    pub(super) fn room(&self, elements: usize, bytes: usize) -> Result<Buffer> {
         Ok(self.pool.alloc(elements as u64 * bytes as u64, "a step's buffer")?)
     }
 
@@ -113,7 +113,8 @@ impl GpuBench {
         let tiles = self.words(&host_tiles.concat())?;
         let table = self.words(&(0..n_blocks as u32).collect::<Vec<_>>())?;
         let (k, v) = (k.span(), v.span());
-        let cache = LayerCache { k, v, n_head_kv, head_dim, head_pad: head_dim, n_blocks };
+        let cache =
+            LayerCache { k, v, n_head_kv, head_dim, value_dim: head_dim, head_pad: head_dim, n_blocks };
         let tiles = Tiles {
             tiles: tiles.span(),
             n_tiles: host_tiles.len(),
@@ -121,7 +122,7 @@ impl GpuBench {
             n_tables: 1,
             table_stride: n_blocks,
         };
-        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None };
+        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None, sinks: None };
         let seconds = self.time(|| {
             (0..AT_ONCE).try_for_each(|_| {
                 let (q, out) = (q.span(), out.span());

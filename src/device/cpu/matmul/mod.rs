@@ -248,7 +248,7 @@ trait Kernels {
 }
 
 /// `out[t * out_stride + r] = dot(w.row(r), x[t]) + bias[r]`, for `t` of `tokens` and the rows `r` of
-/// `tiles`; nothing else of `out` is touched. `bias` has an entry per row of `w`.
+/// `tiles`; nothing else of `out` is touched, nor need there be anything else. `bias` has an entry per row of `w`.
 ///
 /// # Safety
 /// `isa` is available. The tiles are packed and the rows of `x` quantized (`w.cols()` columns), and no
@@ -387,7 +387,7 @@ impl Job<'_> {
             }
             // SAFETY: the rows first .. first + n_rows of a token of this job.
             unsafe {
-                let out = self.out.add((t + i) * self.out_stride + first);
+                let out = self.out.wrapping_add((t + i) * self.out_stride + first);
                 if n_rows == TILE_ROWS {
                     out.cast::<[f32; TILE_ROWS]>().write_unaligned(*sums);
                 } else {

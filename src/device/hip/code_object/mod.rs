@@ -9,6 +9,8 @@ pub mod targets;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use lzma_rust2::LzmaReader;
+
 use super::kernels::{ArgKind, SIGNATURES, Signature};
 use crate::error::{Error, Result};
 use crate::memory;
@@ -37,6 +39,9 @@ pub struct EmbeddedUnit {
     packed: &'static [u8],
 }
 
+/// Memory that a decoder takes: its window of 1 MiB, which build.rs states, and its model.
+const DECODER_BYTES: usize = 2 << 20;
+
 static EMBEDDED: &[Embedded] = &include!(concat!(env!("OUT_DIR"), "/code_objects.rs"));
 
 /// Every target that this library carries kernels for.
@@ -53,9 +58,11 @@ impl Embedded {
 
 impl EmbeddedUnit {
     fn unpack(&self, arch: &str) -> Result<CodeObject> {
-        let mut bytes = memory::vec(self.size, "kernels")?;
-        flate2::read::ZlibDecoder::new(self.packed)
-            .read_to_end(&mut bytes)
+        let mut bytes = memory::filled(0, self.size, "kernels")?;
+        let unpacked = memory::with_room(DECODER_BYTES, "unpacking kernels", || {
+            LzmaReader::new_mem_limit(self.packed, DECODER_BYTES as u32 / 1024, None)?.read_exact(&mut bytes)
+        })?;
+        unpacked
             .map_err(|e| Error::Internal(format!("embedded code object {} of {arch}: {e}", self.name)))?;
         CodeObject::read(arch, self.name, bytes)
             .map_err(|why| Error::Kernels(format!("embedded {} of {arch}: {why}", self.name)))

@@ -3,7 +3,7 @@
 use super::super::kernels::{self, *};
 use super::super::memory::Span;
 use super::super::stream::Stream;
-use super::project::{Dest, LayerCache, Tokens, Turns};
+use super::project::{Dest, LATENT_PAD, LATENT_VALUES, LayerCache, Tokens, Turns};
 use super::{dim, holds, launch};
 use crate::{Error, Result};
 
@@ -15,15 +15,15 @@ pub struct HeadNorms<'a> {
     pub eps: f32,
 }
 
-/// Normalizes and rotates q (f32, n x n_head x head_dim) in place; k (n x n_head_kv x head_dim) and v likewise on their
-/// way to the cache, v as it is. What `tokens` says of positions and blocks is within the cache.
+/// Normalizes and rotates q (f32, n x n_head x head_dim) in place; k (n x n_head_kv x head_dim) and v, where keys do not
+/// hold it, likewise on their way to the cache, v as it is. What `tokens` says of positions and blocks is within the cache.
 #[allow(clippy::too_many_arguments)]
 pub fn prepare_heads(
     stream: &Stream,
     n_head: usize,
     q: Span<'_>,
     k: Span<'_>,
-    v: Span<'_>,
+    v: Option<Span<'_>>,
     norms: HeadNorms<'_>,
     turns: Option<Turns<'_>>,
     tokens: Tokens<'_>,
@@ -37,10 +37,20 @@ pub fn prepare_heads(
     if let Some(turns) = turns {
         turns.check(&cache)?;
     }
-    let LayerCache { n_head_kv, head_dim, head_pad, .. } = cache;
+    let LayerCache { n_head_kv, head_dim, value_dim, head_pad, .. } = cache;
+    if v.is_some() == cache.holds_values() {
+        return Err(Error::Internal(format!("values for cells of {head_pad}: {}", v.is_some())));
+    }
+    let as_it_is = n_head == 0 && norms.q.is_none() && norms.k.is_none() && turns.is_none();
+    if head_dim > LATENT_VALUES && !as_it_is {
+        return Err(Error::Internal(format!(
+            "norms or rotation of heads of {head_dim} on their way to the cache"
+        )));
+    }
     holds("q", q, &[tokens.n, n_head, head_dim], 4)?;
-    for (name, span) in [("k", k), ("v", v)] {
-        holds(name, span, &[tokens.n, n_head_kv, head_dim], 4)?;
+    holds("k", k, &[tokens.n, n_head_kv, head_dim], 4)?;
+    if let Some(v) = v {
+        holds("v", v, &[tokens.n, n_head_kv, value_dim], 4)?;
     }
     for norm in [norms.q, norms.k].into_iter().flatten() {
         holds("norm", norm, &[head_dim], 4)?;
@@ -49,7 +59,7 @@ pub fn prepare_heads(
     let h = kernels::Heads {
         q: q.ptr(),
         k: k.ptr(),
-        v: v.ptr(),
+        v: pointer(v),
         q_norm: pointer(norms.q),
         k_norm: pointer(norms.k),
         turns: pointer(turns.map(|turns| turns.table)),
@@ -61,13 +71,15 @@ pub fn prepare_heads(
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", head_dim)?,
+        value_dim: dim("value_dim", value_dim)?,
         head_pad: dim("head_pad", head_pad)?,
+        rest_at: dim("rest_at", if cache.holds_values() { LATENT_VALUES } else { head_pad })?,
         n_rot: dim("n_rot", turns.map_or(0, |turns| turns.n_rot))?,
         halves: u32::from(turns.is_some_and(|turns| turns.halves)),
         table_stride: dim("table_stride", tokens.table_stride)?,
         eps: norms.eps,
     };
-    let n_heads = (n_head + 2 * n_head_kv) as u64;
+    let n_heads = (n_head + n_head_kv + v.map_or(0, |_| n_head_kv)) as u64;
     launch(stream, PREPARE_HEADS, [tokens.n as u64, n_heads, 1], &HeadsArgs { h })
 }
 
@@ -79,6 +91,7 @@ pub(super) fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<At
         128 => &[(1, ATTEND_D128_H1), (4, ATTEND_D128_H4), (8, ATTEND_D128_H8)],
         256 => &[(1, ATTEND_D256_H1), (4, ATTEND_D256_H4)],
         512 => &[(1, ATTEND_D512_H1), (2, ATTEND_D512_H2)],
+        LATENT_PAD => &[(1, ATTEND_LATENT_H1), (4, ATTEND_LATENT_H4)],
         _ => return Err(Error::Internal(format!("no attention kernel for heads padded to {head_pad}"))),
     };
     let (heads, kernel) =
@@ -87,17 +100,25 @@ pub(super) fn attend_kernel(head_pad: usize, per_kv: usize) -> Result<(Kernel<At
 }
 
 /// How queries and keys become weights.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Scores {
+#[derive(Clone, Copy, Debug)]
+pub struct Scores<'a> {
     /// Factor on a product.
     pub scale: f32,
     /// Soft cap on what that gives; 0: none.
     pub cap: f32,
     /// Positions that a token sees, its own included; None: all.
     pub window: Option<u32>,
+    /// f32, of each query head one more score without a value.
+    pub sinks: Option<Span<'a>>,
 }
 
-impl Scores {
+impl Scores<'_> {
+    pub(super) fn sinks(&self, n_head: usize) -> Result<Ptr> {
+        let Some(sinks) = self.sinks else { return Ok(Ptr::default()) };
+        holds("sinks", sinks, &[n_head], 4)?;
+        Ok(sinks.ptr())
+    }
+
     pub(super) fn window(&self) -> Result<u32> {
         match self.window {
             Some(0) => Err(Error::param("a window of no positions")),
@@ -158,13 +179,13 @@ pub struct Chosen<'a> {
 }
 
 /// Causal attention of q (f32, n x n_head x head_dim) over the cache, token by token: each attends to its window's positions,
-/// and reads them for itself. The result is n x n_head * head_dim; of `chosen` tokens alone, where there are any.
+/// and reads them for itself. The result is n x n_head * value_dim; of `chosen` tokens alone, where there are any.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(
     stream: &Stream,
     shape: AttendShape,
     q: Span<'_>,
-    scores: Scores,
+    scores: Scores<'_>,
     tokens: Tokens<'_>,
     chosen: Option<Chosen<'_>>,
     cache: LayerCache<'_>,
@@ -190,10 +211,10 @@ pub fn attend(
     holds("parts", scratch.parts, &[n, n_head, splits, cache.head_pad + 2], 4)?;
     let groups = n_head_kv * per_kv.div_ceil(heads);
     holds("tickets", scratch.tickets, &[n, groups], 4)?;
-    if to.rounded.is_some() && !cache.head_dim.is_multiple_of(super::Q8_BLOCK) {
-        return Err(Error::Internal(format!("heads of {} are not whole blocks", cache.head_dim)));
+    if to.rounded.is_some() && !cache.value_dim.is_multiple_of(super::Q8_BLOCK) {
+        return Err(Error::Internal(format!("heads of {} are not whole blocks", cache.value_dim)));
     }
-    let (out, oq, ods) = to.pointers(tokens.n, n_head * cache.head_dim)?;
+    let (out, oq, ods) = to.pointers(tokens.n, n_head * cache.value_dim)?;
     let a = Attend {
         q: q.ptr(),
         k: cache.k.ptr(),
@@ -207,9 +228,11 @@ pub fn attend(
         out,
         oq,
         ods,
+        sinks: scores.sinks(n_head)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", cache.head_dim)?,
+        value_dim: dim("value_dim", cache.value_dim)?,
         table_stride: dim("table_stride", tokens.table_stride)?,
         splits: dim("splits", splits)?,
         window: scores.window()?,

@@ -20,16 +20,17 @@ fn code(f: Unary) -> (u32, f32) {
     }
 }
 
-/// Of what is multiplied as it is, and of sums.
+/// Of what is multiplied as it is, of sums, and of the clamped unit.
 const IDENTITY: u32 = 7;
 const ADD: u32 = 8;
+const CLAMPED: u32 = 9;
 
-/// What kernels that gate on their way call a function: `gelu`. None: they do not have it.
-pub fn gate_code(f: Unary) -> Option<u32> {
+/// What kernels that gate on their way call a function. None: they do not have it.
+pub fn gate_code(f: Binary) -> Option<u32> {
     match f {
-        Unary::Silu => Some(0),
-        Unary::Gelu => Some(1),
-        Unary::Relu | Unary::Relu2 | Unary::Sigmoid | Unary::Scale(_) | Unary::SoftCap(_) => None,
+        Binary::Glu(f @ (Unary::Silu | Unary::Gelu)) => Some(code(f).0),
+        Binary::ClampedGlu => Some(CLAMPED),
+        Binary::Add | Binary::Mul | Binary::Glu(_) => None,
     }
 }
 
@@ -50,7 +51,7 @@ pub fn binary(stream: &Stream, f: Binary, a: Span<'_>, b: Span<'_>, dst: Span<'_
         Binary::Add => (ADD, 0.0),
         Binary::Mul => (IDENTITY, 0.0),
         Binary::Glu(f) => code(f),
-        Binary::ClampedGlu => return Err(Error::Internal("a clamped gate on a GPU".into())),
+        Binary::ClampedGlu => (CLAMPED, 0.0),
     };
     let n = n as u64;
     over(stream, BINARY_F32, n, 1024, &BinaryArgs { a: a.ptr(), b: b.ptr(), dst: dst.ptr(), n, f, c })

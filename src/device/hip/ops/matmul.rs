@@ -7,7 +7,7 @@ use super::super::weight::Weight;
 use super::elementwise::gate_code;
 use super::{dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::Unary;
+use crate::plan::Binary;
 use crate::{Error, Result};
 
 /// Columns that f16 rows are padded to a multiple of: what a product takes at a time.
@@ -26,7 +26,7 @@ pub const fn half_stride(cols: usize) -> Option<usize> {
 }
 
 impl HalfRows<'_> {
-    fn holds(&self, n: usize, cols: usize) -> Result<()> {
+    pub(super) fn holds(&self, n: usize, cols: usize) -> Result<()> {
         let stride = half_stride(cols).ok_or_else(|| Error::param(format!("rows of {cols} columns")))?;
         holds("h", self.h, &[n, stride], 2)?;
         holds("scale", self.scale, &[n], 4)?;
@@ -36,11 +36,24 @@ impl HalfRows<'_> {
 
 /// Rounds x (f32, n x cols) to f16 rows.
 pub fn half_rows(stream: &Stream, x: Span<'_>, dst: HalfRows<'_>, n: usize, cols: usize) -> Result<()> {
+    half_rows_of(stream, x, dst, n, cols, 1)
+}
+
+/// The same, with a row's factor `copies` times: once for each of its products with an expert.
+pub(super) fn half_rows_of(
+    stream: &Stream,
+    x: Span<'_>,
+    dst: HalfRows<'_>,
+    n: usize,
+    cols: usize,
+    copies: usize,
+) -> Result<()> {
     holds("x", x, &[n, cols], 4)?;
     is_aligned("x", x, 16)?;
     dst.holds(n, cols)?;
-    let width = dim("cols", cols)?;
-    let args = HalfRowsArgs { x: x.ptr(), h: dst.h.ptr(), scale: dst.scale.ptr(), width };
+    holds("scale", dst.scale, &[n, copies], 4)?;
+    let (width, copies) = (dim("cols", cols)?, dim("copies", copies)?);
+    let args = HalfRowsArgs { x: x.ptr(), h: dst.h.ptr(), scale: dst.scale.ptr(), width, copies };
     each_row(stream, HALF_ROWS, n, cols, &args)
 }
 
@@ -70,17 +83,17 @@ pub fn rms_norm_half(
     each_row(stream, HALF_ROWS_RMS_NORM, n, cols, &args)
 }
 
-/// `f(gate) * up` (f32, n x cols), to f16 rows; f is one of those with a [`gate_code`].
+/// `f(gate, up)` (f32, n x cols), to f16 rows; f is one of those with a [`gate_code`].
 pub fn glu_half(
     stream: &Stream,
-    f: Unary,
+    f: Binary,
     gate: Span<'_>,
     up: Span<'_>,
     dst: HalfRows<'_>,
     n: usize,
     cols: usize,
 ) -> Result<()> {
-    let gelu = gate_code(f).ok_or_else(|| Error::Internal(format!("a gate of {f:?} on the way to f16")))?;
+    let f = gate_code(f).ok_or_else(|| Error::Internal(format!("a gate of {f:?} on the way to f16")))?;
     for (name, span) in [("gate", gate), ("up", up)] {
         holds(name, span, &[n, cols], 4)?;
         is_aligned(name, span, 16)?;
@@ -88,7 +101,7 @@ pub fn glu_half(
     dst.holds(n, cols)?;
     let (h, scale) = (dst.h.ptr(), dst.scale.ptr());
     let (gate, up, width) = (gate.ptr(), up.ptr(), dim("cols", cols)?);
-    each_row(stream, HALF_ROWS_GLU, n, cols, &HalfRowsGluArgs { gate, up, h, scale, width, gelu })
+    each_row(stream, HALF_ROWS_GLU, n, cols, &HalfRowsGluArgs { gate, up, h, scale, width, f })
 }
 
 fn each_row<A: Args>(stream: &Stream, kernel: Kernel<A>, n: usize, cols: usize, args: &A) -> Result<()> {
@@ -127,6 +140,13 @@ impl MatMulTile {
     /// The kernel for weights of a type.
     pub fn kernel(self, ty: TensorType) -> Result<Kernel<MatMulArgs>> {
         self.kernels().of(ty)
+    }
+
+    /// The kernel for a weight that these tiles take.
+    pub(super) fn kernel_for(self, w: &Weight) -> Result<Kernel<MatMulArgs>> {
+        let (ty, cols) = (w.ty(), w.cols());
+        let refuse = || Error::Internal(format!("{self:?} tiles of a {ty} weight of {cols} columns"));
+        if self.takes(ty, cols) { self.kernel(ty) } else { Err(refuse()) }
     }
 
     /// Whether there is a kernel for weights of `cols` columns. The large one of F32 would take too many registers;
@@ -184,14 +204,7 @@ pub fn matmul_by(
     dst: Span<'_>,
     n: usize,
 ) -> Result<()> {
-    let kernel = tile.kernel(w.ty())?;
-    if !tile.takes(w.ty(), w.cols()) {
-        return Err(Error::Internal(format!(
-            "{tile:?} tiles of a {} weight of {} columns",
-            w.ty(),
-            w.cols()
-        )));
-    }
+    let kernel = tile.kernel_for(w)?;
     x.holds(n, w.cols())?;
     if let Some(bias) = add.bias {
         holds("bias", bias, &[w.rows()], 4)?;
@@ -211,6 +224,7 @@ pub fn matmul_by(
         cols,
         n,
         add: add.dst.into(),
+        sorted: Sorted::default(),
     };
     let groups = |lines: u32| u64::from(lines).div_ceil(tile.side());
     launch(stream, kernel, [groups(n), groups(rows), 1], &args)

@@ -4,7 +4,7 @@ use super::super::kernels::*;
 use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::attend::Scores;
-use super::project::LayerCache;
+use super::project::{LATENT_PAD, LayerCache};
 use super::{dim, holds, is_aligned, launch};
 use crate::{Error, Result};
 
@@ -56,12 +56,13 @@ pub fn attention_kernel(head_pad: usize) -> Result<(Kernel<PrefillAttentionArgs>
         128 => Ok((PREFILL_ATTENTION_D128, 1)),
         256 => Ok((PREFILL_ATTENTION_D256, 2)),
         512 => Ok((PREFILL_ATTENTION_D512, 4)),
+        LATENT_PAD => Ok((PREFILL_ATTENTION_LATENT, 4)),
         _ => Err(Error::Internal(format!("no attention kernel for heads padded to {head_pad}"))),
     }
 }
 
 /// Causal attention of q (f32, n x n_head x head_dim, rotated) to the cells of each token's window, which the cache holds
-/// already; out (f32) like q. What `tiles` says of tokens, positions and blocks is within n and the cache.
+/// already; out: f32, n x n_head x value_dim. What `tiles` says of tokens, positions and blocks is within n and the cache.
 #[allow(clippy::too_many_arguments)]
 pub fn prefill_attention(
     stream: &Stream,
@@ -70,10 +71,10 @@ pub fn prefill_attention(
     q: Span<'_>,
     tiles: Tiles<'_>,
     cache: LayerCache<'_>,
-    scores: Scores,
+    scores: Scores<'_>,
     out: Span<'_>,
 ) -> Result<()> {
-    let LayerCache { n_head_kv, head_dim, head_pad, .. } = cache;
+    let LayerCache { n_head_kv, head_dim, value_dim, head_pad, .. } = cache;
     let (kernel, slices) = attention_kernel(head_pad)?;
     cache.check()?;
     if n_head_kv == 0 || !n_head.is_multiple_of(n_head_kv) {
@@ -81,7 +82,7 @@ pub fn prefill_attention(
     }
     holds("q", q, &[n, n_head, head_dim], 4)?;
     is_aligned("q", q, 16)?;
-    holds("out", out, &[n, n_head, head_dim], 4)?;
+    holds("out", out, &[n, n_head, value_dim], 4)?;
     holds("tiles", tiles.tiles, &[tiles.n_tiles, 4], 4)?;
     is_aligned("tiles", tiles.tiles, 16)?;
     holds("table", tiles.table, &[tiles.n_tables, tiles.table_stride], 4)?;
@@ -92,9 +93,11 @@ pub fn prefill_attention(
         tiles: tiles.tiles.ptr(),
         table: tiles.table.ptr(),
         out: out.ptr(),
+        sinks: scores.sinks(n_head)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", head_dim)?,
+        value_dim: dim("value_dim", value_dim)?,
         table_stride: dim("table_stride", tiles.table_stride)?,
         window: scores.window()?,
         scale: scores.scale,

@@ -7,7 +7,7 @@ use super::super::weight::Weight;
 use super::elementwise::gate_code;
 use super::{Quantized, dim, holds, is_aligned, launch};
 use crate::gguf::TensorType;
-use crate::plan::Unary;
+use crate::plan::{Binary, Cache, Unary, Values};
 use crate::{Error, Result};
 
 /// Most tokens a matrix-vector kernel takes.
@@ -36,7 +36,7 @@ pub struct Product<'a> {
 
 impl<'a> Input<'a> {
     /// (q, ds) as kernels take them, for a weight of this type.
-    fn pointers(self, ty: TensorType, n: usize, cols: usize) -> Result<(Ptr, Ptr)> {
+    pub(super) fn pointers(self, ty: TensorType, n: usize, cols: usize) -> Result<(Ptr, Ptr)> {
         match self {
             Input::Rounded(x) if wants_rounded(ty) => {
                 x.holds(n, cols)?;
@@ -124,7 +124,8 @@ pub fn matvec(stream: &Stream, products: &[Product<'_>], x: Input<'_>, n: usize,
     let kernel = matvec_kernel(group.ty, n)?;
     let (q, ds) = x.pointers(group.ty, n, group.cols)?;
     let (cols, n) = (dim("cols", group.cols)?, dim("n", n)?);
-    let args = MatVecArgs { parts: group.parts, q, ds, cols, n, sharing: group.sharing, add: u32::from(add) };
+    let (sharing, add) = (group.sharing, u32::from(add));
+    let args = MatVecArgs { parts: group.parts, q, ds, cols, n, sharing, add, pairs: Pairs::default() };
     launch(stream, kernel, group.grid, &args)
 }
 
@@ -140,13 +141,36 @@ pub fn head_pad(head_dim: usize) -> Result<usize> {
     })
 }
 
-/// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values.
+/// Elements of a cell of keys that hold their values, and of those the value's: what a key has beyond it follows them.
+pub const LATENT_PAD: usize = 576;
+pub const LATENT_VALUES: usize = 512;
+
+/// Elements of a cell of the cache; `Error::Unsupported` where no kernel takes them.
+pub fn cell_pad(cache: Cache) -> Result<usize> {
+    let Cache { k, values, .. } = cache;
+    match values {
+        Values::Own(v) => head_pad(k.max(v)),
+        Values::InKeys(v) if v <= LATENT_VALUES && v <= k && k - v <= LATENT_PAD - LATENT_VALUES => {
+            Ok(LATENT_PAD)
+        }
+        Values::InKeys(v) => Err(Error::Unsupported {
+            what: "size of latent rows on a GPU",
+            name: format!("{v} of {k}"),
+            supported: "values of up to 512 elements, and up to 64 more in keys".into(),
+        }),
+    }
+}
+
+/// A layer's cache, as kernels read it: f16 `[block][kv head][64 positions][head_pad]`, keys and values; one for both where
+/// head_pad is [`LATENT_PAD`].
 #[derive(Clone, Copy, Debug)]
 pub struct LayerCache<'a> {
     pub k: Span<'a>,
     pub v: Span<'a>,
     pub n_head_kv: usize,
+    /// Elements of a head's key, and of its value.
     pub head_dim: usize,
+    pub value_dim: usize,
     pub head_pad: usize,
     /// Blocks that each of k and v holds.
     pub n_blocks: usize,
@@ -158,10 +182,18 @@ impl LayerCache<'_> {
             holds(name, span, &[self.n_blocks, self.n_head_kv, crate::device::BLOCK_LEN, self.head_pad], 2)?;
             is_aligned(name, span, 16)?;
         }
-        if self.head_dim == 0 || head_pad(self.head_dim)? != self.head_pad {
-            return Err(Error::Internal(format!("heads of {} in cells of {}", self.head_dim, self.head_pad)));
+        let (k, v) = (self.head_dim, self.value_dim);
+        let values = if self.holds_values() { Values::InKeys(v) } else { Values::Own(v) };
+        let cache = Cache { n_head_kv: self.n_head_kv, k, values, window: None };
+        if k == 0 || v == 0 || cell_pad(cache)? != self.head_pad {
+            return Err(Error::Internal(format!("heads of {k} and {v} in cells of {}", self.head_pad)));
         }
         Ok(())
+    }
+
+    /// Whether keys hold the values.
+    pub(super) fn holds_values(&self) -> bool {
+        self.head_pad == LATENT_PAD
     }
 }
 
@@ -226,6 +258,12 @@ pub fn qkv(
         return Err(Error::Internal(format!("q, k and v of {} tokens in a launch for one", tokens.n)));
     }
     let head_dim = cache.head_dim;
+    if head_dim != cache.value_dim {
+        return Err(Error::Internal(format!(
+            "keys of {head_dim} and values of {} in one launch",
+            cache.value_dim
+        )));
+    }
     let whole = products.iter().flatten().all(|p| p.weight.rows().is_multiple_of(head_dim.max(1)));
     let kv = products[1..].iter().flatten().all(|p| p.weight.rows() == cache.n_head_kv * head_dim);
     if head_dim == 0 || !head_dim.is_multiple_of(2) || !whole || !kv {
@@ -277,7 +315,7 @@ impl Dest<'_> {
 /// Whether [`glu_matvec`] takes these.
 pub fn glu_takes(f: Unary, gate: &Weight, up: &Weight) -> bool {
     let shape = |w: &Weight| (w.ty(), w.rows(), w.cols());
-    gate_code(f).is_some() && shape(gate) == shape(up)
+    gate_code(Binary::Glu(f)).is_some() && shape(gate) == shape(up)
 }
 
 /// `dst[r] = f(dot(gate[r], x) + bias) * (dot(up[r], x) + bias)` of one token. gate and up are of one type and shape;
@@ -290,7 +328,7 @@ pub fn glu_matvec(
     x: Input<'_>,
     dst: Span<'_>,
 ) -> Result<()> {
-    let Some(code) = gate_code(f).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
+    let Some(code) = gate_code(Binary::Glu(f)).filter(|_| glu_takes(f, gate.weight, up.weight)) else {
         return Err(Error::Internal(format!(
             "a gate of {f:?} or of another shape than what it lets through"
         )));
@@ -309,10 +347,10 @@ pub fn glu_matvec(
         up_bias: pointer(up.bias),
         dst: dst.ptr(),
         rows: dim("rows", rows)?,
-        gelu: code,
+        f: code,
     };
     let (cols, both) = (dim("cols", cols)?, dim("rows", 2 * rows)?);
     let shape = matvec_shape(ty, both, cols, 1);
-    let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing };
+    let args = GluMatVecArgs { to, q, ds, cols, sharing: shape.sharing, pairs: Pairs::default() };
     launch(stream, GLU_MATVEC.of(ty)?, [u64::from(both.div_ceil(shape.rows)), 1, 1], &args)
 }

@@ -5,10 +5,10 @@ use super::super::kernels::*;
 use super::attend::attend_kernel;
 use super::matmul::MatMulTile;
 use super::prefill::attention_kernel;
-use super::project::head_pad;
+use super::project::cell_pad;
 use crate::Result;
 use crate::gguf::TensorType;
-use crate::plan::Plan;
+use crate::plan::{NamedOp, Op, Plan};
 
 /// Loads the code objects that steps of the plan launch kernels of, so that one that is missing or refused is known
 /// when the model is loaded, and no step waits for one. Names a kernel of each code object; tests/hip/model.rs holds
@@ -25,10 +25,21 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
         PREPARE_HEADS.id(),
     ])?;
     card.load([QUANTIZE_Q8.id(), HALF_ROWS.id()])?;
+    let cuts = |named: &NamedOp| matches!(named.op, Op::Columns { .. } | Op::Join { .. } | Op::Temper { .. });
+    if plan.ops.iter().any(cuts) {
+        card.load([COLUMNS_F32.id()])?;
+    }
     for (n_head, cache) in plan.attentions() {
-        let head_pad = head_pad(cache.k)?;
+        let head_pad = cell_pad(cache)?;
         let (few, _) = attend_kernel(head_pad, n_head / cache.n_head_kv.max(1))?;
         card.load([few.id(), attention_kernel(head_pad)?.0.id()])?;
+    }
+    if plan
+        .ops
+        .iter()
+        .any(|named| matches!(named.op, Op::Route { .. } | Op::Combine { .. } | Op::MatMulHeads { .. }))
+    {
+        card.load([ROUTE.id()])?;
     }
     for (i, weight) in plan.weights.iter().enumerate() {
         // of each type once

@@ -12,11 +12,13 @@ use crate::{Error, Result};
 pub struct Heads {
     pub n_heads: usize,
     pub head_dim: usize,
-    /// Even, at most head_dim.
+    /// Where what turns begins in a head.
+    pub first: usize,
+    /// Even; ends in the head.
     pub n_rot: usize,
 }
 
-/// `dst` = x (n x n_heads x head_dim) with the first n_rot elements of each head rotated. In place allowed. `positions`:
+/// `dst` = x (n x n_heads x head_dim) with n_rot elements of each head rotated, from `first` on. In place allowed. `positions`:
 /// u32 per token, each below the rows of `table`; `table`: (cos, sin) f32 pairs, [position][n_rot / 2].
 #[allow(clippy::too_many_arguments)]
 pub fn rope(
@@ -29,13 +31,15 @@ pub fn rope(
     n: usize,
     heads: Heads,
 ) -> Result<()> {
-    let Heads { n_heads, head_dim, n_rot } = heads;
+    let Heads { n_heads, head_dim, first, n_rot } = heads;
     holds("x", x, &[n, n_heads, head_dim], 4)?;
     holds("dst", dst, &[n, n_heads, head_dim], 4)?;
     holds("positions", positions, &[n], 4)?;
     holds("table", table, &[n_rot / 2], 8)?;
-    if n_rot > head_dim || !n_rot.is_multiple_of(2) {
-        return Err(Error::param(format!("{n_rot} elements to rotate of heads of {head_dim}")));
+    if first.checked_add(n_rot).is_none_or(|end| end > head_dim) || !n_rot.is_multiple_of(2) {
+        return Err(Error::param(format!(
+            "{n_rot} elements to rotate from {first} on, of heads of {head_dim}"
+        )));
     }
     if n == 0 || n_heads == 0 || head_dim == 0 {
         return Ok(());
@@ -47,6 +51,7 @@ pub fn rope(
         table: table.ptr(),
         n_heads: dim("n_heads", n_heads)?,
         head_dim: dim("head_dim", head_dim)?,
+        first: dim("first", first)?,
         n_rot: dim("n_rot", n_rot)?,
         halves: u32::from(pairs == RopePairs::Halves),
     };
