@@ -375,6 +375,25 @@ impl<'a> Builder<'a> {
         self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights: In(weights), out })
     }
 
+    /// Of each `group` neighbouring elements of x the `len` from `first` on.
+    pub fn columns(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        group: usize,
+        first: usize,
+        len: usize,
+    ) -> ValueId {
+        let Value { width, rows, .. } = *self.graph.value(x);
+        self.shaped(name, width / group * len, rows, |out| Op::Columns { x: In(x), group, first, out })
+    }
+
+    /// `len` elements for each of `n` groups: a's part, then b's, which one part of b may be for all groups.
+    pub fn join(&mut self, name: &'static str, [a, b]: [ValueId; 2], n: usize, len: usize) -> ValueId {
+        let rows = self.graph.value(a).rows;
+        self.shaped(name, n * len, rows, |out| Op::Join { a: In(a), b: In(b), n, out })
+    }
+
     pub fn select(&mut self, x: ValueId) -> ValueId {
         let width = self.graph.width(x);
         self.shaped("select", width, Rows::Outputs, |out| Op::SelectRows { x: In(x), out })

@@ -210,6 +210,19 @@ impl Graph {
         ExpertShape { ty: weight.ty, n_experts: weight.rows / rows, n_used, rows, cols: weight.cols }
     }
 
+    /// Elements that [`Op::Columns`] takes of each group.
+    pub fn columns_len(&self, x: impl Into<ValueId>, group: usize, out: impl Into<ValueId>) -> usize {
+        self.width(out) * group / self.width(x)
+    }
+
+    /// Elements of a's part and of b's in a group of [`Op::Join`], and from one group's part of b to the next: 0 where
+    /// one serves all.
+    pub fn join_lens(&self, [a, b]: [ValueId; 2], n: usize, out: impl Into<ValueId>) -> [usize; 3] {
+        let a_len = self.width(a) / n;
+        let b_len = self.width(out) / n - a_len;
+        [a_len, b_len, if self.width(b) == n * b_len { b_len } else { 0 }]
+    }
+
     /// Attention ops of the plan: query heads and cache.
     pub fn attentions(&self) -> impl Iterator<Item = (usize, Cache)> {
         self.ops.iter().filter_map(|named| match named.op {

@@ -315,6 +315,13 @@ ops! {
     /// in order.
     Combine { x: In, weights: In, out: Out, }
 
+    /// Of each `group` neighbouring elements of a row the `out's width * group / x's width` from `first` on.
+    Columns { x: In, group: usize, first: usize, out: Out, }
+
+    /// For each of `n` groups a's part, then b's: `a's width / n` elements, and what is left of `out's width / n`. Where
+    /// b is as wide as one part, that serves all groups.
+    Join { a: In, b: In, n: usize, out: Out, }
+
     /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
     SelectRows { x: In, out: Out, }
 }

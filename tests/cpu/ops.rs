@@ -283,6 +283,22 @@ fn rope() {
     }
 }
 
+#[test]
+fn parts_of_rows_are_copies() {
+    for (groups, group, first, len) in [(1, 1, 0, 1), (3, 10, 7, 3), (2, 96, 0, 64), (5, 17, 4, 5)] {
+        for (n, shared) in [(1, true), (9, false), (61, true)] {
+            let mut bench = Bench::new(12);
+            let x = bench.input(groups * group, 1.0);
+            let part = bench.op(groups * len, |out| Op::Columns { x: In(x), group, first, out });
+            let b = bench.input(if shared { 6 } else { groups * 6 }, 1.0);
+            let width = groups * (len + 6);
+            let out = bench.op(width, |out| Op::Join { a: In(part), b: In(b), n: groups, out });
+            let what = format!("{len} of {group} from {first} on, {groups} times, and 6 {shared}");
+            check(&what, bench.finish(out), n, 0, 0.0);
+        }
+    }
+}
+
 const FUNCTIONS: [Unary; 7] = [
     Unary::Silu,
     Unary::Gelu,

@@ -201,6 +201,28 @@ impl Running<'_> {
                 self.mat_mul_experts(worker, &Product { x: x.0, ids: ids.0, weight, scale, bias, out: out.0 })
             }
             Op::Combine { x, weights, out } => self.combine(worker, x.0, weights.0, out.0),
+            Op::Columns { x, group, first, out } => {
+                let len = self.plan().columns_len(x, group, out);
+                let (x, to) = (self.session.buffer(x), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    let parts = to.row_mut(t).chunks_exact_mut(len);
+                    for (x, out) in x.row(t).chunks_exact(group).zip(parts) {
+                        out.copy_from_slice(&x[first..first + len]);
+                    }
+                })
+            }
+            Op::Join { a, b, n, out } => {
+                let [a_len, b_len, b_step] = self.plan().join_lens([a.0, b.0], n, out);
+                let (a, b, to) = (self.session.buffer(a), self.session.buffer(b), self.session.buffer(out));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    for (i, to) in to.row_mut(t).chunks_exact_mut(a_len + b_len).enumerate() {
+                        to[..a_len].copy_from_slice(a.part(t, i * a_len, a_len));
+                        to[a_len..].copy_from_slice(b.part(t, i * b_step, b_len));
+                    }
+                })
+            }
             Op::SelectRows { x, out } => {
                 let (x, out) = (self.session.buffer(x), self.session.buffer(out));
                 // SAFETY: see above.

@@ -117,6 +117,7 @@ impl<'a> Running<'a> {
             }
             Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
             Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
+            Op::Columns { .. } | Op::Join { .. } => Err(misplaced(op)),
         }
     }
 

@@ -345,6 +345,25 @@ impl ReferenceSession {
                     }
                 }
             }
+            Op::Columns { x, group, first, out } => {
+                let len = plan.columns_len(x, group, out);
+                let x = self.input(x, step)?;
+                let parts = self.output_rows(out, step).chunks_exact_mut(len);
+                for (x, out) in x.chunks_exact(group).zip(parts) {
+                    out.copy_from_slice(&x[first..first + len]);
+                }
+            }
+            Op::Join { a, b, n, out } => {
+                let [a_len, b_len, b_step] = plan.join_lens([a.0, b.0], n, out);
+                let (a_width, b_width) = (plan.width(a), plan.width(b));
+                let (a, b) = (self.input(a, step)?, self.input(b, step)?);
+                let parts = self.output_rows(out, step).chunks_exact_mut(a_len + b_len);
+                for (i, out) in parts.enumerate() {
+                    let (t, group) = (i / n, i % n);
+                    out[..a_len].copy_from_slice(&a[t * a_width + group * a_len..][..a_len]);
+                    out[a_len..].copy_from_slice(&b[t * b_width + group * b_step..][..b_len]);
+                }
+            }
             Op::SelectRows { x, out } => {
                 let width = plan.width(x);
                 let x = self.input(x, step)?;
