@@ -140,6 +140,7 @@ pub unsafe extern "C" fn rf_context_create(
             n_ctx: params.n_ctx as usize,
             n_batch: params.n_batch as usize,
             n_seq_max: params.n_seq_max as usize,
+            checkpoint_interval: 0,
         };
         let context = Context::new(&model.model, &params)?;
         let handle = rf_context {

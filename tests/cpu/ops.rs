@@ -149,6 +149,7 @@ fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> 
                 tables: &tables,
                 outputs: &outputs,
                 inputs: &[],
+                states: &[],
             };
             session.run(&step, &Cancel::default())?;
             Ok(session.output(0).unwrap().to_vec())
@@ -174,7 +175,7 @@ fn ids(n: usize, seed: u64) -> Vec<u32> {
 /// One step of `n` tokens of one sequence from position `first` on, on every device; NMSE within `bound`.
 fn check(what: &str, (plan, file): (Arc<Plan>, Arc<Gguf>), n: usize, first: usize, bound: f64) {
     let n_blocks = (first + n).div_ceil(BLOCK_LEN);
-    let limits = SessionLimits { max_tokens: n, max_outputs: n, n_blocks };
+    let limits = SessionLimits { max_tokens: n, max_outputs: n, n_blocks, n_sequences: 8, n_states: 0 };
     let tables = [(0..n_blocks as u32).rev().collect()];
     let steps = [vec![Piece { sequence: 0, first, tokens: ids(n, 5) }]];
     let reference = ReferenceDevice::new(1);
@@ -452,7 +453,8 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
 fn attention_over_a_paged_cache() {
     const LENGTHS: [[usize; 4]; 3] = [[1, 63, 230, 1], [40, 1, 1, 90], [300, 260, 5, 2]];
     let tables: Vec<Vec<u32>> = (0..3).map(|s| (0..10).map(|b| (b * 3 + s) * 7 % 30).collect()).collect();
-    let limits = SessionLimits { max_tokens: 512, max_outputs: 512, n_blocks: 30 };
+    let limits =
+        SessionLimits { max_tokens: 512, max_outputs: 512, n_blocks: 30, n_sequences: 8, n_states: 0 };
     let mut steps = Vec::new();
     let mut at = [0; 3];
     for i in 0..4 {
@@ -505,7 +507,8 @@ fn attention_over_a_paged_cache() {
 #[test]
 fn attention_is_the_same_in_any_batch() {
     let (plan, file) = attention_bench(Heads { window: Some(150), ..Heads::plain(6, 2, 40) });
-    let limits = SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20 };
+    let limits =
+        SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20, n_sequences: 8, n_states: 0 };
     let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..10).map(|b| b * 2 + s).collect()).collect();
     let tokens = ids(620, 3);
     let piece = |s: usize, from: usize, to: usize| Piece {
@@ -560,7 +563,8 @@ fn tiny_models_op_by_op() {
         let model = TinyModel { tied, ..TinyModel::new(arch).types(&types) };
         let file = model.gguf();
         let plan = Arc::new(arch::plan(&file).unwrap().1);
-        let limits = SessionLimits { max_tokens: 70, max_outputs: 70, n_blocks: 2 };
+        let limits =
+            SessionLimits { max_tokens: 70, max_outputs: 70, n_blocks: 2, n_sequences: 8, n_states: 0 };
         let tables = [vec![1, 0]];
         let steps = [70, 1, 5, 1].map(|n| n);
         let mut at = 0;

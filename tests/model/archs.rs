@@ -88,10 +88,10 @@ fixtures! {
         llama_moe = "llama-moe", "(Route)"
         qwen3moe = "qwen3moe-moe", "(Route)"
         gpt_oss = "gpt-oss-moe", "of sinks"
+        qwen35 = "qwen35-dense", "(Conv)"
     }
     refused {
         deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"
-        qwen35 = "qwen35-dense", "unknown architecture 'qwen35'"
     }
 }
 
@@ -113,7 +113,12 @@ type Logits = [Vec<f32>; 2];
 /// Evaluates the sequences together, step by step: each step takes the next tokens of each, as many as it says.
 fn evaluate(model: &Model, sequences: [&[u32]; 2], steps: impl Iterator<Item = [usize; 2]>) -> Logits {
     let n = sequences[0].len() + sequences[1].len();
-    let params = ContextParams { n_ctx: n.next_multiple_of(64) + 64, n_batch: n, n_seq_max: 2 };
+    let params = ContextParams {
+        n_ctx: n.next_multiple_of(64) + 64,
+        n_batch: n,
+        n_seq_max: 2,
+        checkpoint_interval: 0,
+    };
     let mut context = Context::new(model, &params).unwrap();
     let mut at = [0, 0];
     let mut logits = [Vec::new(), Vec::new()];

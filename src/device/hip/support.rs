@@ -45,6 +45,9 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
             refuse(String::new(), "models without experts, or all layers on the processor")
         }
+        Op::Conv { .. } | Op::DeltaNet { .. } => {
+            refuse(String::new(), "models without recurrent state, or all layers on the processor")
+        }
         Op::Columns { .. } | Op::Join { .. } => refuse(String::new(), "whole values"),
         Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }

@@ -5,6 +5,7 @@ mod gemma3;
 mod gpt_oss;
 mod llama;
 mod phi2;
+mod qwen35;
 mod rope;
 
 use super::{Config, Hyper};
@@ -24,6 +25,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma3", gemma3::gemma3),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("qwen35", qwen35::qwen35),
 ];
 
 /// Names of the supported architectures, comma-separated.

@@ -41,6 +41,9 @@ pub struct Turns {
     pub attn_factor: f32,
     /// Divide the pairs' frequencies.
     pub factors: Option<Vec<f32>>,
+    /// Pairs that follow each of the four coordinates of a position, interleaved. A text's positions have three of them
+    /// equal, and the fourth 0.
+    pub sections: Option<[usize; 4]>,
 }
 
 impl Turns {
@@ -52,7 +55,15 @@ impl Turns {
         let keys = &hyper.keys;
         let base = keys.positive_or("rope.freq_base", 10_000.0)?;
         let attn_factor = keys.float_or("rope.scaling.attn_factor", 1.0)?;
-        Ok(Turns { pairs, n_rot: hyper.n_rot, base, scaling: scaling(keys)?, attn_factor, factors: None })
+        Ok(Turns {
+            pairs,
+            n_rot: hyper.n_rot,
+            base,
+            scaling: scaling(keys)?,
+            attn_factor,
+            factors: None,
+            sections: None,
+        })
     }
 
     pub fn table(&self) -> Result<Rope> {
@@ -82,6 +93,15 @@ impl Turns {
                 }
                 // section 3.4; positions that are not stretched need no sharper attention
                 magnitude *= 1.0 + 0.1 * f64::from(factor.max(1.0)).ln();
+            }
+        }
+        if let Some(sections) = self.sections {
+            let all = sections.iter().sum::<usize>().max(1);
+            for (i, f) in freq.iter_mut().enumerate() {
+                let at = i % all;
+                if at >= 3 * sections[at % 3] {
+                    *f = 0.0; // of the fourth
+                }
             }
         }
         let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
@@ -149,5 +169,30 @@ pub fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     match values.iter().find(|v| !v.is_finite() || **v == 0.0) {
         Some(bad) => Err(Error::model(format!("{FACTORS} holds the factor {bad}"))),
         None => Ok(Some(values)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_no_section_do_not_turn() {
+        let turns = Turns {
+            pairs: RopePairs::Halves,
+            n_rot: 128,
+            base: 1e6,
+            scaling: Scaling::None,
+            attn_factor: 1.0,
+            factors: None,
+            sections: Some([24, 20, 20, 0]),
+        };
+        let still = |turns: &Turns| {
+            let table = turns.table().unwrap();
+            (0..64).filter(|i| table.inv_freq[*i] == 0.0).collect::<Vec<_>>()
+        };
+        assert_eq!(still(&turns), [61, 62]);
+        assert_eq!(still(&Turns { sections: Some([11, 11, 10, 0]), ..turns.clone() }), [0usize; 0]);
+        assert_eq!(still(&Turns { sections: Some([0; 4]), ..turns }), (0..64).collect::<Vec<_>>());
     }
 }

@@ -17,6 +17,7 @@ fn code(f: Unary) -> (u32, f32) {
         Unary::Sigmoid => (4, 0.0),
         Unary::Scale(factor) => (5, factor),
         Unary::SoftCap(cap) => (6, cap),
+        Unary::Softplus => (9, 0.0),
     }
 }
 
@@ -30,6 +31,7 @@ pub fn gate_code(f: Unary) -> Option<u32> {
         Unary::Silu => Some(0),
         Unary::Gelu => Some(1),
         Unary::Relu | Unary::Relu2 | Unary::Sigmoid | Unary::Scale(_) | Unary::SoftCap(_) => None,
+        Unary::Softplus => None,
     }
 }
 
