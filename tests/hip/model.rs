@@ -170,7 +170,7 @@ fn sequences() {
         max_tokens: 80,
         max_outputs: 80,
         n_blocks: 2 * N as usize,
-        n_sequences: 8,
+        n_sequences: N as usize,
         n_states: 0,
     };
     let mut sessions = [&gpu as &dyn Device, &reference].map(|device| {

@@ -83,12 +83,12 @@ fixtures! {
         qwen3 = "qwen3-dense"
         gemma3 = "gemma3-dense"
         phi2 = "phi2-dense"
+        qwen35 = "qwen35-dense"
     }
     not_on_gpus {
         llama_moe = "llama-moe", "(Route)"
         qwen3moe = "qwen3moe-moe", "(Route)"
         gpt_oss = "gpt-oss-moe", "of sinks"
-        qwen35 = "qwen35-dense", "(Conv)"
     }
     refused {
         deepseek2 = "deepseek2-moe", "unknown architecture 'deepseek2'"

@@ -11,6 +11,7 @@ pub mod norm;
 pub mod prefill;
 pub mod project;
 pub mod ready;
+pub mod recurrent;
 pub mod rope;
 pub mod sample;
 

@@ -6,6 +6,7 @@ use super::ops::attend::{self, AttendShape, HeadNorms, Scores};
 use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
+use super::ops::recurrent;
 use super::ops::rope::{self, Heads};
 use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
@@ -117,7 +118,27 @@ impl<'a> Running<'a> {
             }
             Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
             Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
-            Op::Columns { .. } | Op::Join { .. } => Err(misplaced(op)),
+            Op::Columns { x, group, first, out } => {
+                let (len, width) = (self.plan().columns_len(x, group, out), self.plan().width(out));
+                let (from, to, n) = (self.value(x)?, self.value(out)?, self.rows(out.0));
+                elementwise::columns(stream, from, to, n, width, [group, first, len])
+            }
+            Op::Join { .. } => Err(misplaced(op)),
+            Op::Conv { x, weight, bias, silu, state, out } => {
+                let width = self.plan().width(x);
+                let k = self.plan().weight(weight).cols;
+                let (weight, bias) = (self.program.vector(weight)?, self.vector(bias)?);
+                let of = recurrent::Conv { weight, bias, k, silu };
+                let (x, to, state) = (self.value(x)?, self.value(out)?, self.memory.state(state)?);
+                recurrent::conv(stream, of, x, self.step.runs, state, to, width)
+            }
+            Op::DeltaNet { q, k, v, g, beta, n_k, heads, scale, state, out } => {
+                let shape = self.plan().delta_shape([q, v, g, beta], n_k, heads);
+                let inputs =
+                    [self.value(q)?, self.value(k)?, self.value(v)?, self.value(g)?, self.value(beta)?];
+                let (state, out) = (self.memory.state(state)?, self.value(out)?);
+                recurrent::delta_net(stream, inputs, shape, scale, self.step.runs, state, out)
+            }
         }
     }
 

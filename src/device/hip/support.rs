@@ -1,6 +1,7 @@
 //! What of a plan the kernels take.
 
 use super::ops::project::head_pad;
+use super::ops::recurrent::delta_kernel;
 use crate::plan::{Binary, Cache, NamedOp, Op, Plan};
 use crate::{Error, Result};
 
@@ -45,16 +46,18 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => {
             refuse(String::new(), "models without experts, or all layers on the processor")
         }
-        Op::Conv { .. } | Op::DeltaNet { .. } => {
-            refuse(String::new(), "models without recurrent state, or all layers on the processor")
+        Op::DeltaNet { q, v, g, beta, n_k, heads, .. } => {
+            delta_kernel(plan.delta_shape([q, v, g, beta], n_k, heads).k).map(drop)
         }
-        Op::Columns { .. } | Op::Join { .. } => refuse(String::new(), "whole values"),
+        Op::Join { .. } => refuse(String::new(), "whole values"),
         Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }
         | Op::Norm { .. }
         | Op::MatMul { .. }
         | Op::Affine { .. }
         | Op::Unary { .. }
+        | Op::Columns { .. }
+        | Op::Conv { .. }
         | Op::Binary { .. }
         | Op::SelectRows { .. } => Ok(()),
     }

@@ -161,6 +161,7 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Err(error) => found = Err(error),
                 },
                 Role::Vector(id) => bytes += vector_bytes(plan, Vector(id)),
+                Role::State(id) => bytes += (4 * plan.state(id).elements * step.states.len()) as u64,
                 Role::Experts(_) => found = Err(Error::Internal("experts on a GPU".into())),
                 Role::Matrix(_)
                 | Role::In(_)
@@ -176,7 +177,8 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
 }
 
 fn vector_bytes(plan: &Plan, id: Vector) -> u64 {
-    4 * plan.weight(id).cols as u64
+    let weight = plan.weight(id);
+    4 * (weight.rows * weight.cols) as u64
 }
 
 fn project_bytes(program: &HipProgram, project: &Project) -> Result<u64> {

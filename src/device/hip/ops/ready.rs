@@ -25,6 +25,9 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
         PREPARE_HEADS.id(),
     ])?;
     card.load([QUANTIZE_Q8.id(), HALF_ROWS.id()])?;
+    if !plan.states.is_empty() {
+        card.load([CONV_F32.id()])?;
+    }
     for (n_head, cache) in plan.attentions() {
         let head_pad = head_pad(cache.k)?;
         let (few, _) = attend_kernel(head_pad, n_head / cache.n_head_kv.max(1))?;
