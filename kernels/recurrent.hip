@@ -102,8 +102,8 @@ DEVICE void delta_net(const Delta &d) {
     }
 }
 
-KERNEL(128, 8) void delta_net_k64(Delta d) { delta_net<2>(d); }
-KERNEL(128, 4) void delta_net_k128(Delta d) { delta_net<4>(d); }
-KERNEL(128, 2) void delta_net_k256(Delta d) { delta_net<8>(d); }
+KERNEL(128, 4) void delta_net_k64(Delta d) { delta_net<2>(d); }
+KERNEL(128, 2) void delta_net_k128(Delta d) { delta_net<4>(d); }
+KERNEL(128, 1) void delta_net_k256(Delta d) { delta_net<8>(d); }
 
 } // namespace recurrent

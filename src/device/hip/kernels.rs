@@ -465,11 +465,11 @@ kernels! {
 
     /// The gated delta rule, for keys of as many elements as the name's end at most, a multiple of 4. Grid: x over v_len /
     /// 16, y over n_v, z over sequences.
-    DeltaArgs(d: Delta) [128, 1, 1] waves 8 {
+    DeltaArgs(d: Delta) [128, 1, 1] waves 4 {
         DELTA_NET_K64 = "delta_net_k64",
-    }, waves 4 {
-        DELTA_NET_K128 = "delta_net_k128",
     }, waves 2 {
+        DELTA_NET_K128 = "delta_net_k128",
+    }, waves 1 {
         DELTA_NET_K256 = "delta_net_k256",
     }
 
