@@ -1418,7 +1418,9 @@ rf_status rf_kv_clear(struct rf_context *ctx);
 
 /**
  * Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
- * RF_ERROR_PARAM: no such sequence, `from` beyond its end, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+ * A model with a recurrent state (qwen35) goes back only to some positions: see rf_kv_reachable.
+ * RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the state was not kept, NULL. RF_ERROR_BUSY: the context is
+ * in use. One thread at a time.
  */
 rf_status rf_kv_remove(struct rf_context *ctx,
                        uint32_t seq,
@@ -1428,13 +1430,25 @@ rf_status rf_kv_remove(struct rf_context *ctx,
  * Makes sequence `to` (emptied first) a copy of the first `len` positions of sequence `from`. Whole blocks of positions are
  * shared until one of the two changes them: a common prefix takes its room once.
  *
- * RF_CACHE_FULL: no room for the part that cannot be shared. RF_ERROR_PARAM: no such sequence or length, NULL.
+ * RF_CACHE_FULL: no room for the part that cannot be shared. RF_ERROR_PARAM: no such sequence or length, a length that
+ * rf_kv_reachable would not give, NULL.
  * RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_copy(struct rf_context *ctx,
                      uint32_t from,
                      uint32_t to,
                      uint32_t len);
+
+/**
+ * The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
+ * or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
+ * the last 3 times, where its length is a multiple of 512.
+ * RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+ */
+rf_status rf_kv_reachable(struct rf_context *ctx,
+                          uint32_t seq,
+                          uint32_t most,
+                          uint32_t *len);
 
 /**
  * The positions that the sequence holds: from *first up to, not including, *end (equal: none).

@@ -3,9 +3,9 @@
 
 #include "device.hpp"
 
-// Functions of one number, as ops::elementwise numbers them; the last three are for functions of two numbers: a product, a
+// Functions of one number, as ops::elementwise numbers them; IDENTITY to CLAMPED are for functions of two numbers: a product, a
 // sum, gpt-oss's gated unit.
-enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD, CLAMPED };
+enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD, CLAMPED, SOFTPLUS };
 
 // silu is x * sigmoid(x). gelu, in the tanh approximation (Hendrycks & Gimpel 2016, section 2), is x * sigmoid(2 y), as
 // 1 + tanh(y) = 2 sigmoid(2 y).
@@ -22,6 +22,16 @@ DEVICE float gated(float gate, float up, u32 f) {
     return g / (1.0f + exp(-1.702f * g)) * (u + 1.0f);
 }
 
+// ln(1 + e^x) = max(x, 0) + ln(1 + y), y = e^-|x|; ln(1 + y) = 2 atanh(u), u = y / (2 + y) <= 1/3, by its Taylor series:
+// the first term left out, 2 u^19 / 19, is below 1e-10 of u.
+DEVICE float softplus(float x) {
+    const float y = exp(-__builtin_fabsf(x)), u = y / (2.0f + y), square = u * u;
+    float series = 2.0f / 17.0f;
+#pragma unroll
+    for (int n = 15; n > 0; n -= 2) series = fma(series, square, 2.0f / (float)n);
+    return fma(u, series, max(x, 0.0f));
+}
+
 // c: a scale's factor, a soft cap's cap.
 DEVICE float apply(u32 f, float c, float x) {
     switch (f) {
@@ -32,6 +42,7 @@ DEVICE float apply(u32 f, float c, float x) {
     case SIGMOID: return 1.0f / (1.0f + exp(-x));
     case SCALE: return x * c;
     case SOFT_CAP: return c - 2.0f * c / (exp(2.0f * x / c) + 1.0f); // c * tanh(x / c)
+    case SOFTPLUS: return softplus(x);
     default: return x;
     }
 }

@@ -1,14 +1,16 @@
-// Norms of rows: by the root of the mean square, or of the variance (`layer`), times a weight, plus a bias; either may be
-// null. A group a row.
+// Norms of rows: by the root of the mean square, of the variance (LAYER) or of the sum of squares (L2), times a weight, plus
+// a bias; either may be null. A group a row.
 #include "activations.hpp"
 
 namespace norm {
+
+enum Kind : u32 { RMS, LAYER, L2 };
 
 DEVICE float add(float a, float b) { return a + b; }
 
 // dst may be x. The first 4,096 columns are read once.
 KERNEL(256, 4) void norm_f32(const float *x, const float *__restrict__ weight, const float *__restrict__ bias,
-                             float *dst, u32 width, float eps, u32 layer) {
+                             float *dst, u32 width, float eps, u32 kind) {
     constexpr u32 THREADS = 256, KEPT = 16;
     const u64 row = (u64)group_x() * width;
     float kept[KEPT];
@@ -18,7 +20,7 @@ KERNEL(256, 4) void norm_f32(const float *x, const float *__restrict__ weight, c
         kept[k] = i < width ? x[row + i] : 0.0f;
     }
     float mean = 0.0f;
-    if (layer) {
+    if (kind == LAYER) {
 #pragma unroll
         for (u32 k = 0; k < KEPT; k++) mean += kept[k];
 #pragma unroll 4
@@ -36,7 +38,7 @@ KERNEL(256, 4) void norm_f32(const float *x, const float *__restrict__ weight, c
         sum = fma(v, v, sum);
     }
     sum = group_reduce<THREADS>(sum, add);
-    const float scale = 1.0f / square_root(sum / (float)width + eps);
+    const float scale = 1.0f / square_root((kind == L2 ? sum : sum / (float)width) + eps);
     const auto finish = [&](u32 i, float v) {
         v = v * scale;
         if (weight) v = v * weight[i];
@@ -61,7 +63,7 @@ KERNEL(256, 4) void norm_f32(const float *x, const float *__restrict__ weight, c
 // q[r] and ds[r] as quantize_q8 leaves them, or to both. The first KEPT * 4 * THREADS columns are read once.
 template <u32 THREADS, u32 KEPT>
 DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ weight, const f32x4 *__restrict__ bias,
-                    f32x4 *dst, u32 *q, f32x2 *ds, u32 width, float eps, u32 layer) {
+                    f32x4 *dst, u32 *q, f32x2 *ds, u32 width, float eps, u32 kind) {
     const u32 r = group_x(), fours = width / 4;
     const f32x4 *row = (const f32x4 *)(x + (u64)(rows ? rows[r] : r) * width);
     f32x4 kept[KEPT];
@@ -71,7 +73,7 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
         kept[k] = i < fours ? row[i] : f32x4(0.0f);
     }
     float mean = 0.0f;
-    if (layer) {
+    if (kind == LAYER) {
         const auto total = [](f32x4 v) { return v.x + v.y + (v.z + v.w); };
 #pragma unroll
         for (u32 k = 0; k < KEPT; k++) mean += total(kept[k]);
@@ -88,7 +90,7 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
     for (u32 k = 0; k < KEPT; k++) sum += squares(kept[k]);
     for (u32 i = KEPT * THREADS + thread_x(); i < fours; i += THREADS) sum += squares(row[i] - mean);
     sum = group_reduce<THREADS>(sum, add);
-    const float scale = 1.0f / square_root(sum / (float)width + eps);
+    const float scale = 1.0f / square_root((kind == L2 ? sum : sum / (float)width) + eps);
 
     const u64 first = (u64)r * fours;
     const auto finish = [&](u32 i, f32x4 v) {
@@ -117,13 +119,13 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
 }
 
 KERNEL(1024, 4) void norm_q8(const float *x, const u32 *rows, const f32x4 *weight, const f32x4 *bias, f32x4 *dst, u32 *q,
-                             f32x2 *ds, u32 width, float eps, u32 layer) {
-    norm_to<1024, 2>(x, rows, weight, bias, dst, q, ds, width, eps, layer);
+                             f32x2 *ds, u32 width, float eps, u32 kind) {
+    norm_to<1024, 2>(x, rows, weight, bias, dst, q, ds, width, eps, kind);
 }
 
 KERNEL(256, 8) void norm_q8_narrow(const float *x, const u32 *rows, const f32x4 *weight, const f32x4 *bias, f32x4 *dst,
-                                   u32 *q, f32x2 *ds, u32 width, float eps, u32 layer) {
-    norm_to<256, 1>(x, rows, weight, bias, dst, q, ds, width, eps, layer);
+                                   u32 *q, f32x2 *ds, u32 width, float eps, u32 kind) {
+    norm_to<256, 1>(x, rows, weight, bias, dst, q, ds, width, eps, kind);
 }
 
 } // namespace norm

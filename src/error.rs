@@ -50,6 +50,13 @@ pub enum Error {
     #[error("the cache is full: {wanted} more positions wanted, {free} of {total} free")]
     CacheFull { wanted: usize, free: usize, total: usize },
 
+    /// The model keeps a recurrent state, which goes back only to positions where it was kept; nothing was changed.
+    #[error(
+        "position {wanted} of the sequence cannot be gone back to: its recurrent state was kept at {} only",
+        listed(kept)
+    )]
+    NotKept { wanted: usize, kept: Vec<usize> },
+
     /// Memory could not be had; sizes in bytes, 0 where unknown.
     #[error("out of memory for {what}{}", sizes(*wanted, *free, *total))]
     OutOfMemory { what: String, wanted: u64, free: u64, total: u64 },
@@ -157,6 +164,11 @@ impl std::fmt::Display for GpuFailure {
 }
 
 impl std::error::Error for GpuFailure {}
+
+fn listed(positions: &[usize]) -> String {
+    let positions: Vec<_> = positions.iter().map(usize::to_string).collect();
+    positions.join(", ")
+}
 
 fn sizes(wanted: u64, free: u64, total: u64) -> String {
     match wanted {

@@ -21,8 +21,9 @@ fn steps_do_not_allocate() {
     let plan = Arc::new(arch::plan(&file).unwrap().1);
     let device = CpuDevice::new(3).unwrap();
     let program = device.load(plan, file, &mut |_, _| true).unwrap();
-    let mut session =
-        program.session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8 }).unwrap();
+    let mut session = program
+        .session(SessionLimits { max_tokens: 300, max_outputs: 2, n_blocks: 8, n_sequences: 8, n_states: 0 })
+        .unwrap();
     let table: Vec<u32> = (0..8).collect();
     let positions: Vec<u32> = (0..512).collect();
     let live = Cancel::new();
@@ -38,6 +39,7 @@ fn steps_do_not_allocate() {
                 tables: &[&table],
                 outputs: &[0],
                 inputs: &[],
+                states: &[],
             };
             session.run(&step, &live).unwrap();
         }

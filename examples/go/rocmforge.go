@@ -272,6 +272,11 @@ func (c *Context) Generate(ctx context.Context, s *Sampler, prompt []Token, max 
 		held++
 	}
 	if held < len(c.cached) {
+		kept := C.uint32_t(0)
+		if status := C.rf_kv_reachable(c.handle, 0, C.uint32_t(held), &kept); status != C.RF_OK {
+			return Answer{}, c.failed(status)
+		}
+		held = int(kept)
 		if status := C.rf_kv_remove(c.handle, 0, C.uint32_t(held)); status != C.RF_OK {
 			return Answer{}, c.failed(status)
 		}

@@ -182,6 +182,7 @@ def _load() -> C.CDLL:
     declare("rf_chat_apply_e", handle, C.POINTER(rf_chat_params), tokens, size, n, error)
     declare("rf_kv_clear", handle)
     declare("rf_kv_remove", handle, C.c_uint32, C.c_uint32)
+    declare("rf_kv_reachable", handle, C.c_uint32, C.c_uint32, C.POINTER(C.c_uint32))
     declare("rf_kv_range", handle, C.c_uint32, C.POINTER(C.c_uint32), C.POINTER(C.c_uint32))
     declare("rf_generate", handle, handle, tokens, size, C.POINTER(rf_generate_params), TokenCallback, C.c_void_p, C.POINTER(rf_generation))
     if library.rf_abi_version() != ABI_VERSION:
@@ -331,6 +332,9 @@ class Context(_Handle):
         most = max(min(len(self._cached), len(prompt) - 1), 0)
         held = next((i for i in range(most) if self._cached[i] != prompt[i]), most)
         if held < len(self._cached):
+            kept = C.c_uint32()
+            self._check(lib.rf_kv_reachable(self._handle, 0, held, C.byref(kept)))
+            held = kept.value
             self._check(lib.rf_kv_remove(self._handle, 0, held))
         new = (Token * (len(prompt) - held))(*prompt[held:])
         result = rf_generation()

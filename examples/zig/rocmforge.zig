@@ -225,9 +225,12 @@ pub const Context = struct {
     ) (Error || std.Io.Writer.Error)!Answer {
         errdefer self.forget();
         const most = @min(self.cached.items.len, prompt.len -| 1);
-        const held = std.mem.findDiff(Token, self.cached.items[0..most], prompt[0..most]) orelse most;
-        if (held < self.cached.items.len)
-            try self.checkOwn(c.rf_kv_remove(self.handle, 0, @intCast(held)), diagnostics);
+        const same = std.mem.findDiff(Token, self.cached.items[0..most], prompt[0..most]) orelse most;
+        var held: u32 = @intCast(same);
+        if (same < self.cached.items.len) {
+            try self.checkOwn(c.rf_kv_reachable(self.handle, 0, held, &held), diagnostics);
+            try self.checkOwn(c.rf_kv_remove(self.handle, 0, held), diagnostics);
+        }
 
         var stream: Stream = .{ .out = out };
         var params = try defaults(c.rf_generate_params, c.rf_generate_params_init);

@@ -12,6 +12,7 @@ pub mod reference;
 pub mod routing;
 pub mod sampling;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::Gguf;
@@ -158,6 +159,10 @@ pub struct SessionLimits {
     pub max_outputs: usize,
     /// Cache blocks of [`BLOCK_LEN`] positions.
     pub n_blocks: usize,
+    /// Sequences.
+    pub n_sequences: usize,
+    /// Slots of recurrent state, each for all of a sequence's states.
+    pub n_states: usize,
 }
 
 impl SessionLimits {
@@ -168,6 +173,19 @@ impl SessionLimits {
             Rows::Outputs => self.max_outputs,
         }
     }
+
+    /// Most block tables of a step.
+    pub fn max_tables(&self) -> usize {
+        self.n_sequences.min(self.max_tokens)
+    }
+}
+
+/// Where a step finds the recurrent state of a sequence, and where it leaves what it makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateSlots {
+    /// None: the sequence begins, its state is all zeros.
+    pub read: Option<u32>,
+    pub write: u32,
 }
 
 /// A plan with its weights on a device.
@@ -187,6 +205,9 @@ pub trait Program: Send + Sync {
 /// `table[p / BLOCK_LEN] * BLOCK_LEN + p % BLOCK_LEN`; a token at position `p` attends to the cells
 /// `0..=p` of its sequence, its own included. The engine guarantees that ids are below n_vocab, that
 /// tables cover every position, and that no two sequences of a step write one block.
+///
+/// Recurrent state is held in slots. A step reads one of a sequence's and writes another, so that the one it has read is
+/// still there when the step fails; the engine guarantees that no slot is written and read, or written twice, in one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Step<'a> {
     pub tokens: &'a [u32],
@@ -195,6 +216,8 @@ pub struct Step<'a> {
     pub sequences: &'a [u32],
     /// Block tables: physical block of each BLOCK_LEN positions.
     pub tables: &'a [&'a [u32]],
+    /// Per table the slots of the sequence's recurrent state; of a plan without states anything.
+    pub states: &'a [StateSlots],
     /// Indices of the tokens whose logits are wanted, ascending.
     pub outputs: &'a [u32],
     /// Of each of the plan's inputs a row per token; empty where the plan begins with tokens.
@@ -234,8 +257,19 @@ impl Step<'_> {
                 return bad("positions do not rise or lie outside the block table");
             }
         }
+        if self.tables.len() > limits.max_tables() {
+            return bad("block tables are more than the session's sequences");
+        }
         if self.tables.iter().any(|table| table.iter().any(|&b| b as usize >= limits.n_blocks)) {
             return bad("block tables name a block the cache does not have");
+        }
+        if !plan.states.is_empty() {
+            let is_slot = |slot: u32| (slot as usize) < limits.n_states;
+            let good =
+                |s: &StateSlots| is_slot(s.write) && s.read != Some(s.write) && s.read.is_none_or(is_slot);
+            if self.states.len() != self.tables.len() || !self.states.iter().all(good) {
+                return bad("state slots are not one to read and another to write per block table");
+            }
         }
         Ok(())
     }
@@ -246,6 +280,15 @@ impl Step<'_> {
             Rows::Tokens => self.tokens.len(),
             Rows::Outputs => self.outputs.len(),
         }
+    }
+
+    /// The step's tokens of each sequence: index of its table, and the tokens.
+    pub fn runs(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
+        self.sequences.chunk_by(|a, b| a == b).scan(0, |end, run| {
+            let first = *end;
+            *end += run.len();
+            Some((run[0] as usize, first..*end))
+        })
     }
 
     /// Slot of the cell of position `pos` of token `t`'s sequence.
@@ -286,8 +329,8 @@ pub struct StepTimes {
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
     /// Runs the whole plan. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
-    /// layers under way), also while other sessions have the device; the step's cache cells are then undefined, all
-    /// others untouched. May return before a
+    /// layers under way), also while other sessions have the device; the step's cache cells and the state slots that it writes are then undefined,
+    /// all others untouched. May return before a
     /// device is done: what fails after that comes up in [`wait`](Self::wait) or whatever else needs the result.
     fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
 

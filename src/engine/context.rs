@@ -5,8 +5,9 @@ use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
 
 use super::cache::PagedCache;
+use super::states::{self, States};
 use super::{Model, Sampler};
-use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, Step, StepTimes};
+use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, StateSlots, Step, StepTimes};
 use crate::model::Config;
 use crate::{Error, Result, memory};
 
@@ -19,6 +20,9 @@ pub struct ContextParams {
     pub n_batch: usize,
     /// Most sequences at once. 0: 1.
     pub n_seq_max: usize,
+    /// Of models with a recurrent state: a sequence's state is kept where its length is a multiple of this, the last 3 times;
+    /// to these lengths it can go back. 0: 512.
+    pub checkpoint_interval: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -91,6 +95,8 @@ pub struct Context {
     model: Model,
     session: Box<dyn Session>,
     cache: PagedCache,
+    /// Of a model with recurrent state.
+    states: Option<States>,
     n_batch: usize,
     n_seq_max: usize,
     /// Most logits rows in a step.
@@ -123,6 +129,8 @@ struct Grouped {
     /// Of one step: per token the index of its table, and the tokens with logits.
     tables: Vec<u32>,
     outputs: Vec<u32>,
+    /// Per table; empty where the model has no recurrent state.
+    states: Vec<StateSlots>,
     /// (index in the batch, row in order of evaluation) of each wanted token.
     wanted: Vec<(u32, u32)>,
 }
@@ -188,6 +196,7 @@ impl Grouped {
         memory::reserve(&mut self.want, n, BATCH)?;
         memory::reserve(&mut self.tables, n, BATCH)?;
         memory::reserve(&mut self.outputs, n, BATCH)?;
+        memory::reserve(&mut self.states, self.active.len(), BATCH)?;
         self.wanted.clear();
         memory::reserve(&mut self.wanted, n, BATCH)?;
         self.want.resize(n, false);
@@ -210,11 +219,16 @@ impl Grouped {
         Ok(())
     }
 
-    /// Where the step that starts at `first` ends; fills `outputs`, relative to `first`.
-    fn cut(&mut self, first: usize, n_batch: usize, max_outputs: usize) -> usize {
+    /// Where the step that starts at `first` ends: also where a sequence is to leave a checkpoint. Fills `outputs`, relative to `first`.
+    fn cut(&mut self, first: usize, limits: StepLimits, states: Option<&States>) -> usize {
+        let StepLimits { n_batch, max_outputs } = limits;
         self.outputs.clear();
         let end = self.tokens.len().min(first + n_batch);
         for at in first..end {
+            let goes_on = at > first && self.sequences[at] == self.sequences[at - 1];
+            if goes_on && states.is_some_and(|states| states.ends_at(self.positions[at] as usize)) {
+                return at;
+            }
             if self.want[at] {
                 if self.outputs.len() == max_outputs {
                     return at;
@@ -224,6 +238,13 @@ impl Grouped {
         }
         end
     }
+}
+
+/// Most tokens, and rows of logits, of a step.
+#[derive(Clone, Copy, Debug)]
+struct StepLimits {
+    n_batch: usize,
+    max_outputs: usize,
 }
 
 fn or(value: usize, default: usize) -> usize {
@@ -237,28 +258,40 @@ fn within(what: &str, value: usize, most: usize) -> Result<()> {
     Ok(())
 }
 
-/// What a context of these [`ContextParams`] asks of a device.
-pub(super) fn session_limits(config: &Config, n_ctx: usize, n_batch: usize) -> Result<SessionLimits> {
-    let n_ctx = or(n_ctx, config.n_ctx_train.min(4096));
-    let n_batch = or(n_batch, 512);
+/// What a context of these parameters asks of a device.
+pub(super) fn session_limits(config: &Config, params: &ContextParams) -> Result<SessionLimits> {
+    let n_ctx = or(params.n_ctx, config.n_ctx_train.min(4096));
+    let n_batch = or(params.n_batch, 512);
+    let n_sequences = or(params.n_seq_max, 1);
+    within("n_seq_max", n_sequences, MAX_SEQUENCES)?;
     within("n_ctx", n_ctx, MAX_CONTEXT)?;
     within("n_batch", n_batch, MAX_BATCH)?;
     let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
     let max_tokens = n_batch.min(n_blocks * BLOCK_LEN);
     let row_bytes = config.n_vocab * size_of::<f32>();
     let max_outputs = (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, max_tokens);
-    Ok(SessionLimits { max_tokens, max_outputs, n_blocks })
+    let n_states = states::n_slots(n_sequences, n_blocks * BLOCK_LEN, interval(params));
+    Ok(SessionLimits { max_tokens, max_outputs, n_blocks, n_sequences, n_states })
+}
+
+/// Positions from one checkpoint to the next.
+fn interval(params: &ContextParams) -> usize {
+    or(params.checkpoint_interval, 512)
 }
 
 impl Context {
     pub fn new(model: &Model, params: &ContextParams) -> Result<Self> {
-        let n_seq_max = or(params.n_seq_max, 1);
-        within("n_seq_max", n_seq_max, MAX_SEQUENCES)?;
-        let limits = session_limits(model.config(), params.n_ctx, params.n_batch)?;
+        let limits = session_limits(model.config(), params)?;
+        let n_seq_max = limits.n_sequences;
+        let states = match &model.program().plan().states[..] {
+            [] => None,
+            _ => Some(States::new(n_seq_max, limits.n_blocks * BLOCK_LEN, interval(params))?),
+        };
         Ok(Context {
             model: model.clone(),
             session: model.program().clone().session(limits)?,
             cache: PagedCache::new(limits.n_blocks, n_seq_max)?,
+            states,
             n_batch: limits.max_tokens,
             n_seq_max,
             max_outputs: limits.max_outputs,
@@ -369,15 +402,21 @@ impl Context {
         match self.run_steps().and_then(|()| finish(self, start)) {
             Ok(value) => {
                 self.cache.commit();
+                self.states.iter_mut().for_each(States::commit);
                 Ok(value)
             }
             Err(e) => {
                 self.rows.clear();
                 self.kept.clear();
-                self.cache.roll_back();
+                self.roll_back();
                 Err(e)
             }
         }
+    }
+
+    fn roll_back(&mut self) {
+        self.cache.roll_back();
+        self.states.iter_mut().for_each(States::roll_back);
     }
 
     /// Regroups the batch and gives its sequences the cache blocks that they need.
@@ -403,13 +442,13 @@ impl Context {
     pub fn time_ops(&mut self, batch: &Batch<'_>, repetitions: usize) -> Result<StepTimes> {
         self.prepare(batch)?;
         let n = batch.tokens.len();
-        let end = self.batch.cut(0, self.n_batch, self.max_outputs);
+        let end = self.cut(0);
         let times = if end == n {
             self.with_step(0, end, |session, step, _| session.time_ops(step, repetitions))
         } else {
             Err(Error::param(format!("{n} tokens to time in one step; the context's take up to {end}")))
         };
-        self.cache.roll_back();
+        self.roll_back();
         times
     }
 
@@ -424,6 +463,11 @@ impl Context {
         *time += us;
     }
 
+    fn cut(&mut self, first: usize) -> usize {
+        let limits = StepLimits { n_batch: self.n_batch, max_outputs: self.max_outputs };
+        self.batch.cut(first, limits, self.states.as_ref())
+    }
+
     fn run_steps(&mut self) -> Result<()> {
         let n = self.batch.tokens.len();
         let mut first = 0;
@@ -432,7 +476,7 @@ impl Context {
             if self.cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
-            let end = self.batch.cut(first, self.n_batch, self.max_outputs);
+            let end = self.cut(first);
             self.run_step(first, end)?;
             for output in &self.batch.outputs {
                 let origin = self.batch.origin[first + *output as usize];
@@ -472,6 +516,16 @@ impl Context {
             batch.tables.push(n_tables - 1);
         }
 
+        batch.states.clear();
+        if let Some(states) = &mut self.states {
+            let mut from = first;
+            for run in sequences.chunk_by(|a, b| a == b) {
+                let before = batch.positions[from] as usize;
+                batch.states.push(states.advance(run[0] as usize, before, before + run.len())?);
+                from += run.len();
+            }
+        }
+
         // few sequences, the usual case, need no allocation
         let mut few: [&[u32]; 16] = [&[]; 16];
         let mut many: Vec<&[u32]> = Vec::new();
@@ -491,6 +545,7 @@ impl Context {
             positions: &batch.positions[first..end],
             sequences: &batch.tables,
             tables,
+            states: &batch.states,
             outputs: &batch.outputs,
             inputs: &[],
         };
@@ -579,23 +634,41 @@ impl Context {
     /// Forgets all sequences.
     pub fn kv_clear(&mut self) {
         for s in 0..self.n_seq_max {
+            if let Some(states) = &mut self.states {
+                states.clear(s);
+            }
             self.cache.truncate(s, 0);
         }
     }
 
-    /// Forgets positions from `from` on (0: the whole sequence; its end: nothing). Beyond the end is Error::Param.
+    /// The longest part of the sequence, up to `most` positions, that it can be truncated to and copied up to: `most` or its
+    /// length, unless the model has a recurrent state, which is kept at checkpoints
+    /// ([`ContextParams::checkpoint_interval`]) and at the end alone.
+    pub fn kv_reachable(&self, seq: u32, most: usize) -> Result<usize> {
+        let s = self.sequence(seq)?;
+        let held = self.cache.len(s);
+        Ok(self.states.as_ref().map_or(most.min(held), |states| states.reachable(s, held, most)))
+    }
+
+    /// Forgets positions from `from` on (0: the whole sequence; its end: nothing). Beyond the end is Error::Param. Where the
+    /// model's recurrent state was not kept is Error::NotKept, which says where it was; see
+    /// [`kv_reachable`](Self::kv_reachable).
     pub fn kv_truncate(&mut self, seq: u32, from: usize) -> Result<()> {
         let s = self.sequence(seq)?;
         let held = self.cache.len(s);
         if from > held {
             return Err(Error::param(format!("position {from} of sequence {seq}, which holds {held}")));
         }
+        if let Some(states) = &mut self.states {
+            states.truncate(s, held, from)?;
+        }
         self.cache.truncate(s, from);
         Ok(())
     }
 
     /// Makes `to` (emptied first) a copy of the first `len` positions of `from`; whole blocks are shared, not copied.
-    /// `len` beyond the sequence, or `from == to`, is Error::Param.
+    /// `len` beyond the sequence, or `from == to`, is Error::Param; Error::NotKept as of
+    /// [`kv_truncate`](Self::kv_truncate).
     pub fn kv_copy(&mut self, from: u32, to: u32, len: usize) -> Result<()> {
         let (source, target) = (self.sequence(from)?, self.sequence(to)?);
         let held = self.cache.len(source);
@@ -605,7 +678,11 @@ impl Context {
         if source == target {
             return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
         }
-        self.cache.share(source, target, len)
+        if let Some(states) = &self.states {
+            states.check(source, held, len)?;
+        }
+        self.cache.share(source, target, len)?;
+        self.states.as_mut().map_or(Ok(()), |states| states.share(source, held, target, len))
     }
 
     pub fn perf(&self) -> PerfCounters {

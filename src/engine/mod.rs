@@ -7,6 +7,7 @@ mod generate;
 mod model;
 mod placement;
 mod sampler;
+mod states;
 mod text_only;
 
 pub use crate::device::{DeviceChoice, DeviceInfo, GpuInfo, Memory, Needs, OpTime, StepTimes};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Backend;
-use super::context::session_limits;
+use super::context::{ContextParams, session_limits};
 use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
 use super::text_only::{self, NoProgram};
 use crate::device::pipeline::{self, Stage};
@@ -23,7 +23,7 @@ pub struct ModelParams<'a> {
     pub progress: Option<&'a mut dyn FnMut(u64, u64) -> bool>,
     /// How much of the model goes on the backend's GPUs.
     pub gpu_layers: GpuLayers,
-    /// The context that room on GPUs is planned for: positions and tokens of a step, as in
+    /// The context that room on GPUs is planned for, of one sequence: positions and tokens of a step, as in
     /// [`ContextParams`](super::ContextParams), with the same defaults for 0. A larger one may be made, and is
     /// Error::OutOfMemory where it does not fit.
     pub n_ctx: usize,
@@ -133,13 +133,17 @@ impl Model {
         let mut always = |_, _| true;
         let progress = params.progress.unwrap_or(&mut always);
         let plan = Arc::new(plan);
-        let n_ctx = session_limits(&config, params.n_ctx, params.n_batch)?.n_blocks * BLOCK_LEN;
+        let limits = |n_ctx| {
+            let of = ContextParams { n_ctx, n_batch: params.n_batch, ..ContextParams::default() };
+            session_limits(&config, &of)
+        };
+        let n_ctx = limits(params.n_ctx)?.n_blocks * BLOCK_LEN;
         let mut placement = placement::place(&Question {
             n_layers: plan.layers.len(),
             gpus: &backend.gpus().iter().map(|gpu| gpu.memory()).collect::<Result<Vec<_>>>()?,
             gpu_layers: params.gpu_layers,
             n_ctx,
-            limits: &|n_ctx| session_limits(&config, n_ctx, params.n_batch),
+            limits: &limits,
             needs: &|target, part, limits| device(backend, target)?.needs(&*part_of(&plan, part)?, limits),
         })?;
         if placement.targets().contains(&Target::Host) {

@@ -579,7 +579,13 @@ mod tests {
                 gpu_layers,
                 n_ctx: CONTEXT,
                 limits: &|n_ctx| {
-                    Ok(SessionLimits { max_tokens: 512, max_outputs: 8, n_blocks: n_ctx.div_ceil(BLOCK_LEN) })
+                    Ok(SessionLimits {
+                        max_tokens: 512,
+                        max_outputs: 8,
+                        n_blocks: n_ctx.div_ceil(BLOCK_LEN),
+                        n_sequences: 1,
+                        n_states: 0,
+                    })
                 },
                 needs: &|target, part, limits| Ok(self.needs(target, part, limits)),
             })?;

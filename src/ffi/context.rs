@@ -140,6 +140,7 @@ pub unsafe extern "C" fn rf_context_create(
             n_ctx: params.n_ctx as usize,
             n_batch: params.n_batch as usize,
             n_seq_max: params.n_seq_max as usize,
+            checkpoint_interval: 0,
         };
         let context = Context::new(&model.model, &params)?;
         let handle = rf_context {
@@ -357,7 +358,9 @@ pub unsafe extern "C" fn rf_kv_clear(ctx: *mut rf_context) -> rf_status {
 }
 
 /// Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
-/// RF_ERROR_PARAM: no such sequence, `from` beyond its end, NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+/// A model with a recurrent state (qwen35) goes back only to some positions: see rf_kv_reachable.
+/// RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the state was not kept, NULL. RF_ERROR_BUSY: the context is
+/// in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_remove(ctx: *mut rf_context, seq: u32, from: u32) -> rf_status {
     // SAFETY: the caller passes NULL or a live handle.
@@ -367,12 +370,35 @@ pub unsafe extern "C" fn rf_kv_remove(ctx: *mut rf_context, seq: u32, from: u32)
 /// Makes sequence `to` (emptied first) a copy of the first `len` positions of sequence `from`. Whole blocks of positions are
 /// shared until one of the two changes them: a common prefix takes its room once.
 ///
-/// RF_CACHE_FULL: no room for the part that cannot be shared. RF_ERROR_PARAM: no such sequence or length, NULL.
+/// RF_CACHE_FULL: no room for the part that cannot be shared. RF_ERROR_PARAM: no such sequence or length, a length that
+/// rf_kv_reachable would not give, NULL.
 /// RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_copy(ctx: *mut rf_context, from: u32, to: u32, len: u32) -> rf_status {
     // SAFETY: the caller passes NULL or a live handle.
     unsafe { enter(ctx, |state| Ok(state.context.kv_copy(from, to, len as usize)?)) }
+}
+
+/// The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
+/// or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
+/// the last 3 times, where its length is a multiple of 512.
+/// RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn rf_kv_reachable(
+    ctx: *mut rf_context,
+    seq: u32,
+    most: u32,
+    len: *mut u32,
+) -> rf_status {
+    // SAFETY: the caller passes NULL or valid pointers.
+    unsafe {
+        enter(ctx, |state| {
+            let out = Out::new(len, "len")?;
+            let len = state.context.kv_reachable(seq, most as usize)?;
+            out.set(u32::try_from(len).unwrap_or(u32::MAX));
+            Ok(())
+        })
+    }
 }
 
 /// The positions that the sequence holds: from *first up to, not including, *end (equal: none).

@@ -95,7 +95,7 @@ pub(super) fn of(error: &Error) -> rf_status {
         Error::Format { .. } => RF_ERROR_FORMAT,
         Error::Model(_) => RF_ERROR_MODEL,
         Error::UnknownArchitecture { .. } | Error::Unsupported { .. } => RF_ERROR_UNSUPPORTED,
-        Error::Param(_) => RF_ERROR_PARAM,
+        Error::Param(_) | Error::NotKept { .. } => RF_ERROR_PARAM,
         Error::Tokenizer(_) => RF_ERROR_TOKENIZER,
         Error::Template(_) => RF_ERROR_TEMPLATE,
         Error::CacheFull { .. } => RF_CACHE_FULL,

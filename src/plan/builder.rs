@@ -111,11 +111,12 @@ impl<'a> Builder<'a> {
         self.know(self.name(name))
     }
 
-    /// Leaves the tensors of the blocks from `first` on alone.
-    pub fn ignore_blocks(&mut self, first: usize) -> Result<()> {
+    /// The same of all tensors of some layers.
+    pub fn ignore_layers(&mut self, layers: Range<usize>, _why: &str) -> Result<()> {
         for tensor in self.file.tensors() {
-            let block = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split('.').next());
-            if block.and_then(|n| n.parse().ok()).is_some_and(|n: usize| n >= first) {
+            let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
+            let layer = layer.and_then(|(layer, _)| layer.parse().ok());
+            if layer.is_some_and(|layer| layers.contains(&layer)) {
                 self.know(memory::text(&tensor.name, PLAN)?)?;
             }
         }
@@ -205,6 +206,11 @@ impl<'a> Builder<'a> {
         self.vectors_if(name, Part::all(len), n, presence)
     }
 
+    /// Rows of `cols` numbers each, read in f32.
+    pub fn row_vectors(&mut self, name: &str, cols: usize, rows: Part) -> Result<Vector> {
+        Ok(Vector(self.weight(name, Part::all(cols), rows)?))
+    }
+
     /// A vector that the file may, must or cannot have.
     pub fn vector_if(&mut self, name: &str, part: Part, presence: Presence) -> Result<Option<Vector>> {
         self.vectors_if(name, part, 1, presence)
@@ -260,6 +266,11 @@ impl<'a> Builder<'a> {
     pub fn cache(&mut self, cache: Cache) -> Result<CacheId> {
         memory::push(&mut self.graph.caches, cache, PLAN)?;
         Ok(CacheId(self.graph.caches.len() as u32 - 1))
+    }
+
+    pub fn state(&mut self, elements: usize) -> Result<StateId> {
+        memory::push(&mut self.graph.states, State { elements }, PLAN)?;
+        Ok(StateId(self.graph.states.len() as u32 - 1))
     }
 
     /// Rows of `{name}.weight`, of `n_vocab` rows, by the step's tokens.
@@ -320,6 +331,16 @@ impl<'a> Builder<'a> {
 
     pub fn norm(&mut self, name: &'static str, x: ValueId, norm: Norm, group: usize) -> ValueId {
         self.like(name, x, |out| Op::Norm { x: Over(x), norm, group, out })
+    }
+
+    pub fn affine(
+        &mut self,
+        name: &'static str,
+        x: ValueId,
+        scale: Option<Vector>,
+        bias: Option<Vector>,
+    ) -> ValueId {
+        self.like(name, x, |out| Op::Affine { x: Over(x), scale, bias, out })
     }
 
     /// Rotates each head's elements from `first` on, as many as the table has.
@@ -428,6 +449,47 @@ impl<'a> Builder<'a> {
     pub fn join(&mut self, name: &'static str, [a, b]: [ValueId; 2], n: usize, len: usize) -> ValueId {
         let rows = self.graph.value(a).rows;
         self.shaped(name, n * len, rows, |out| Op::Join { a: In(a), b: In(b), n, out })
+    }
+
+    /// The convolution of x's channels over `k` inputs, by the rows `channels` of the tensor `tensor`, with a state of its
+    /// own.
+    pub fn conv(
+        &mut self,
+        name: &'static str,
+        tensor: &str,
+        x: ValueId,
+        (k, channels): (usize, Part),
+        bias: Presence,
+        silu: bool,
+    ) -> Result<ValueId> {
+        let weight = self.row_vectors(&format!("{tensor}.weight"), k, channels)?;
+        let bias = self.vector_if(&format!("{tensor}.bias"), channels, bias)?;
+        let state = self.state((k - 1) * channels.len)?;
+        Ok(self.like(name, x, |out| Op::Conv { x: In(x), weight, bias, silu, state, out }))
+    }
+
+    /// The gated delta rule over `n_k` key heads, with a state of its own.
+    pub fn delta_net(
+        &mut self,
+        [q, k, v, g, beta]: [ValueId; 5],
+        n_k: usize,
+        heads: KeyHeads,
+        scale: f32,
+    ) -> Result<ValueId> {
+        let state = self.state(self.graph.width(q) / n_k * self.graph.width(v))?;
+        let [q, k, g, beta] = [q, k, g, beta].map(In);
+        Ok(self.like("delta_net", v, |out| Op::DeltaNet {
+            q,
+            k,
+            v: In(v),
+            g,
+            beta,
+            n_k,
+            heads,
+            scale,
+            state,
+            out,
+        }))
     }
 
     pub fn select(&mut self, x: ValueId) -> ValueId {

@@ -19,7 +19,8 @@ use crate::gguf::TensorType;
 use crate::{Result, memory};
 use fuse::Placed;
 pub use op::{
-    Binary, Experts, Gating, In, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Routing, Unary, Vector,
+    Binary, Experts, Gating, In, KeyHeads, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Routing,
+    Unary, Vector,
 };
 use storage::{Slot, SlotId, Storage};
 
@@ -40,6 +41,8 @@ ids! {
     RopeId
     /// Index into [`Graph::caches`].
     CacheId
+    /// Index into [`Graph::states`].
+    StateId
 }
 
 /// Rows of a tensor of the file that the plan reads, or elements of a vector.
@@ -139,6 +142,26 @@ impl Cache {
     }
 }
 
+/// What a sequence remembers for a layer as a whole, f32: each step makes a new one of it. How a device orders the
+/// elements is its own affair; all zeros is how a sequence begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct State {
+    pub elements: usize,
+}
+
+/// Heads of a [`Op::DeltaNet`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeltaShape {
+    pub n_k: usize,
+    pub n_v: usize,
+    /// Elements of a key, and of a value.
+    pub k: usize,
+    pub v: usize,
+    pub heads: KeyHeads,
+    /// g has a number for each element of a key, not one a head.
+    pub g_by_row: bool,
+}
+
 /// The matrices of a product of experts, each `rows x cols`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpertShape {
@@ -164,6 +187,7 @@ pub struct Graph {
     pub values: Vec<Value>,
     pub ropes: Vec<Rope>,
     pub caches: Vec<Cache>,
+    pub states: Vec<State>,
     /// An op stands behind those that compute what it reads.
     pub ops: Vec<NamedOp>,
     /// The ops of each layer, in order; what stands before and behind them belongs to none.
@@ -193,6 +217,17 @@ impl Graph {
 
     pub fn cache(&self, id: CacheId) -> Cache {
         self.caches[id.0 as usize]
+    }
+
+    pub fn state(&self, id: StateId) -> State {
+        self.states[id.0 as usize]
+    }
+
+    /// Of a delta net by its values q, v, g and beta.
+    pub fn delta_shape(&self, [q, v, g, beta]: [In; 4], n_k: usize, heads: KeyHeads) -> DeltaShape {
+        let (n_v, g_width) = (self.width(beta), self.width(g));
+        let (k, v) = (self.width(q) / n_k, self.width(v) / n_v);
+        DeltaShape { n_k, n_v, k, v, heads, g_by_row: g_width != n_v }
     }
 
     /// Query heads of an attention over the cache.

@@ -1,7 +1,7 @@
 //! The list of ops. The type of a field is its role; whatever concerns an op's values, weights and caches (what it reads
 //! and writes, how its weights are used, numbers in a part of a plan, which storage can be shared) derives from that.
 
-use super::{CacheId, RopeId, ValueId, WeightId};
+use super::{CacheId, RopeId, StateId, ValueId, WeightId};
 
 /// Values that an op reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub enum Role {
     Experts(WeightId),
     Vector(WeightId),
     Cache(CacheId),
+    State(StateId),
     Rope(RopeId),
 }
 
@@ -51,6 +52,7 @@ pub trait Renumber {
     fn value(&mut self, id: ValueId) -> ValueId;
     fn weight(&mut self, id: WeightId) -> WeightId;
     fn cache(&mut self, id: CacheId) -> CacheId;
+    fn state(&mut self, id: StateId) -> StateId;
     fn rope(&mut self, id: RopeId) -> RopeId;
 }
 
@@ -100,6 +102,7 @@ macro_rules! id_fields {
 
 id_fields! {
     CacheId Cache cache,
+    StateId State state,
     RopeId Rope rope,
 }
 
@@ -113,7 +116,7 @@ macro_rules! plain_fields {
     )* };
 }
 
-plain_fields! { usize f32 Unary Binary Routing }
+plain_fields! { usize f32 bool Unary Binary Routing KeyHeads }
 
 impl<T: Field> Field for Option<T> {
     fn role(&self, see: &mut dyn FnMut(Role)) {
@@ -166,6 +169,8 @@ pub enum Unary {
     Scale(f32),
     /// cap * tanh(x / cap)
     SoftCap(f32),
+    /// ln(1 + e^x)
+    Softplus,
 }
 
 /// A function of two numbers.
@@ -215,6 +220,27 @@ pub enum NormKind {
     Rms,
     /// (x - mean(x)) / sqrt(variance(x) + eps)
     Layer,
+    /// x / sqrt(sum(x^2) + eps)
+    L2,
+}
+
+/// Which key head a value head goes with, where there are more value heads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHeads {
+    /// Value head h goes with key head h / (value heads / key heads).
+    Blocks,
+    /// Value head h goes with key head h % key heads.
+    Turns,
+}
+
+impl KeyHeads {
+    /// The key head of value head `h`, of `n_v` over `n_k`.
+    pub fn of(self, h: usize, n_v: usize, n_k: usize) -> usize {
+        match self {
+            KeyHeads::Blocks => h / (n_v / n_k),
+            KeyHeads::Turns => h % n_k,
+        }
+    }
 }
 
 /// A normalization: by `kind`, times the weight, plus the bias.
@@ -328,6 +354,19 @@ ops! {
     /// b is as wide as one part, that serves all groups.
     Join { a: In, b: In, n: usize, out: Out, }
 
+    /// Causal convolution of each channel over K inputs, then silu where `silu` says so: `out[t][c]` = sum over k of
+    /// `weight[c][k] * x[t - K + 1 + k][c]`, plus `bias[c]`. The weight has a row of K numbers a channel. The state is
+    /// the K - 1 rows of x before the step, the oldest first.
+    Conv { x: In, weight: Vector, bias: Option<Vector>, silu: bool, state: StateId, out: Out, }
+
+    /// Gated delta rule (Yang et al. 2024, "Gated Delta Networks"). Each value head has a matrix S, its share of the
+    /// state, with a row for each element of a key and a column for each of a value. A token in turn makes of it
+    /// S' = e^g S + k (beta (v - (e^g S)^T k))^T, and `out` is scale * S'^T q. beta has a number a value head; g has one
+    /// too, or one for each row of S. q and k have `n_k` heads.
+    DeltaNet {
+        q: In, k: In, v: In, g: In, beta: In, n_k: usize, heads: KeyHeads, scale: f32, state: StateId, out: Out,
+    }
+
     /// `out[i] = x[step.outputs[i]]`: keeps the rows whose logits are wanted.
     SelectRows { x: In, out: Out, }
 }
@@ -343,6 +382,7 @@ impl Op {
             | Role::Experts(_)
             | Role::Vector(_)
             | Role::Cache(_)
+            | Role::State(_)
             | Role::Rope(_) => None,
         })
     }

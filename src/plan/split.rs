@@ -53,8 +53,8 @@ pub fn room(graph: &Graph) -> usize {
 /// are what crosses the cuts.
 ///
 /// # Errors
-/// `Error::Model` where a value crosses a cut that has no row for each token, or a cache would be needed on both sides of
-/// one.
+/// `Error::Model` where a value crosses a cut that has no row for each token, or a cache or a state would be needed on both
+/// sides of one.
 pub fn part(graph: &Graph, slice: &Slice) -> Result<Graph> {
     let range = slice.ops(graph)?;
     let inputs = match range.start {
@@ -72,15 +72,15 @@ pub fn part(graph: &Graph, slice: &Slice) -> Result<Graph> {
     let outputs = outputs.into_iter().map(|id| kept.value(id)).collect();
 
     for named in graph.ops[..range.start].iter().chain(&graph.ops[range.end..]) {
-        let mut shared = None;
+        let mut shared = false;
         named.op.each(&mut |role| {
-            if let Role::Cache(id) = role
-                && kept.caches.has(id.0 as usize)
-            {
-                shared = Some(id);
+            shared |= match role {
+                Role::Cache(id) => kept.caches.has(id.0 as usize),
+                Role::State(id) => kept.states.has(id.0 as usize),
+                _ => false,
             }
         });
-        if shared.is_some() {
+        if shared {
             return Err(Error::model(format!(
                 "the model cannot be cut into {slice:?}: the cache that {} uses is needed on both sides",
                 named.name
@@ -93,6 +93,7 @@ pub fn part(graph: &Graph, slice: &Slice) -> Result<Graph> {
         values: kept.values.pick(&graph.values),
         ropes: kept.ropes.pick(&graph.ropes),
         caches: kept.caches.pick(&graph.caches),
+        states: kept.states.pick(&graph.states),
         ops,
         layers: layers.map(|l| l.start - range.start..l.end - range.start).collect(),
         inputs,
@@ -153,6 +154,7 @@ struct Kept {
     values: Numbers,
     ropes: Numbers,
     caches: Numbers,
+    states: Numbers,
 }
 
 impl Kept {
@@ -162,6 +164,7 @@ impl Kept {
             values: Numbers::new(graph.values.len()),
             ropes: Numbers::new(graph.ropes.len()),
             caches: Numbers::new(graph.caches.len()),
+            states: Numbers::new(graph.states.len()),
         }
     }
 }
@@ -177,6 +180,10 @@ impl Renumber for Kept {
 
     fn cache(&mut self, id: CacheId) -> CacheId {
         CacheId(self.caches.take(id.0))
+    }
+
+    fn state(&mut self, id: StateId) -> StateId {
+        StateId(self.states.take(id.0))
     }
 
     fn rope(&mut self, id: RopeId) -> RopeId {

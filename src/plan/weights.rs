@@ -29,7 +29,7 @@ pub fn roles(graph: &Graph) -> Result<Vec<Roles>> {
             Role::Matrix(id) => roles[id.0 as usize].matrix = true,
             Role::Vector(id) => roles[id.0 as usize].vector = true,
             Role::Experts(id) => roles[id.0 as usize].experts = experts(graph, &named.op),
-            Role::In(_) | Role::Over(_) | Role::Out(_) | Role::Cache(_) | Role::Rope(_) => {}
+            Role::In(_) | Role::Over(_) | Role::Out(_) | Role::Cache(_) | Role::State(_) | Role::Rope(_) => {}
         });
     }
     Ok(roles)

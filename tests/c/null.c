@@ -158,6 +158,8 @@ int main(int argc, char **argv) {
     REFUSED(rf_kv_clear(NULL));
     REFUSED(rf_kv_remove(NULL, 0, 0));
     REFUSED(rf_kv_copy(NULL, 0, 0, 0));
+    REFUSED(rf_kv_reachable(NULL, 0, 0, &u));
+    REFUSED(rf_kv_reachable(ctx, 0, 0, NULL));
     REFUSED(rf_kv_range(NULL, 0, &u, &v));
     REFUSED(rf_kv_range(ctx, 0, NULL, &v));
     REFUSED(rf_kv_range(ctx, 0, &u, NULL));

@@ -24,7 +24,9 @@ fn generate_prints_what_the_library_generates() {
 
     let backend = Backend::new(&BackendParams::default()).unwrap();
     let model = Model::load(&backend, &path, ModelParams::default()).unwrap();
-    let mut context = Context::new(&model, &ContextParams { n_ctx: 0, n_batch: 512, n_seq_max: 1 }).unwrap();
+    let mut context =
+        Context::new(&model, &ContextParams { n_ctx: 0, n_batch: 512, n_seq_max: 1, checkpoint_interval: 0 })
+            .unwrap();
     let mut sampler = Sampler::new(SamplerParams {
         temperature: 0.0,
         top_k: 0,

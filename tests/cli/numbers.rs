@@ -13,7 +13,7 @@ fn load() -> Model {
 
 /// Logits at every position, by the Rust API.
 fn logits(model: &Model, tokens: &[u32]) -> Vec<Vec<f32>> {
-    let params = ContextParams { n_ctx: tokens.len(), n_batch: 512, n_seq_max: 1 };
+    let params = ContextParams { n_ctx: tokens.len(), n_batch: 512, n_seq_max: 1, checkpoint_interval: 0 };
     let mut context = Context::new(model, &params).unwrap();
     let want = vec![true; tokens.len()];
     context.decode(&Batch { tokens, positions: None, sequences: None, want: Some(&want) }).unwrap();

@@ -35,5 +35,5 @@ pub fn load(device: DeviceKind, threads: usize, model: &TinyModel) -> Model {
 
 /// A context of `n_ctx` positions for `n_seq_max` sequences, in steps of `n_batch` tokens.
 pub fn context(model: &Model, n_ctx: usize, n_batch: usize, n_seq_max: usize) -> Context {
-    Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max }).unwrap()
+    Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max, checkpoint_interval: 0 }).unwrap()
 }

@@ -18,7 +18,8 @@ impl Sequence {
         let (_, plan) = arch::plan(&file).unwrap();
         let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
         let n_blocks = n_positions.div_ceil(BLOCK_LEN);
-        let limits = SessionLimits { max_tokens, max_outputs: max_tokens, n_blocks };
+        let limits =
+            SessionLimits { max_tokens, max_outputs: max_tokens, n_blocks, n_sequences: 8, n_states: 0 };
         let session = program.session(limits).unwrap();
         Sequence { session, table: (0..n_blocks as u32).rev().collect() }
     }
@@ -33,6 +34,7 @@ impl Sequence {
             tables: &[&self.table],
             outputs: &(0..n).collect::<Vec<_>>(),
             inputs: &[],
+            states: &[],
         };
         self.session.run(&step, &Cancel::default()).unwrap();
         self.session.output(0).unwrap()

@@ -13,7 +13,7 @@ use common::tiny_model::{Rng, TinyModel, random_tensor};
 use rocmforge::device::cpu::CpuDevice;
 use rocmforge::device::cpu::isa::Isa;
 use rocmforge::device::reference::ReferenceDevice;
-use rocmforge::device::{BLOCK_LEN, Cancel, Device, Session, SessionLimits, Step};
+use rocmforge::device::{BLOCK_LEN, Cancel, Device, Session, SessionLimits, StateSlots, Step};
 use rocmforge::gguf::{Gguf, TensorType};
 use rocmforge::model::arch;
 use rocmforge::plan::*;
@@ -130,6 +130,8 @@ struct Piece {
 /// Runs steps, each of some sequences' pieces, all rows wanted; returns each step's logits.
 fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> Result<Vec<Vec<f32>>> {
     let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
+    // each sequence has two slots of state, which it reads and writes in turns
+    let mut now: Vec<Option<u32>> = vec![None; tables.len()];
     steps
         .iter()
         .map(|pieces| {
@@ -142,6 +144,13 @@ fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> 
                 }
             }
             let outputs: Vec<u32> = (0..tokens.len() as u32).collect();
+            let states: Vec<StateSlots> = (0..)
+                .zip(&now)
+                .map(|(s, now)| {
+                    let write = 2 * s + u32::from(*now == Some(2 * s));
+                    StateSlots { read: *now, write }
+                })
+                .collect();
             let step = Step {
                 tokens: &tokens,
                 positions: &positions,
@@ -149,8 +158,12 @@ fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> 
                 tables: &tables,
                 outputs: &outputs,
                 inputs: &[],
+                states: &states,
             };
             session.run(&step, &Cancel::default())?;
+            for piece in pieces {
+                now[piece.sequence] = Some(states[piece.sequence].write);
+            }
             Ok(session.output(0).unwrap().to_vec())
         })
         .collect()
@@ -174,7 +187,7 @@ fn ids(n: usize, seed: u64) -> Vec<u32> {
 /// One step of `n` tokens of one sequence from position `first` on, on every device; NMSE within `bound`.
 fn check(what: &str, (plan, file): (Arc<Plan>, Arc<Gguf>), n: usize, first: usize, bound: f64) {
     let n_blocks = (first + n).div_ceil(BLOCK_LEN);
-    let limits = SessionLimits { max_tokens: n, max_outputs: n, n_blocks };
+    let limits = SessionLimits { max_tokens: n, max_outputs: n, n_blocks, n_sequences: 8, n_states: 0 };
     let tables = [(0..n_blocks as u32).rev().collect()];
     let steps = [vec![Piece { sequence: 0, first, tokens: ids(n, 5) }]];
     let reference = ReferenceDevice::new(1);
@@ -204,7 +217,7 @@ fn embeddings_and_selections_are_copies() {
 fn norms() {
     for (width, group) in [(1, 1), (5, 5), (15, 15), (33, 33), (576, 576), (60, 20), (128, 16), (1000, 1000)]
     {
-        for kind in [NormKind::Rms, NormKind::Layer] {
+        for kind in [NormKind::Rms, NormKind::Layer, NormKind::L2] {
             if (kind, group) == (NormKind::Layer, 1) {
                 continue; // an element less its own mean is 0, and what is left is rounding
             }
@@ -307,7 +320,7 @@ fn parts_of_rows_are_copies() {
     }
 }
 
-const FUNCTIONS: [Unary; 7] = [
+const FUNCTIONS: [Unary; 8] = [
     Unary::Silu,
     Unary::Gelu,
     Unary::Relu,
@@ -315,6 +328,7 @@ const FUNCTIONS: [Unary; 7] = [
     Unary::Sigmoid,
     Unary::Scale(-1.7),
     Unary::SoftCap(30.0),
+    Unary::Softplus,
 ];
 
 #[test]
@@ -430,6 +444,39 @@ fn products_of_heads() {
     }
 }
 
+/// Steps of three sequences that begin, pause and end at different times, and three tables.
+fn interleaved() -> (Vec<Vec<u32>>, Vec<Vec<Piece>>) {
+    const LENGTHS: [[usize; 3]; 5] = [[5, 1, 0], [1, 2, 7], [0, 1, 1], [2, 40, 1], [1, 1, 1]];
+    let mut at = [0; 3];
+    let steps = LENGTHS.iter().enumerate().map(|(i, lengths)| {
+        let pieces = (0..3).filter(|s| lengths[*s] > 0).map(|s| {
+            let tokens = ids(lengths[s], (10 * i + s) as u64);
+            at[s] += tokens.len();
+            Piece { sequence: s, first: at[s] - tokens.len(), tokens }
+        });
+        pieces.collect()
+    });
+    let steps = steps.collect();
+    (vec![vec![0], vec![1], vec![2]], steps)
+}
+
+const WITH_STATES: SessionLimits =
+    SessionLimits { max_tokens: 64, max_outputs: 64, n_blocks: 3, n_sequences: 3, n_states: 6 };
+
+/// Each step of [`interleaved`] against the reference.
+fn check_states(what: &str, (plan, file): (Arc<Plan>, Arc<Gguf>), bound: f64) {
+    let (tables, steps) = interleaved();
+    let reference = ReferenceDevice::new(1);
+    let want = run(&mut *session(&reference, &plan, &file, WITH_STATES), &tables, &steps).unwrap();
+    for (name, device) in devices() {
+        let got = run(&mut *session(&device, &plan, &file, WITH_STATES), &tables, &steps).unwrap();
+        for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+            let error = nmse(want, got);
+            assert!(error <= bound, "{what}, step {i}, {name}: NMSE {error:.1e}");
+        }
+    }
+}
+
 #[test]
 fn temperature_by_position() {
     for (n, first) in [(1, 0), (1, 8191), (70, 8100)] {
@@ -438,6 +485,109 @@ fn temperature_by_position() {
         let out = bench.op(33, |out| Op::Temper { x: Over(x), scale: 0.1, length: 1024, out });
         let kept = if n == 1 { &[][..] } else { &[x] };
         check("temper", bench.finish_with(out, kept), n, first, 0.0);
+    }
+}
+
+#[test]
+fn convolutions() {
+    for (width, k, with_bias, silu) in [
+        (1, 1, true, false),
+        (5, 2, false, true),
+        (64, 4, false, true),
+        (100, 3, true, false),
+        (200, 4, true, true),
+    ] {
+        let mut bench = Bench::new(21);
+        let x = bench.input(width, 1.0);
+        let weight = Vector(bench.weight(TensorType::F32, k, width, 1.0));
+        let bias = if with_bias { bench.vector(width) } else { None };
+        bench.graph.states.push(State { elements: (k - 1) * width });
+        let state = StateId(0);
+        let out = bench.op(width, |out| Op::Conv { x: In(x), weight, bias, silu, state, out });
+        check_states(&format!("convolution of {width} over {k}"), bench.finish(out), 1e-12);
+    }
+}
+
+/// Heads of a delta net: of keys and of values, and elements of each.
+#[derive(Clone, Copy, Debug)]
+struct DeltaHeads {
+    n_k: usize,
+    n_v: usize,
+    k: usize,
+    v: usize,
+    heads: KeyHeads,
+    g_by_row: bool,
+}
+
+fn delta_bench(of: DeltaHeads) -> (Arc<Plan>, Arc<Gguf>) {
+    let DeltaHeads { n_k, n_v, k, v, heads, g_by_row } = of;
+    let mut bench = Bench::new(22);
+    let sigma = 1.0 / (k as f32).sqrt();
+    let [q, key] = [0; 2].map(|_| In(bench.input(n_k * k, sigma)));
+    let value = In(bench.input(n_v * v, 1.0));
+    // a state that forgets, and betas of 0 to 1
+    let x = bench.input(if g_by_row { n_v * k } else { n_v }, 1.0);
+    let x = bench.op(bench.graph.width(x), |out| Op::Unary { x: Over(x), f: Unary::Softplus, out });
+    let g = bench.op(bench.graph.width(x), |out| Op::Unary { x: Over(x), f: Unary::Scale(-0.3), out });
+    let x = bench.input(n_v, 1.0);
+    let beta = bench.op(n_v, |out| Op::Unary { x: Over(x), f: Unary::Sigmoid, out });
+    bench.graph.states.push(State { elements: n_v * k * v });
+    let (g, beta, state) = (In(g), In(beta), StateId(0));
+    let out = bench.op(n_v * v, |out| Op::DeltaNet {
+        q,
+        k: key,
+        v: value,
+        g,
+        beta,
+        n_k,
+        heads,
+        scale: sigma,
+        state,
+        out,
+    });
+    bench.finish(out)
+}
+
+#[test]
+fn delta_nets() {
+    let plain = |n_k, n_v, k, v| DeltaHeads { n_k, n_v, k, v, heads: KeyHeads::Blocks, g_by_row: false };
+    for of in [
+        plain(1, 1, 4, 5),
+        plain(2, 4, 20, 33),
+        DeltaHeads { heads: KeyHeads::Turns, ..plain(2, 4, 16, 64) },
+        DeltaHeads { g_by_row: true, ..plain(3, 3, 32, 80) },
+        DeltaHeads { g_by_row: true, heads: KeyHeads::Turns, ..plain(2, 6, 12, 150) },
+        plain(1, 2, 128, 128),
+    ] {
+        check_states(&format!("{of:?}"), delta_bench(of), 1e-11);
+    }
+}
+
+/// What a token gets does not depend on the step that it is in, nor on the threads: bit for bit.
+#[test]
+fn delta_nets_are_the_same_in_any_batch() {
+    let heads = KeyHeads::Turns;
+    let (plan, file) = delta_bench(DeltaHeads { n_k: 2, n_v: 4, k: 40, v: 100, heads, g_by_row: false });
+    let tokens = ids(60, 3);
+    let piece = |at: usize, n: usize| Piece { sequence: 0, first: at, tokens: tokens[at..at + n].to_vec() };
+    for isa in Isa::ALL.into_iter().filter(|isa| isa.is_available()) {
+        let mut all: Vec<Vec<f32>> = Vec::new();
+        for threads in 1..=3 {
+            let device = CpuDevice::with_isa(threads, isa).unwrap();
+            for sizes in [&[60][..], &[1, 2, 5, 8, 9, 35], &[1; 60]] {
+                let mut at = 0;
+                let steps: Vec<_> = sizes
+                    .iter()
+                    .map(|n| {
+                        at += n;
+                        vec![piece(at - n, *n)]
+                    })
+                    .collect();
+                let mut session = session(&device, &plan, &file, WITH_STATES);
+                all.push(run(&mut *session, &[vec![0]], &steps).unwrap().concat());
+            }
+        }
+        assert!(all.iter().all(|other| *other == all[0]), "{}", isa.name());
     }
 }
 
@@ -494,7 +644,8 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
 fn attention_over_a_paged_cache() {
     const LENGTHS: [[usize; 4]; 3] = [[1, 63, 230, 1], [40, 1, 1, 90], [300, 260, 5, 2]];
     let tables: Vec<Vec<u32>> = (0..3).map(|s| (0..10).map(|b| (b * 3 + s) * 7 % 30).collect()).collect();
-    let limits = SessionLimits { max_tokens: 512, max_outputs: 512, n_blocks: 30 };
+    let limits =
+        SessionLimits { max_tokens: 512, max_outputs: 512, n_blocks: 30, n_sequences: 8, n_states: 0 };
     let mut steps = Vec::new();
     let mut at = [0; 3];
     for i in 0..4 {
@@ -556,7 +707,8 @@ fn attention_is_the_same_in_any_batch() {
 
 fn is_the_same_in_any_batch(heads: Heads) {
     let (plan, file) = attention_bench(heads);
-    let limits = SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20 };
+    let limits =
+        SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20, n_sequences: 8, n_states: 0 };
     let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..10).map(|b| b * 2 + s).collect()).collect();
     let tokens = ids(620, 3);
     let piece = |s: usize, from: usize, to: usize| Piece {
@@ -611,7 +763,8 @@ fn tiny_models_op_by_op() {
         let model = TinyModel { tied, ..TinyModel::new(arch).types(&types) };
         let file = model.gguf();
         let plan = Arc::new(arch::plan(&file).unwrap().1);
-        let limits = SessionLimits { max_tokens: 70, max_outputs: 70, n_blocks: 2 };
+        let limits =
+            SessionLimits { max_tokens: 70, max_outputs: 70, n_blocks: 2, n_sequences: 8, n_states: 0 };
         let tables = [vec![1, 0]];
         let steps = [70, 1, 5, 1].map(|n| n);
         let mut at = 0;

@@ -13,7 +13,8 @@ use rocmforge::device::{Call, Cancel, Device, Program, Session, SessionLimits, S
 use rocmforge::gguf::TensorType;
 use rocmforge::model::arch;
 
-const LIMITS: SessionLimits = SessionLimits { max_tokens: 8, max_outputs: 8, n_blocks: 4 };
+const LIMITS: SessionLimits =
+    SessionLimits { max_tokens: 8, max_outputs: 8, n_blocks: 4, n_sequences: 8, n_states: 0 };
 
 fn program(device: &CpuDevice) -> Arc<dyn Program> {
     let model =
@@ -24,7 +25,15 @@ fn program(device: &CpuDevice) -> Arc<dyn Program> {
 }
 
 fn step<'a>(tokens: &'a [u32], positions: &'a [u32], tables: &'a [&'a [u32]]) -> Step<'a> {
-    Step { tokens, positions, sequences: &[0; 8][..tokens.len()], tables, outputs: &[0], inputs: &[] }
+    Step {
+        tokens,
+        positions,
+        sequences: &[0; 8][..tokens.len()],
+        tables,
+        outputs: &[0],
+        inputs: &[],
+        states: &[],
+    }
 }
 
 const TABLE: &[&[u32]] = &[&[2, 0]];

@@ -92,7 +92,8 @@ fn whole(file: Arc<Gguf>) -> Model {
 }
 
 fn context(model: &Model, n_seq_max: usize) -> Context {
-    Context::new(model, &ContextParams { n_ctx: 512, n_batch: 48, n_seq_max }).unwrap()
+    Context::new(model, &ContextParams { n_ctx: 512, n_batch: 48, n_seq_max, checkpoint_interval: 0 })
+        .unwrap()
 }
 
 /// Logits of all `tokens`, in steps of up to 48 and of one token.
@@ -132,8 +133,15 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
     use rocmforge::device::Cancel;
     use rocmforge::device::Step;
     let n_blocks = tokens.len().div_ceil(BLOCK_LEN);
-    let mut session =
-        program.session(SessionLimits { max_tokens: chunk, max_outputs: chunk, n_blocks }).unwrap();
+    let mut session = program
+        .session(SessionLimits {
+            max_tokens: chunk,
+            max_outputs: chunk,
+            n_blocks,
+            n_sequences: 8,
+            n_states: 0,
+        })
+        .unwrap();
     let table: Vec<u32> = (0..n_blocks as u32).rev().collect();
     let mut logits = Vec::new();
     for (i, tokens) in tokens.chunks(chunk).enumerate() {
@@ -145,6 +153,7 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
             tables: &[&table],
             outputs: &(0..n).collect::<Vec<_>>(),
             inputs: &[],
+            states: &[],
         };
         session.run(&step, &Cancel::default()).unwrap();
         session.wait().unwrap();
@@ -216,7 +225,8 @@ fn needs_are_what_is_allocated() {
                 let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 for (max_tokens, max_outputs, n_blocks) in limits {
-                    let limits = SessionLimits { max_tokens, max_outputs, n_blocks };
+                    let limits =
+                        SessionLimits { max_tokens, max_outputs, n_blocks, n_sequences: 8, n_states: 0 };
                     let needs = device.needs(&plan, limits).unwrap();
                     assert_eq!(needs.weights, program.weight_bytes(), "{} {part:?}", tiny.arch);
                     let session = program.clone().session(limits).unwrap();
@@ -224,7 +234,13 @@ fn needs_are_what_is_allocated() {
                 }
             }
             // beyond what can be counted: no panic, and nothing that could fit
-            let limits = SessionLimits { max_tokens: usize::MAX, max_outputs: 1, n_blocks: usize::MAX };
+            let limits = SessionLimits {
+                max_tokens: usize::MAX,
+                max_outputs: 1,
+                n_blocks: usize::MAX,
+                n_sequences: 8,
+                n_states: 0,
+            };
             let needs = device.needs(&plan, limits).unwrap();
             assert_eq!((needs.cache, needs.scratch, needs.total()), (u64::MAX, u64::MAX, u64::MAX));
         }
@@ -466,13 +482,25 @@ mod gpus {
             ] {
                 let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
-                let limits = SessionLimits { max_tokens: 40, max_outputs: 9, n_blocks: 3 };
+                let limits = SessionLimits {
+                    max_tokens: 40,
+                    max_outputs: 9,
+                    n_blocks: 3,
+                    n_sequences: 8,
+                    n_states: 0,
+                };
                 let needs = device.needs(&plan, limits).unwrap();
                 assert_eq!(needs.weights, program.weight_bytes(), "{part:?}");
                 let session = program.session(limits).unwrap();
                 assert_eq!((needs.cache, needs.scratch), session.memory(), "{part:?}");
             }
-            let beyond = SessionLimits { max_tokens: usize::MAX, max_outputs: 1, n_blocks: usize::MAX / 64 };
+            let beyond = SessionLimits {
+                max_tokens: usize::MAX,
+                max_outputs: 1,
+                n_blocks: usize::MAX / 64,
+                n_sequences: 8,
+                n_states: 0,
+            };
             assert_eq!(device.needs(&plan, beyond).unwrap().total(), u64::MAX);
         });
     }

@@ -273,7 +273,7 @@ fn same_as_the_rust_api(path: &Path, question: &str, kind: i32, n: u32) {
         rocmforge::text::ChatMessage { role: "user".into(), content: question.into(), ..Default::default() };
     let template = model.chat_template().unwrap().expect("a chat template");
     let ids = model.vocab().tokenize_prompt(&template.apply(&[message], None, true).unwrap()).unwrap();
-    let params = engine::ContextParams { n_ctx: 128, n_batch: 0, n_seq_max: 0 };
+    let params = engine::ContextParams { n_ctx: 128, n_batch: 0, n_seq_max: 0, checkpoint_interval: 0 };
     let mut context = engine::Context::new(&model, &params).unwrap();
     let mut sampler = engine::Sampler::new(engine::SamplerParams {
         temperature: 0.0,

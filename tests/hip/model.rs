@@ -112,7 +112,8 @@ fn each_op() {
         let ops_of = |device: &dyn Device| {
             let (_, plan) = arch::plan(&file).unwrap();
             let program = device.load(Arc::new(plan), file.clone(), &mut |_, _| true).unwrap();
-            let limits = SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks: 1 };
+            let limits =
+                SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks: 1, n_sequences: 8, n_states: 0 };
             let mut session = program.session(limits).unwrap();
             let seen: Arc<Mutex<Seen>> = Arc::default();
             let by_name = seen.clone();
@@ -126,6 +127,7 @@ fn each_op() {
                 tables: &[&[0]],
                 outputs: &[1, 8],
                 inputs: &[],
+                states: &[],
             };
             session.run(&step, &Default::default()).unwrap();
             seen.lock().unwrap().clone()
@@ -164,7 +166,13 @@ fn sequences() {
     let tables: Vec<&[u32]> = tables.iter().map(|table| &table[..]).collect();
     let (gpu, reference) = (device(), ReferenceDevice::new(0));
     let file = TinyModel::new("qwen2").gguf();
-    let limits = SessionLimits { max_tokens: 80, max_outputs: 80, n_blocks: 2 * N as usize };
+    let limits = SessionLimits {
+        max_tokens: 80,
+        max_outputs: 80,
+        n_blocks: 2 * N as usize,
+        n_sequences: N as usize,
+        n_states: 0,
+    };
     let mut sessions = [&gpu as &dyn Device, &reference].map(|device| {
         let (_, plan) = arch::plan(&file).unwrap();
         let program = device.load(Arc::new(plan), file.clone(), &mut |_, _| true).unwrap();
@@ -188,6 +196,7 @@ fn sequences() {
             tables: &tables,
             outputs: &(0..n).filter(|t| t % 3 == 0 || t + 1 == n).collect::<Vec<_>>(),
             inputs: &[],
+            states: &[],
         };
         let [got, want] = sessions.each_mut().map(|session| {
             session.run(&step, &Default::default()).unwrap();
@@ -217,7 +226,8 @@ fn kernels_come_with_the_model() {
         emulator.fail("");
         let program = load().unwrap();
         assert!(emulator.calls("hipModuleLoadData") > 5, "loaded before");
-        let limits = SessionLimits { max_tokens: 100, max_outputs: 9, n_blocks: 2 };
+        let limits =
+            SessionLimits { max_tokens: 100, max_outputs: 9, n_blocks: 2, n_sequences: 8, n_states: 0 };
         let mut session = program.session(limits).unwrap();
         emulator.fail("");
         for n in [1, 2, 4, 8, 9, 100] {
@@ -231,6 +241,7 @@ fn kernels_come_with_the_model() {
                 tables: &[&[0, 1]],
                 outputs: &outputs,
                 inputs: &[],
+                states: &[],
             };
             // the second time it is recorded as a graph
             for _ in 0..2 {
@@ -277,7 +288,8 @@ fn timing() {
         let backend = Backend::new(&BackendParams { device, ..BackendParams::default() }).unwrap();
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tiny/tiny.gguf");
         let model = Model::load(&backend, path, ModelParams::default()).unwrap();
-        Context::new(&model, &ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 2 }).unwrap()
+        Context::new(&model, &ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 2, checkpoint_interval: 0 })
+            .unwrap()
     };
     let tokens = tokens(20, 268);
     fn batch<'a>(tokens: &'a [u32], sequences: Option<&'a [u32]>) -> Batch<'a> {

@@ -16,13 +16,14 @@ use rocmforge::device::hip::memory::{Buffer, Span};
 use rocmforge::device::hip::ops::elementwise::{affine, binary, unary};
 use rocmforge::device::hip::ops::norm::{Norm, norm};
 use rocmforge::device::hip::ops::project::{self, Input as Operand, Product, wants_rounded};
+use rocmforge::device::hip::ops::recurrent::{self, Conv, NO_SLOT, Runs};
 use rocmforge::device::hip::ops::rope::{Heads, rope as rotate};
 use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::planes;
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
-use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary};
+use rocmforge::plan::{Binary, DeltaShape, KeyHeads, NormKind, Rope, RopePairs, Unary};
 
 use TensorType::*;
 
@@ -37,6 +38,8 @@ pub const TESTS: &[Test] = &[
     Test::new("functions_of_one", functions_of_one),
     Test::new("functions_of_two", functions_of_two),
     Test::new("affine", affine_rows),
+    Test::new("convolutions", convolutions),
+    Test::new("delta_nets", delta_nets),
     Test::new("rope", rope),
     Test::new("quantize", quantize),
     Test::of_each_type("matvec", matvec),
@@ -186,6 +189,8 @@ fn norms(gpu: &Gpu) {
                 (NormKind::Rms, [false, true]),
                 (NormKind::Layer, [true, true]),
                 (NormKind::Layer, [false, false]),
+                (NormKind::L2, [false, false]),
+                (NormKind::L2, [true, true]),
             ] {
                 let mut rng = Rng(7);
                 let x: Vec<f32> = floats(&mut rng, n * width, size).iter().map(|x| x + 0.4 * size).collect();
@@ -212,7 +217,7 @@ fn norms(gpu: &Gpu) {
     }
 }
 
-const UNARY: [Unary; 8] = [
+const UNARY: [Unary; 9] = [
     Unary::Silu,
     Unary::Gelu,
     Unary::Relu,
@@ -221,6 +226,7 @@ const UNARY: [Unary; 8] = [
     Unary::Scale(-1.7),
     Unary::SoftCap(30.0),
     Unary::SoftCap(2.5),
+    Unary::Softplus,
 ];
 
 /// Values of both signs, small ones, and those where e^x ends.
@@ -300,6 +306,131 @@ fn affine_rows(gpu: &Gpu) {
             affine(&gpu.stream, output.span(), scale, bias, output.span(), n, width).unwrap();
             assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, in place");
         }
+    }
+}
+
+/// Tokens of three sequences: two go on from slots 1 and 4, one begins; what they make of their states goes to 0, 2 and 5.
+const RUNS: [usize; 3] = [3, 1, 6];
+const SLOTS: [(Option<usize>, usize); 3] = [(Some(1), 0), (None, 5), (Some(4), 2)];
+const N_SLOTS: usize = 6;
+
+/// Runs `launch` with the tokens' runs and the states, and holds its result, and the states that it leaves, to those that
+/// `token(state, t, out)` computes token by token. `lie`: as a card has a state.
+fn check_states(
+    gpu: &Gpu,
+    what: &str,
+    [width, elements]: [usize; 2],
+    launch: impl Fn(Runs<'_>, Span<'_>, Span<'_>),
+    token: impl Fn(&mut [f32], usize, &mut [f32]),
+    lie: impl Fn(&[f32]) -> Vec<f32>,
+) {
+    let n = RUNS.iter().sum::<usize>();
+    let mut first = 0;
+    let mut runs: Vec<u32> = Vec::new();
+    for (len, (read, write)) in RUNS.into_iter().zip(SLOTS) {
+        let read = read.map_or(NO_SLOT, |slot| slot as u32);
+        runs.extend([first, len as u32, read, write as u32]);
+        first += len as u32;
+    }
+    let sequences: Vec<u32> = (0..3).flat_map(|s| std::iter::repeat_n(s, RUNS[s as usize])).collect();
+    let states = floats(&mut Rng(18), N_SLOTS * elements, 1.0);
+    let slot = |slot: usize| &states[slot * elements..][..elements];
+    let (mut want, mut left) = (vec![0.0; n * width], states.clone());
+    let mut t = 0;
+    for (len, (read, write)) in RUNS.into_iter().zip(SLOTS) {
+        let mut state = read.map_or(vec![0.0; elements], |read| slot(read).to_vec());
+        for _ in 0..len {
+            token(&mut state, t, &mut want[t * width..][..width]);
+            t += 1;
+        }
+        left[write * elements..][..elements].copy_from_slice(&state);
+    }
+    let lies = |states: &[f32]| match elements {
+        0 => Vec::new(),
+        _ => states.chunks_exact(elements).flat_map(&lie).collect::<Vec<f32>>(),
+    };
+    let (runs, sequences) = (gpu.input(&runs), gpu.input(&sequences));
+    let (before, output) = (gpu.input(&lies(&states)), gpu.output::<f32>(n * width));
+    let state = gpu.output::<f32>(N_SLOTS * elements);
+    gpu.stream.copy(before.span(), state.span()).unwrap();
+    let runs = Runs { n, n_runs: 3, sequences: sequences.span(), runs: runs.span() };
+    launch(runs, state.span(), output.span());
+    let error = nmse(&want, &gpu.read(&output));
+    assert!(error <= 1e-10, "{what}: NMSE {error:.1e}");
+    let error = nmse(&lies(&left), &gpu.read(&state));
+    assert!(error <= 1e-10, "{what}: the states: NMSE {error:.1e}");
+}
+
+fn convolutions(gpu: &Gpu) {
+    let n = RUNS.iter().sum::<usize>();
+    for (width, k, with_bias, silu) in
+        [(1, 2, true, false), (300, 2, false, true), (256, 4, false, true), (100, 3, true, false)]
+    {
+        let mut rng = Rng(19);
+        let (x, weight) = (floats(&mut rng, n * width, 1.0), floats(&mut rng, width * k, 1.0));
+        let bias = with_bias.then(|| floats(&mut rng, width, 1.0));
+        let (on_card, kernel) = (gpu.input(&x), gpu.input(&weight));
+        let by = bias.as_ref().map(|bias| gpu.input(bias));
+        let of = Conv { weight: kernel.span(), bias: by.as_ref().map(Input::span), k, silu };
+        check_states(
+            gpu,
+            &format!("a convolution of {width} over {k}"),
+            [width, (k - 1) * width],
+            |runs, state, out| {
+                recurrent::conv(&gpu.stream, of, on_card.span(), runs, state, out, width).unwrap();
+            },
+            |state, t, out| {
+                reference::conv(state, &x[t * width..][..width], &weight, bias.as_deref(), out);
+                if silu {
+                    out.iter_mut().for_each(|out| *out = reference::unary(Unary::Silu, *out));
+                }
+            },
+            <[f32]>::to_vec,
+        );
+    }
+}
+
+fn delta_nets(gpu: &Gpu) {
+    let n = RUNS.iter().sum::<usize>();
+    let plain = |n_k, n_v, k, v| DeltaShape { n_k, n_v, k, v, heads: KeyHeads::Blocks, g_by_row: false };
+    for shape in [
+        plain(1, 1, 4, 5),
+        plain(2, 4, 20, 33),
+        DeltaShape { heads: KeyHeads::Turns, ..plain(2, 4, 64, 16) },
+        DeltaShape { g_by_row: true, ..plain(3, 3, 128, 40) },
+        DeltaShape { g_by_row: true, heads: KeyHeads::Turns, ..plain(2, 6, 100, 17) },
+        plain(1, 2, 128, 128),
+        plain(1, 2, 256, 20),
+        plain(2, 2, 160, 8),
+    ] {
+        let DeltaShape { n_k, n_v, k, v, g_by_row, .. } = shape;
+        let widths = [n_k * k, n_k * k, n_v * v, if g_by_row { n_v * k } else { n_v }, n_v];
+        let mut rng = Rng(20);
+        let sigma = 1.0 / (k as f32).sqrt();
+        let mut values = widths.map(|width| floats(&mut rng, n * width, 1.0));
+        values[..2].iter_mut().flatten().for_each(|x| *x *= sigma);
+        values[3].iter_mut().for_each(|g| *g = -g.abs());
+        values[4].iter_mut().for_each(|beta| *beta = reference::unary(Unary::Sigmoid, *beta));
+        let inputs = values.each_ref().map(|values| gpu.input(values));
+        check_states(
+            gpu,
+            &format!("{shape:?}"),
+            [n_v * v, n_v * k * v],
+            |runs, state, out| {
+                let inputs = inputs.each_ref().map(Input::span);
+                recurrent::delta_net(&gpu.stream, inputs, shape, sigma, runs, state, out).unwrap();
+            },
+            |state, t, out| {
+                let row = |i: usize| &values[i][t * widths[i]..][..widths[i]];
+                let rows = [row(0), row(1), row(2), row(3), row(4)];
+                reference::delta_net(state, shape, rows, sigma, out);
+            },
+            // a card has a head's columns one behind the other
+            |state| {
+                let head = |s: &[f32]| (0..k * v).map(|i| s[i % k * v + i / k]).collect::<Vec<_>>();
+                state.chunks_exact(k * v).flat_map(head).collect()
+            },
+        );
     }
 }
 

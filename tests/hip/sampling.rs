@@ -475,7 +475,9 @@ fn sessions_draw_from_their_logits() {
     let (_, plan) = arch::plan(&file).unwrap();
     let n_vocab = plan.width(plan.outputs[0]);
     let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
-    let mut session = program.session(SessionLimits { max_tokens: 4, max_outputs: 4, n_blocks: 1 }).unwrap();
+    let mut session = program
+        .session(SessionLimits { max_tokens: 4, max_outputs: 4, n_blocks: 1, n_sequences: 8, n_states: 0 })
+        .unwrap();
     let params = SamplerParams { top_k: 0, repeat_penalty: 1.2, seed: 3, ..SamplerParams::default() };
     let mut here = Sampler::new(params).unwrap();
     let mut there = here.clone();
@@ -492,6 +494,7 @@ fn sessions_draw_from_their_logits() {
             tables: &[&[0]],
             outputs: &outputs,
             inputs: &[],
+            states: &[],
         };
         session.run(&step, &Default::default()).unwrap();
         for row in (0..n).rev() {

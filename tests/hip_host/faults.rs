@@ -40,7 +40,10 @@ fn load(backend: &Backend, file: &Arc<Gguf>) -> Result<Model> {
 }
 
 fn context(model: &Model) -> Result<Context> {
-    Context::new(model, &ContextParams { n_ctx: BLOCK_LEN, n_batch: 16, n_seq_max: 1 })
+    Context::new(
+        model,
+        &ContextParams { n_ctx: BLOCK_LEN, n_batch: 16, n_seq_max: 1, checkpoint_interval: 0 },
+    )
 }
 
 fn sampler() -> Sampler {
@@ -238,7 +241,8 @@ fn every_call_may_lose_the_device_4_of_4() {
 // Memory that runs out by itself.
 
 /// Contexts that are larger than the model was placed with.
-const LARGE: ContextParams = ContextParams { n_ctx: 5 << 15, n_batch: 64, n_seq_max: 1 };
+const LARGE: ContextParams =
+    ContextParams { n_ctx: 5 << 15, n_batch: 64, n_seq_max: 1, checkpoint_interval: 0 };
 const HUGE: ContextParams = ContextParams { n_ctx: 1 << 19, ..LARGE };
 
 /// (what, wanted, free) of an Error::OutOfMemory that tells all of it.

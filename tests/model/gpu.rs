@@ -74,8 +74,11 @@ fn smollm2_generates() {
         let params = BackendParams { device: DeviceKind::Hip, ..BackendParams::default() };
         let backend = Backend::new(&params).unwrap();
         let model = Model::load(&backend, models::path(models::SMOLLM2), ModelParams::default()).unwrap();
-        let mut context =
-            Context::new(&model, &ContextParams { n_ctx: 64, n_batch: 16, n_seq_max: 1 }).unwrap();
+        let mut context = Context::new(
+            &model,
+            &ContextParams { n_ctx: 64, n_batch: 16, n_seq_max: 1, checkpoint_interval: 0 },
+        )
+        .unwrap();
         let greedy = SamplerParams { temperature: 0.0, ..SamplerParams::default() };
         let mut sampler = Sampler::new(greedy).unwrap();
         let prompt = model.vocab().tokenize("The capital of France is", true, true).unwrap();

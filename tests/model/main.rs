@@ -8,3 +8,4 @@ mod archs;
 mod config;
 mod gpu;
 mod logits;
+mod states;

@@ -172,7 +172,7 @@ impl ContextArgs {
 
 /// A context of one sequence, whose steps Ctrl-C cancels.
 pub fn context(model: &Model, n_ctx: usize, n_batch: usize) -> Result<Context> {
-    let mut context = Context::new(model, &ContextParams { n_ctx, n_batch, n_seq_max: 1 })
+    let mut context = Context::new(model, &ContextParams { n_ctx, n_batch, ..ContextParams::default() })
         .map_err(|error| with_advice(error, "--ctx-size or --batch-size"))?;
     interrupt::watch(&mut context);
     Ok(context)

@@ -185,7 +185,9 @@ fn measure(model: &Model, test: Test, n_batch: usize, repetitions: u32) -> Resul
 
     let mut samples = Vec::new();
     for _ in 0..repetitions {
-        context.kv_truncate(0, test.n_depth)?;
+        let kept = context.kv_reachable(0, test.n_depth)?;
+        context.kv_truncate(0, kept)?;
+        prompt(&mut context, &mut tokens, test.n_depth - kept)?;
         let start = Instant::now();
         prompt(&mut context, &mut tokens, test.n_prompt)?;
         decode(&mut context, &mut tokens, test.n_gen)?;

@@ -115,12 +115,13 @@ impl Conversation {
         let (mut messages, tokens) = self.fitting(messages)?;
         // at least the last token is evaluated anew: its logits are wanted
         let kept = self.cached.iter().zip(&tokens).take_while(|(a, b)| a == b).count().min(tokens.len() - 1);
+        let kept = self.context.kv_reachable(0, kept)?;
         self.context.kv_truncate(0, kept)?;
         tracing::debug!(kept, new = tokens.len() - kept, "prompt");
         let generated = stream(&mut self.context, &mut self.sampler, &tokens[kept..], &self.params);
         // of a generation that failed the tokens are not known
         let known = tokens.len() + generated.as_ref().map_or(0, |generation| generation.tokens.len());
-        let held = self.context.kv_len(0)?.min(known);
+        let held = self.context.kv_reachable(0, known)?;
         self.context.kv_truncate(0, held)?;
         self.cached = tokens;
         let generation = generated.inspect(|generation| self.cached.extend(&generation.tokens));

@@ -60,12 +60,12 @@ impl Kernel for NormRow<'_> {
             unsafe {
                 let (x, out) = (self.x.add(at), self.out.add(at));
                 let mean = match kind {
-                    NormKind::Rms => 0.0,
+                    NormKind::Rms | NormKind::L2 => 0.0,
                     NormKind::Layer => total::<S>(x, n, |v, sum| S::add(v, sum)) / n as f32,
                 };
                 let middle = S::splat(mean);
                 let squares = match kind {
-                    NormKind::Rms => total::<S>(x, n, |v, sum| S::mul_add(v, v, sum)),
+                    NormKind::Rms | NormKind::L2 => total::<S>(x, n, |v, sum| S::mul_add(v, v, sum)),
                     // lanes beyond the row hold 0, which is not the mean: the rest is summed by itself
                     NormKind::Layer => {
                         let rest = (whole..n).map(|i| (*x.add(i) - mean) * (*x.add(i) - mean)).sum::<f32>();
@@ -76,7 +76,8 @@ impl Kernel for NormRow<'_> {
                         total::<S>(x, whole, square) + rest
                     }
                 };
-                let factor = S::splat(1.0 / (squares / n as f32 + eps).sqrt());
+                let square = if kind == NormKind::L2 { squares } else { squares / n as f32 };
+                let factor = S::splat(1.0 / (square + eps).sqrt());
                 let result = |mut v: S::V, weight: Option<S::V>, bias: Option<S::V>| {
                     if kind == NormKind::Layer {
                         v = S::sub(v, middle);
@@ -181,6 +182,10 @@ macro_rules! with_function {
             }
             plan::Unary::SoftCap(cap) => {
                 let $function = SoftCap(cap);
+                $then
+            }
+            plan::Unary::Softplus => {
+                let $function = Softplus;
                 $then
             }
         }
@@ -330,6 +335,7 @@ struct Relu2;
 struct Sigmoid;
 struct Scale(f32);
 struct SoftCap(f32);
+struct Softplus;
 
 impl Function for Silu {
     #[inline(always)]
@@ -393,6 +399,26 @@ impl Function for SoftCap {
     unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
         // SAFETY: the caller's promise.
         unsafe { soft_cap::<S>(x, self.0) }
+    }
+}
+
+impl Function for Softplus {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // max(x, 0) + ln(1 + y), y = e^-|x|; ln(1 + y) = 2 atanh(u), u = y / (2 + y) <= 1/3, by its Taylor series: the
+        // first term left out, 2 u^19 / 19, is below 1e-10 of u
+        // SAFETY: the caller's promise.
+        unsafe {
+            let zero = S::splat(0.0);
+            let y = S::exp(S::min(x, S::sub(zero, x)));
+            let u = S::div(y, S::add(S::splat(2.0), y));
+            let square = S::mul(u, u);
+            let mut series = S::splat(2.0 / 17.0);
+            for n in [15.0, 13.0, 11.0, 9.0, 7.0, 5.0, 3.0, 1.0] {
+                series = S::mul_add(series, square, S::splat(2.0 / n));
+            }
+            S::mul_add(u, series, S::max(x, zero))
+        }
     }
 }
 

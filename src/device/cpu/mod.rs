@@ -10,6 +10,7 @@ mod kv_cache;
 pub mod matmul;
 mod memory;
 mod program;
+mod recurrent;
 mod session;
 mod simd;
 mod step;

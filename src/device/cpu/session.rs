@@ -10,6 +10,7 @@ use super::kv_cache::{KvCache, pad_head};
 use super::matmul::{ActivationFormat, Q8Rows};
 use super::memory::{Matrix, Zeroed};
 use super::program::CpuProgram;
+use super::recurrent::StateStore;
 use super::step::{Running, SPLIT_TOKENS, Tile};
 use super::system;
 use crate::device::{Cancel, Needs, Observer, Session, SessionLimits, Step};
@@ -21,6 +22,7 @@ pub struct CpuSession {
     pub program: Arc<CpuProgram>,
     limits: SessionLimits,
     pub cache: KvCache,
+    pub states: StateStore,
     buffers: Zeroed<f32>,
     /// Offset of each of the plan's slots in `buffers`.
     offsets: Vec<usize>,
@@ -37,6 +39,8 @@ pub struct CpuSession {
     pub q8_heads: Q8Rows,
     /// Per size of a group of query heads in the plan: the step's tiles.
     pub tiles: Vec<(usize, Vec<Tile>)>,
+    /// The step's tokens of each sequence, where the plan has states.
+    pub runs: Vec<Tile>,
     /// Rows of each of the plan's outputs that the last step left.
     rows: Vec<usize>,
     /// The leader of a step uses these; no lock is ever waited for.
@@ -124,6 +128,7 @@ impl CpuSession {
             .then(|| Profile::new(program.unfused.len()));
         Ok(CpuSession {
             cache: KvCache::new(&plan.caches, limits.n_blocks)?,
+            states: StateStore::new(&plan.states, limits.n_states)?,
             q8: Q8Rows::new(limits.max_tokens.max(limits.max_outputs), max_cols)?,
             q8_own: Q8Rows::new(n_workers, max_cols)?,
             own,
@@ -132,6 +137,10 @@ impl CpuSession {
             experts: ExpertScratch::new(plan, n_workers, limits)?,
             q8_heads: Q8Rows::new(head_rows, head_cols)?,
             tiles,
+            runs: memory::vec(
+                if plan.states.is_empty() { 0 } else { limits.max_tables() },
+                "runs of tokens",
+            )?,
             buffers,
             offsets,
             limits,
@@ -160,7 +169,8 @@ impl CpuSession {
         ];
         let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
         let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
-        (KvCache::bytes_of(&plan.caches, limits.n_blocks), scratch)
+        let states = StateStore::bytes_of(&plan.states, limits.n_states);
+        (KvCache::bytes_of(&plan.caches, limits.n_blocks).saturating_add(states), scratch)
     }
 
     /// Where the value is stored: as many rows as the session allows.
@@ -192,6 +202,11 @@ impl Session for CpuSession {
         for (group, tiles) in &mut self.tiles {
             tiles.clear();
             Tile::cut(step, attention::tile_tokens(*group), tiles);
+        }
+
+        if !program.plan.states.is_empty() {
+            self.runs.clear();
+            Tile::cut(step, usize::MAX, &mut self.runs);
         }
 
         let observing = lock(&self.observer).is_some();
@@ -252,7 +267,7 @@ impl Session for CpuSession {
             [self.buffers.bytes(), self.own.memory.bytes(), self.splits.memory.bytes(), self.experts.bytes()];
         let ropes: u64 = self.ropes.iter().map(Zeroed::bytes).sum();
         let q8 = (self.q8.bytes() + self.q8_own.bytes() + self.q8_heads.bytes()) as u64;
-        (self.cache.bytes(), scratch.iter().sum::<u64>() + ropes + q8)
+        (self.cache.bytes() + self.states.bytes(), scratch.iter().sum::<u64>() + ropes + q8)
     }
 
     fn observe(&mut self, observer: Option<Observer>) {

@@ -8,6 +8,7 @@ use super::experts::Product;
 use super::isa::Isa;
 use super::matmul::{ActivationFormat, Activations, PackedMatrix, TILE_ROWS, matmul};
 use super::memory::Matrix;
+use super::recurrent::{Convolution, Delta};
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
 use crate::device::{Observer, Step, temper};
@@ -231,6 +232,15 @@ impl Running<'_> {
                         to[a_len..].copy_from_slice(b.part(t, i * b_step, b_len));
                     }
                 })
+            }
+            Op::Conv { x, weight, bias, silu, state, out } => {
+                let (weight, bias) = (self.session.program.vector(weight), self.vector(bias));
+                self.conv(worker, &Convolution { x: x.0, weight, bias, silu, state, out: out.0 })
+            }
+            Op::DeltaNet { q, k, v, g, beta, n_k, heads, scale, state, out } => {
+                let shape = self.plan().delta_shape([q, v, g, beta], n_k, heads);
+                let inputs = [q, k, v, g, beta].map(|id| id.0);
+                self.delta_net(worker, &Delta { inputs, shape, scale, state, out: out.0 })
             }
             Op::SelectRows { x, out } => {
                 let (x, out) = (self.session.buffer(x), self.session.buffer(out));

@@ -5,10 +5,11 @@ use super::ops::attend::Chosen;
 use super::ops::prefill::{self, Tiles};
 use super::ops::project::MATVEC_MAX_N;
 use super::ops::project::Tokens;
+use super::ops::recurrent::{NO_SLOT, Runs};
 use crate::device::{SessionLimits, Step};
 use crate::{Result, memory};
 
-/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, short runs, tiles, tables.
+/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, short runs, tiles, runs, tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
     pub n: usize,
@@ -19,6 +20,8 @@ pub struct Description {
     /// In steps of many tokens: those of short runs, which attend one by one, and tiles of [`prefill`] attention.
     n_short: usize,
     n_tiles: usize,
+    /// Sequences with a recurrent state.
+    pub n_runs: usize,
 }
 
 /// Tokens of a run at most that attend one by one in a step of many; of a longer run the cells are read once for a tile.
@@ -35,13 +38,15 @@ pub struct Described<'a> {
     /// Of a step of many tokens: those of short runs, and the others in tiles.
     pub short: Chosen<'a>,
     pub tiles: Tiles<'a>,
+    pub runs: Runs<'a>,
 }
 
 impl Description {
     /// Words that a step takes at most. None: beyond usize.
     pub fn most_words(limits: SessionLimits) -> Option<usize> {
         let most = limits.max_tokens.max(limits.max_outputs);
-        let tables = limits.max_tokens.checked_mul(limits.n_blocks)?;
+        // a table, and a run of 4 words
+        let tables = limits.max_tables().checked_mul(limits.n_blocks.checked_add(4)?)?;
         // 3 lists of tokens, outputs, short runs, a tile of 4 words a token; each list begins at a multiple of 4 words
         most.checked_mul(9)?.checked_add(20)?.checked_add(tables)
     }
@@ -77,6 +82,7 @@ impl Description {
             table_stride: limits.n_blocks,
             n_short: short.len(),
             n_tiles: tiles.len(),
+            n_runs: step.states.len(),
         };
         let starts @ [.., tables] = description.starts();
         words.clear();
@@ -86,6 +92,16 @@ impl Description {
             words.resize(start, 0);
             words.extend_from_slice(list);
         }
+        let (runs, ends) = (description.starts()[5], 4 * step.states.len());
+        words.resize(runs, 0);
+        for slots in step.states {
+            words.extend_from_slice(&[0, 0, slots.read.unwrap_or(NO_SLOT), slots.write]);
+        }
+        for (table, run) in step.runs() {
+            if let Some([first, n, ..]) = words[runs..runs + ends].get_mut(4 * table..) {
+                (*first, *n) = (run.start as u32, run.len() as u32);
+            }
+        }
         for (i, table) in step.tables.iter().enumerate() {
             words.resize(tables + i * limits.n_blocks, 0);
             words.extend_from_slice(&table[..table.len().min(limits.n_blocks)]);
@@ -94,17 +110,18 @@ impl Description {
     }
 
     /// First word of each part, each a multiple of 16 bytes.
-    fn starts(&self) -> [usize; 7] {
+    fn starts(&self) -> [usize; 8] {
         let [tokens, outputs, short] =
             [self.n, self.n_outputs, self.n_short].map(|words| words.next_multiple_of(4));
         let tiles = 3 * tokens + outputs + short;
-        [0, tokens, 2 * tokens, 3 * tokens, 3 * tokens + outputs, tiles, tiles + 4 * self.n_tiles]
+        let runs = tiles + 4 * self.n_tiles;
+        [0, tokens, 2 * tokens, 3 * tokens, 3 * tokens + outputs, tiles, runs, runs + 4 * self.n_runs]
     }
 
     /// Its parts, where all the words lie at `words`.
     pub fn at<'a>(&self, words: Span<'a>) -> Result<Described<'a>> {
-        let Description { n, n_outputs, n_tables, table_stride, n_short, n_tiles } = *self;
-        let [ids, positions, sequences, outputs, short, tiles, tables] = self.starts();
+        let Description { n, n_outputs, n_tables, table_stride, n_short, n_tiles, n_runs } = *self;
+        let [ids, positions, sequences, outputs, short, tiles, runs, tables] = self.starts();
         let part = |start: usize, len: usize| words.part(4 * start as u64..4 * (start + len) as u64);
         let table = part(tables, n_tables * table_stride)?;
         Ok(Described {
@@ -119,6 +136,7 @@ impl Description {
                 table_stride,
             },
             short: Chosen { tokens: part(short, n_short)?, n: n_short },
+            runs: Runs { n, n_runs, sequences: part(sequences, n)?, runs: part(runs, 4 * n_runs)? },
             tiles: Tiles { tiles: part(tiles, 4 * n_tiles)?, n_tiles, table, n_tables, table_stride },
         })
     }

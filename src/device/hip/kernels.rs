@@ -177,6 +177,30 @@ pub struct Attend {
     pub cap: f32,
 }
 
+/// A gated delta rule: q, k f32 `[token][n_k][k_len]`, v, out `[token][n_v][v_len]`, beta `[token][n_v]`, g too or, if
+/// `g_by_row`, `[token][n_v][k_len]`; `runs`: u32, for each sequence its first token, the number of them, the slot that is
+/// read (!0: zeros) and that is written; state f32 `[slot][n_v][v_len][k_len]`. `turns`: value head h goes with key head
+/// h % n_k, else with h / (n_v / n_k). q, k, g and state are aligned to 16 bytes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[repr(C)]
+pub struct Delta {
+    pub q: Ptr,
+    pub k: Ptr,
+    pub v: Ptr,
+    pub g: Ptr,
+    pub beta: Ptr,
+    pub runs: Ptr,
+    pub state: Ptr,
+    pub out: Ptr,
+    pub n_k: u32,
+    pub n_v: u32,
+    pub k_len: u32,
+    pub v_len: u32,
+    pub turns: u32,
+    pub g_by_row: u32,
+    pub scale: f32,
+}
+
 /// More than positions that kernels take; behind a token a distance is larger.
 pub const NO_WINDOW: u32 = 1 << 31;
 
@@ -278,7 +302,7 @@ macro_rules! values {
         const KIND: ArgKind = ArgKind::Value(size_of::<$ty>());
     })* };
 }
-values!(u32, u64, f32, Planes, Parts, Append, Gated, Pairs, Sorted, Routing, Heads, Attend);
+values!(u32, u64, f32, Planes, Parts, Append, Gated, Pairs, Sorted, Routing, Heads, Attend, Delta);
 
 /// Arguments of a kernel: `repr(C)`, so that fields lie as in the kernel's argument block.
 ///
@@ -432,21 +456,21 @@ kernels! {
         EMBED = "embed_" all "",
     }
 
-    /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight + bias`, for rows of `width`; if `layer`, of the row less its
-    /// mean. weight, bias: f32 or null. In place allowed. Grid: x over rows.
-    NormArgs(x: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, width: u32, eps: f32, layer: u32) [256, 1, 1] waves 4 {
+    /// `dst[r] = x[r] / sqrt(mean(x[r]^2) + eps) * weight + bias`, for rows of `width`; `kind` 1: of the row less its mean;
+    /// 2: by the sum in place of the mean. weight, bias: f32 or null. In place allowed. Grid: x over rows.
+    NormArgs(x: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, width: u32, eps: f32, kind: u32) [256, 1, 1] waves 4 {
         NORM_F32 = "norm_f32",
     }
 
     /// The same norm of row `rows[r]` (u32; r where none) of x, to dst (f32), to q and ds as quantize_q8 leaves them, or to
     /// both; width: a multiple of 32. Grid: x over rows.
-    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, layer: u32)
+    NormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, kind: u32)
         [1024, 1, 1] waves 4 {
         NORM_Q8 = "norm_q8",
     }
 
     /// The same, best for rows of 1,024 columns and less.
-    NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, layer: u32)
+    NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, kind: u32)
         [256, 1, 1] waves 8 {
         NORM_Q8_NARROW = "norm_q8_narrow",
     }
@@ -466,6 +490,25 @@ kernels! {
     /// `one_bias`: one element each. In place allowed. Grid: x over rows, y over width / 1024.
     AffineArgs(x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, width: u32, one_scale: u32, one_bias: u32) [256, 1, 1] waves 8 {
         AFFINE_F32 = "affine_f32",
+    }
+
+    /// `dst[t][c]` = sum over i of `weight[c][i] * x[t - k + 1 + i][c]`, plus `bias[c]` (f32 or null), then silu if `silu`;
+    /// weight f32 `[width][k]`; sequences: u32 a token; runs as in [`Delta`]; state f32 `[slot][k - 1][width]`, the inputs
+    /// before a run, the oldest first. Grid: x over tokens, y over width / 256.
+    ConvArgs(
+        x: Ptr, weight: Ptr, bias: Ptr, sequences: Ptr, runs: Ptr, state: Ptr, dst: Ptr, width: u32, k: u32, silu: u32
+    ) [256, 1, 1] waves 8 {
+        CONV_F32 = "conv_f32",
+    }
+
+    /// The gated delta rule, for keys of as many elements as the name's end at most, a multiple of 4. Grid: x over v_len /
+    /// 16, y over n_v, z over sequences.
+    DeltaArgs(d: Delta) [128, 1, 1] waves 4 {
+        DELTA_NET_K64 = "delta_net_k64",
+    }, waves 2 {
+        DELTA_NET_K128 = "delta_net_k128",
+    }, waves 1 {
+        DELTA_NET_K256 = "delta_net_k256",
     }
 
     /// dst = x (tokens x n_heads x head_dim) with n_rot elements of each head rotated, from `first` on; positions: u32 per

@@ -12,6 +12,7 @@ pub mod norm;
 pub mod prefill;
 pub mod project;
 pub mod ready;
+pub mod recurrent;
 pub mod rope;
 pub mod rows;
 pub mod sample;

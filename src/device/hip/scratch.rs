@@ -15,7 +15,7 @@ use super::sampler::DeviceSampler;
 use super::schedule::Place;
 use crate::device::{BLOCK_LEN, SessionLimits};
 use crate::plan::storage::Slot;
-use crate::plan::{Cache, CacheId, Op, Plan, RopeId, RopePairs, Rows, ValueId};
+use crate::plan::{Cache, CacheId, Op, Plan, RopeId, RopePairs, Rows, StateId, ValueId};
 use crate::{Error, Result};
 
 /// Bytes of a session's caches, and the places in its scratch.
@@ -23,6 +23,9 @@ use crate::{Error, Result};
 pub struct Layout {
     /// One per cache of the plan.
     pub caches: Vec<CachePlace>,
+    /// One per state of the plan: f32, the elements of each slot.
+    states: Vec<Range<u64>>,
+    /// Of both.
     pub cache_bytes: u64,
     /// Of the widest heads that attend; 0 where none does.
     pub widest_head: usize,
@@ -102,6 +105,9 @@ impl Layout {
             caches.push(CachePlace { cache, head_pad, n_blocks: limits.n_blocks, keys, values });
         }
 
+        let states =
+            plan.states.iter().map(|state| cells.take(&[limits.n_states, state.elements], 4)).collect();
+
         let mut places = Places::default();
         let slots =
             plan.slots().iter().map(|Slot { width, rows }| places.take(&[limits.rows(*rows), *width], 4));
@@ -149,6 +155,7 @@ impl Layout {
         let sampled_vocab = logits.filter(|width| (1..=DeviceSampler::MAX_VOCAB).contains(width));
         Ok(Layout {
             caches,
+            states,
             cache_bytes: cells.end,
             widest_head,
             slots,
@@ -216,7 +223,7 @@ impl SessionMemory {
         Ok(SessionMemory { layout, cache, scratch })
     }
 
-    /// All of the caches.
+    /// All of the caches and states.
     pub fn cells(&self) -> Span<'_> {
         self.cache.span()
     }
@@ -241,6 +248,10 @@ impl SessionMemory {
             head_pad: *head_pad,
             n_blocks: *n_blocks,
         })
+    }
+
+    pub fn state(&self, id: StateId) -> Result<Span<'_>> {
+        self.cache.span().part(self.layout.states[id.0 as usize].clone())
     }
 
     /// Keys, or values, of a block in each of the caches.

@@ -74,8 +74,8 @@ struct Output {
     values: OnceCell<Vec<f32>>,
 }
 
-/// What a graph was recorded for: tokens and outputs of a step.
-type Kind = (usize, usize);
+/// What a graph was recorded for: tokens, outputs and recurrent states of a step.
+type Kind = (usize, usize, usize);
 
 enum Replay {
     /// Run once: the next one is recorded.
@@ -191,7 +191,7 @@ impl HipSession {
 
     /// Steps of few tokens: recorded when they come again, then replayed.
     fn replay(&mut self, description: Description) -> Result<()> {
-        let kind = (description.n, description.n_outputs);
+        let kind = (description.n, description.n_outputs, description.n_runs);
         match self.graphs.get(&kind) {
             Some(Replay::Recorded(graph)) => return graph.launch(&self.stream),
             Some(Replay::Off) => return self.launch(description),

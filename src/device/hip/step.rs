@@ -7,6 +7,7 @@ use super::ops::experts::{self, TokenPairs};
 use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
+use super::ops::recurrent;
 use super::ops::rope::{self, Heads};
 use super::ops::rows::{self, Parts};
 use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
@@ -156,6 +157,21 @@ impl<'a> Running<'a> {
             }
             Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
             Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
+            Op::Conv { x, weight, bias, silu, state, out } => {
+                let width = self.plan().width(x);
+                let k = self.plan().weight(weight).cols;
+                let (weight, bias) = (self.program.vector(weight)?, self.vector(bias)?);
+                let of = recurrent::Conv { weight, bias, k, silu };
+                let (x, to, state) = (self.value(x)?, self.value(out)?, self.memory.state(state)?);
+                recurrent::conv(stream, of, x, self.step.runs, state, to, width)
+            }
+            Op::DeltaNet { q, k, v, g, beta, n_k, heads, scale, state, out } => {
+                let shape = self.plan().delta_shape([q, v, g, beta], n_k, heads);
+                let inputs =
+                    [self.value(q)?, self.value(k)?, self.value(v)?, self.value(g)?, self.value(beta)?];
+                let (state, out) = (self.memory.state(state)?, self.value(out)?);
+                recurrent::delta_net(stream, inputs, shape, scale, self.step.runs, state, out)
+            }
         }
     }
 

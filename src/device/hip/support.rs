@@ -2,6 +2,7 @@
 
 use super::ops::experts::MOST_EXPERTS;
 use super::ops::project::cell_pad;
+use super::ops::recurrent::delta_kernel;
 use crate::plan::{NamedOp, Op, Plan};
 use crate::{Error, Result};
 
@@ -46,6 +47,9 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             n if n > MOST_EXPERTS => refuse(format!(" of {n} heads"), &format!("up to {MOST_EXPERTS} heads")),
             _ => Ok(()),
         },
+        Op::DeltaNet { q, v, g, beta, n_k, heads, .. } => {
+            delta_kernel(plan.delta_shape([q, v, g, beta], n_k, heads).k).map(drop)
+        }
         Op::Combine { .. }
         | Op::Embed { .. }
         | Op::Temper { .. }
@@ -55,6 +59,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         | Op::MatMul { .. }
         | Op::Affine { .. }
         | Op::Unary { .. }
+        | Op::Conv { .. }
         | Op::Binary { .. }
         | Op::SelectRows { .. } => Ok(()),
     }

@@ -167,6 +167,7 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
                     Ok(weight) => bytes += weight.layout().file_bytes(),
                     Err(error) => found = Err(error),
                 },
+                Role::State(id) => bytes += (4 * plan.state(id).elements * step.states.len()) as u64,
                 Role::Matrix(_)
                 | Role::In(_)
                 | Role::Over(_)
@@ -181,7 +182,8 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
 }
 
 fn vector_bytes(plan: &Plan, id: Vector) -> u64 {
-    4 * plan.weight(id).cols as u64
+    let weight = plan.weight(id);
+    4 * (weight.rows * weight.cols) as u64
 }
 
 fn project_bytes(program: &HipProgram, project: &Project) -> Result<u64> {

@@ -16,7 +16,7 @@ use super::{
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
 use crate::plan::weights::Source;
-use crate::plan::{CacheId, ExpertShape, Op, Plan, ValueId, Values, Vector, WeightId};
+use crate::plan::{CacheId, ExpertShape, Op, Plan, StateId, Unary, ValueId, Values, Vector, WeightId};
 use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
@@ -126,8 +126,12 @@ impl Program for ReferenceProgram {
             let cells = |width| zeros("the cache", &[limits.n_blocks, BLOCK_LEN, width]);
             caches.push([Cells { values: cells(k)?, width: k }, Cells { values: cells(v)?, width: v }]);
         }
+        let mut states = memory::vec(self.plan.states.len(), "recurrent state")?;
+        for state in &self.plan.states {
+            states.push(zeros("recurrent state", &[limits.n_states, state.elements])?);
+        }
         let rows = Vec::new();
-        Ok(Box::new(ReferenceSession { program: self, limits, slots, caches, rows, observer: None }))
+        Ok(Box::new(ReferenceSession { program: self, limits, slots, caches, states, rows, observer: None }))
     }
 }
 
@@ -137,9 +141,10 @@ fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
     let cells = |width| bytes(&[limits.n_blocks, BLOCK_LEN, width]);
     let caches =
         plan.caches.iter().map(|cache| cells(cache.n_head_kv.saturating_mul(cache.k + cache.own_v())));
+    let states = plan.states.iter().map(|state| bytes(&[limits.n_states, state.elements]));
     Needs {
         weights: 0,
-        cache: caches.fold(0, u64::saturating_add),
+        cache: caches.chain(states).fold(0, u64::saturating_add),
         scratch: slots.fold(0, u64::saturating_add),
     }
 }
@@ -174,6 +179,8 @@ struct ReferenceSession {
     slots: Vec<Vec<f32>>,
     /// Per cache of the plan: keys and values.
     caches: Vec<[Cells; 2]>,
+    /// Per state of the plan: a row of elements per slot.
+    states: Vec<Vec<f32>>,
     /// Rows of each of the plan's outputs that the last step left.
     rows: Vec<usize>,
     observer: Option<Observer>,
@@ -208,6 +215,23 @@ impl ReferenceSession {
 
     fn cache(&self, id: CacheId) -> &[Cells; 2] {
         &self.caches[id.0 as usize]
+    }
+
+    /// A sequence's state before the step.
+    fn state(&self, id: StateId, table: usize, step: &Step<'_>) -> Result<Vec<f32>> {
+        let (elements, of) = (self.program.plan.state(id).elements, &self.states[id.0 as usize]);
+        match step.states[table].read {
+            Some(slot) => {
+                let slot = &of[slot as usize * elements..][..elements];
+                memory::collect(slot.iter().copied(), "recurrent state")
+            }
+            None => zeros("recurrent state", &[elements]),
+        }
+    }
+
+    fn set_state(&mut self, id: StateId, table: usize, step: &Step<'_>, state: &[f32]) {
+        let slot = step.states[table].write as usize;
+        self.states[id.0 as usize][slot * state.len()..][..state.len()].copy_from_slice(state);
     }
 
     fn run_op(&mut self, op: &Op, step: &Step<'_>) -> Result<()> {
@@ -388,6 +412,43 @@ impl ReferenceSession {
                     out[a_len..].copy_from_slice(&b[t * b_width + group * b_step..][..b_len]);
                 }
             }
+            Op::Conv { x, weight, bias, silu, state, out } => {
+                let width = plan.width(x);
+                let x = self.input(x, step)?;
+                let (weight, bias) = (program.vector(Some(weight))?, program.vector(bias)?);
+                let weight = weight.unwrap_or_default();
+                for (table, run) in step.runs() {
+                    let mut before = self.state(state, table, step)?;
+                    for t in run {
+                        let x = &x[t * width..][..width];
+                        let out = &mut self.output_rows(out, step)[t * width..][..width];
+                        ops::conv(&mut before, x, &weight, bias.as_deref(), out);
+                        if silu {
+                            out.iter_mut().for_each(|out| *out = ops::unary(Unary::Silu, *out));
+                        }
+                    }
+                    self.set_state(state, table, step, &before);
+                }
+            }
+            Op::DeltaNet { q, k, v, g, beta, n_k, heads, scale, state, out } => {
+                let shape = plan.delta_shape([q, v, g, beta], n_k, heads);
+                let inputs = [q, k, v, g, beta];
+                let widths = inputs.map(|id| plan.width(id));
+                let mut values = memory::vec(inputs.len(), "a step's activations")?;
+                for id in inputs {
+                    values.push(self.input(id, step)?);
+                }
+                let width = plan.width(out);
+                for (table, run) in step.runs() {
+                    let mut s = self.state(state, table, step)?;
+                    for t in run {
+                        let row = |i: usize| &values[i][t * widths[i]..][..widths[i]];
+                        let out = &mut self.output_rows(out, step)[t * width..][..width];
+                        ops::delta_net(&mut s, shape, [row(0), row(1), row(2), row(3), row(4)], scale, out);
+                    }
+                    self.set_state(state, table, step, &s);
+                }
+            }
             Op::SelectRows { x, out } => {
                 let width = plan.width(x);
                 let x = self.input(x, step)?;
@@ -442,8 +503,9 @@ impl Session for ReferenceSession {
 
     fn memory(&self) -> (u64, u64) {
         let bytes = |len: usize| (len * size_of::<f32>()) as u64;
-        let cache = self.caches.iter().flatten().map(|cells| bytes(cells.values.len())).sum();
-        (cache, self.slots.iter().map(|slot| bytes(slot.len())).sum())
+        let cache = self.caches.iter().flatten().map(|cells| bytes(cells.values.len())).sum::<u64>();
+        let states = self.states.iter().map(|state| bytes(state.len())).sum::<u64>();
+        (cache + states, self.slots.iter().map(|slot| bytes(slot.len())).sum())
     }
 
     fn observe(&mut self, observer: Option<Observer>) {

@@ -1,6 +1,6 @@
 //! The arithmetic of the ops, over plain slices.
 
-use crate::plan::{Binary, NormKind, Rope, RopePairs, Unary};
+use crate::plan::{Binary, DeltaShape, NormKind, Rope, RopePairs, Unary};
 use crate::{Result, memory, worker};
 
 /// Of the threads.
@@ -35,10 +35,14 @@ pub fn norm(
     let n = group as f64;
     for (x, out) in x.chunks_exact(group).zip(out.chunks_exact_mut(group)) {
         let mean = match kind {
-            NormKind::Rms => 0.0,
+            NormKind::Rms | NormKind::L2 => 0.0,
             NormKind::Layer => x.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
         };
-        let square = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / n;
+        let sum = x.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>();
+        let square = match kind {
+            NormKind::Rms | NormKind::Layer => sum / n,
+            NormKind::L2 => sum,
+        };
         let (mean, scale) = (mean as f32, (1.0 / (square + f64::from(eps)).sqrt()) as f32);
         for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
             *out = (x - mean) * scale * weight.map_or(1.0, |w| w[i]) + bias.map_or(0.0, |b| b[i]);
@@ -200,6 +204,46 @@ pub fn attention(
     Ok(())
 }
 
+/// One token's convolution: each channel over the rows in `state`, the oldest first, and x, which then is the last of them.
+/// The weight has a row a channel.
+pub fn conv(state: &mut [f32], x: &[f32], weight: &[f32], bias: Option<&[f32]>, out: &mut [f32]) {
+    let (n, k) = (x.len(), weight.len() / x.len());
+    for (c, out) in out.iter_mut().enumerate() {
+        let earlier = (0..k - 1).map(|i| weight[c * k + i] * state[i * n + c]).sum::<f32>();
+        *out = earlier + weight[c * k + k - 1] * x[c] + bias.map_or(0.0, |bias| bias[c]);
+    }
+    if k > 1 {
+        state.copy_within(n.., 0);
+        state[(k - 2) * n..].copy_from_slice(x);
+    }
+}
+
+/// One token's gated delta rule over `state`, `[value head][k][v]`.
+pub fn delta_net(
+    state: &mut [f32],
+    shape: DeltaShape,
+    [q, k, v, g, beta]: [&[f32]; 5],
+    scale: f32,
+    out: &mut [f32],
+) {
+    let of = shape;
+    for (head, s) in state.chunks_exact_mut(of.k * of.v).enumerate() {
+        let at = of.heads.of(head, of.n_v, of.n_k) * of.k;
+        let (q, k, v) = (&q[at..][..of.k], &k[at..][..of.k], &v[head * of.v..][..of.v]);
+        for (i, row) in s.chunks_exact_mut(of.v).enumerate() {
+            let g = if of.g_by_row { g[head * of.k + i] } else { g[head] };
+            row.iter_mut().for_each(|s| *s *= g.exp());
+        }
+        for (j, v) in v.iter().enumerate() {
+            let seen: f32 = k.iter().enumerate().map(|(i, k)| k * s[i * of.v + j]).sum();
+            let delta = beta[head] * (v - seen);
+            k.iter().enumerate().for_each(|(i, k)| s[i * of.v + j] += k * delta);
+            let product: f32 = q.iter().enumerate().map(|(i, q)| q * s[i * of.v + j]).sum();
+            out[head * of.v + j] = product * scale;
+        }
+    }
+}
+
 pub fn unary(f: Unary, x: f32) -> f32 {
     match f {
         Unary::Silu => x / (1.0 + (-x).exp()),
@@ -212,6 +256,7 @@ pub fn unary(f: Unary, x: f32) -> f32 {
         Unary::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         Unary::Scale(factor) => x * factor,
         Unary::SoftCap(cap) => cap * (x / cap).tanh(),
+        Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Attention {
     pub cap: f32,
     /// `attn_sinks`: a score without a value for each query head.
     pub sinks: Presence,
+    /// `attn_q` makes a query and behind it a gate for each head, whose sigmoid the head's result is multiplied by.
+    pub gated: bool,
 }
 
 impl Attention {
@@ -75,6 +77,7 @@ impl Attention {
             scale: 1.0 / (hyper.k as f32).sqrt(),
             cap: 0.0,
             sinks: Presence::Never,
+            gated: false,
         }
     }
 }
@@ -110,7 +113,8 @@ pub fn attention(
     of: Attention,
 ) -> Result<ValueId> {
     let (n_head, n_head_kv) = (hyper.n_head[layer], hyper.n_head_kv[layer]);
-    let widths = [n_head * hyper.k, n_head_kv * hyper.k, n_head_kv * hyper.v];
+    let q_width = n_head * hyper.k * if of.gated { 2 } else { 1 };
+    let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
     let order = if of.scales { ScaleOrder::BeforeBias } else { ScaleOrder::Ignored };
     let linear = Linear { bias: of.bias, scale: order };
     let names = ["attn_q", "attn_k", "attn_v"];
@@ -125,6 +129,12 @@ pub fn attention(
         first += width;
     }
     let [mut q, mut k, v] = qkv;
+    let mut gate = None;
+    if of.gated {
+        let both = q;
+        q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
+        gate = Some(b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k));
+    }
     if let Some(norm) = of.head_norm {
         q = norm.over(b, "attn_q_norm", q, hyper.k)?;
         k = norm.over(b, "attn_k_norm", k, hyper.k)?;
@@ -137,7 +147,10 @@ pub fn attention(
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
-    let heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    let mut heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    if let Some(gate) = gate {
+        heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
+    }
     b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
 }
 

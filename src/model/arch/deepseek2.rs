@@ -18,10 +18,11 @@ pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let n_layer = n_layer.ok_or_else(|| {
         Error::model(format!("{} is {ahead} of {} layers", keys.key("nextn_predict_layers"), hyper.n_layer))
     })?;
+    let n_blocks = hyper.n_layer;
     let hyper = &Hyper { n_layer, ..hyper.clone() };
 
     let mut b = Builder::new(file);
-    b.ignore_blocks(n_layer)?; // they predict tokens ahead
+    b.ignore_layers(n_layer..n_blocks, "they predict tokens behind the next")?;
     let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     let norm = NormOf::rms(hyper)?;
     let heads = Latent::read(&mut b, hyper, norm)?;

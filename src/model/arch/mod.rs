@@ -6,6 +6,7 @@ mod gemma3;
 mod gpt_oss;
 mod llama;
 mod phi2;
+mod qwen35;
 mod rope;
 
 use super::{Config, Hyper};
@@ -26,6 +27,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
     ("deepseek2", deepseek2::deepseek2),
+    ("qwen35", qwen35::qwen35),
 ];
 
 /// Names of the supported architectures, comma-separated.

@@ -43,6 +43,9 @@ pub struct Turns {
     pub yarn_magnitude: Option<f64>,
     /// Divide the pairs' frequencies.
     pub factors: Option<Vec<f32>>,
+    /// Pairs that follow each of the four coordinates of a position, interleaved. A text's positions have three of them
+    /// equal, and the fourth 0.
+    pub sections: Option<[usize; 4]>,
 }
 
 impl Turns {
@@ -67,6 +70,7 @@ impl Turns {
             attn_factor,
             yarn_magnitude: None,
             factors: None,
+            sections: None,
         })
     }
 
@@ -96,6 +100,15 @@ impl Turns {
                     *f = *f / f64::from(factor) * ramp + *f * (1.0 - ramp);
                 }
                 magnitude *= self.yarn_magnitude.unwrap_or(yarn_magnitude(factor, 1.0));
+            }
+        }
+        if let Some(sections) = self.sections {
+            let all = sections.iter().sum::<usize>().max(1);
+            for (i, f) in freq.iter_mut().enumerate() {
+                let at = i % all;
+                if at >= 3 * sections[at % 3] {
+                    *f = 0.0; // of the fourth
+                }
             }
         }
         let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
@@ -168,5 +181,31 @@ pub fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     match values.iter().find(|v| !v.is_finite() || **v == 0.0) {
         Some(bad) => Err(Error::model(format!("{FACTORS} holds the factor {bad}"))),
         None => Ok(Some(values)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_of_no_section_do_not_turn() {
+        let turns = Turns {
+            pairs: RopePairs::Halves,
+            n_rot: 128,
+            base: 1e6,
+            scaling: Scaling::None,
+            attn_factor: 1.0,
+            yarn_magnitude: None,
+            factors: None,
+            sections: Some([24, 20, 20, 0]),
+        };
+        let still = |turns: &Turns| {
+            let table = turns.table().unwrap();
+            (0..64).filter(|i| table.inv_freq[*i] == 0.0).collect::<Vec<_>>()
+        };
+        assert_eq!(still(&turns), [61, 62]);
+        assert_eq!(still(&Turns { sections: Some([11, 11, 10, 0]), ..turns.clone() }), [0usize; 0]);
+        assert_eq!(still(&Turns { sections: Some([0; 4]), ..turns }), (0..64).collect::<Vec<_>>());
     }
 }

@@ -17,6 +17,7 @@ fn code(f: Unary) -> (u32, f32) {
         Unary::Sigmoid => (4, 0.0),
         Unary::Scale(factor) => (5, factor),
         Unary::SoftCap(cap) => (6, cap),
+        Unary::Softplus => (10, 0.0),
     }
 }
 

@@ -30,8 +30,13 @@ impl Norm<'_> {
         Ok(pointers)
     }
 
-    fn layer(&self) -> u32 {
-        u32::from(self.kind == NormKind::Layer)
+    /// As kernels/norm.hip numbers them.
+    fn code(&self) -> u32 {
+        match self.kind {
+            NormKind::Rms => 0,
+            NormKind::Layer => 1,
+            NormKind::L2 => 2,
+        }
     }
 }
 
@@ -50,8 +55,8 @@ pub fn norm(
     if n == 0 || width == 0 {
         return Ok(());
     }
-    let (width, eps, layer) = (dim("width", width)?, norm.eps, norm.layer());
-    let args = NormArgs { x: x.ptr(), weight, bias, dst: dst.ptr(), width, eps, layer };
+    let (width, eps, kind) = (dim("width", width)?, norm.eps, norm.code());
+    let args = NormArgs { x: x.ptr(), weight, bias, dst: dst.ptr(), width, eps, kind };
     launch(stream, NORM_F32, [n as u64, 1, 1], &args)
 }
 
@@ -80,11 +85,11 @@ pub fn norm_to(
     }
     let (dst, q, ds) = to.pointers(n, width)?;
     let (x, rows, grid) = (x.ptr(), rows.map_or(Ptr::default(), Span::ptr), [n as u64, 1, 1]);
-    let (width, eps, layer) = (dim("width", width)?, norm.eps, norm.layer());
+    let (width, eps, kind) = (dim("width", width)?, norm.eps, norm.code());
     if width <= 1024 {
-        let args = NarrowNormQ8Args { x, rows, weight, bias, dst, q, ds, width, eps, layer };
+        let args = NarrowNormQ8Args { x, rows, weight, bias, dst, q, ds, width, eps, kind };
         return launch(stream, NORM_Q8_NARROW, grid, &args);
     }
-    let args = NormQ8Args { x, rows, weight, bias, dst, q, ds, width, eps, layer };
+    let args = NormQ8Args { x, rows, weight, bias, dst, q, ds, width, eps, kind };
     launch(stream, NORM_Q8, grid, &args)
 }

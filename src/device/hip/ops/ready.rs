@@ -29,6 +29,9 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
     if plan.ops.iter().any(cuts) {
         card.load([COLUMNS_F32.id()])?;
     }
+    if !plan.states.is_empty() {
+        card.load([CONV_F32.id()])?;
+    }
     for (n_head, cache) in plan.attentions() {
         let head_pad = cell_pad(cache)?;
         let (few, _) = attend_kernel(head_pad, n_head / cache.n_head_kv.max(1))?;
