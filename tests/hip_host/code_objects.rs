@@ -58,6 +58,10 @@ const LDS: &[(&str, u64)] = &[
     // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
     // instructions the weights too
     ("prefill_attention_", 54016),
+    // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
+    ("route", 3 * 1024 * 4 + 4 * 2 * 8),
+    // a count, and three sums, of each of 1,024 experts
+    ("sort_pairs", 1024 * (4 + 16)),
     ("", 0),
 ];
 
