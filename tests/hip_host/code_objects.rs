@@ -44,6 +44,8 @@ const LDS: &[(&str, u64)] = &[
     ("attend_d256_h4", attend_lds(256, 4)),
     ("attend_d512_h1", attend_lds(512, 1)),
     ("attend_d512_h2", attend_lds(512, 2)),
+    ("attend_latent_h1", attend_lds(512, 1)),
+    ("attend_latent_h4", attend_lds(512, 4)),
     // a chunk, and of each of 8 waves a rank and an id
     ("sample_scan", 2048 * 4 + 8 * (8 + 4)),
     ("sample_total", 8 * 8),
@@ -56,7 +58,8 @@ const LDS: &[(&str, u64)] = &[
     // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
     ("matmul_", 2 * 2 * 128 * 40 * 2),
     // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
-    // instructions the weights too
+    // instructions the weights too. Latent: 32 queries of 576
+    ("prefill_attention_latent", 57472),
     ("prefill_attention_", 54016),
     // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
     ("route", 3 * 1024 * 4 + 4 * 2 * 8),
