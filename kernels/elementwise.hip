@@ -51,13 +51,4 @@ KERNEL(256, 8) void affine_f32(const float *x, const float *scale, const float *
     });
 }
 
-// Of each `group` neighbouring elements of a row of x the `len` from `first` on. x counts rows of dst, y runs of 1,024 of
-// their `width` elements.
-KERNEL(256, 8) void columns_f32(const float *x, float *dst, u32 width, u32 group, u32 first, u32 len) {
-    const u64 row = group_x(), x_width = (u64)width / len * group;
-    each((u64)group_y() * (THREADS * PER_THREAD), width, [&](u64 i, u32) {
-        dst[row * width + i] = x[row * x_width + (u32)i / len * group + first + (u32)i % len];
-    });
-}
-
 } // namespace elementwise

@@ -13,7 +13,7 @@ use common::tiny_model::{Rng, random_tensor};
 use common::types::{extreme_blocks, quantized};
 use rocmforge::Error;
 use rocmforge::device::hip::memory::{Buffer, Span};
-use rocmforge::device::hip::ops::elementwise::{affine, binary, columns, unary};
+use rocmforge::device::hip::ops::elementwise::{affine, binary, unary};
 use rocmforge::device::hip::ops::norm::{Norm, norm};
 use rocmforge::device::hip::ops::project::{self, Input as Operand, Product, wants_rounded};
 use rocmforge::device::hip::ops::recurrent::{self, Conv, NO_SLOT, Runs};
@@ -38,7 +38,6 @@ pub const TESTS: &[Test] = &[
     Test::new("functions_of_one", functions_of_one),
     Test::new("functions_of_two", functions_of_two),
     Test::new("affine", affine_rows),
-    Test::new("columns", columns_of_groups),
     Test::new("convolutions", convolutions),
     Test::new("delta_nets", delta_nets),
     Test::new("rope", rope),
@@ -307,20 +306,6 @@ fn affine_rows(gpu: &Gpu) {
             affine(&gpu.stream, output.span(), scale, bias, output.span(), n, width).unwrap();
             assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, in place");
         }
-    }
-}
-
-fn columns_of_groups(gpu: &Gpu) {
-    for (n, groups, group, first, len) in
-        [(1, 1, 1, 0, 1), (3, 5, 7, 2, 4), (2, 2, 256, 128, 128), (1, 3, 700, 1, 699), (5, 1, 64, 60, 4)]
-    {
-        let x = floats(&mut Rng(17), n * groups * group, 2.0);
-        let want: Vec<f32> =
-            x.chunks_exact(group).flat_map(|group| group[first..first + len].to_vec()).collect();
-        let (input, output) = (gpu.input(&x), gpu.output::<f32>(want.len()));
-        let (from, to) = (input.span(), output.span());
-        columns(&gpu.stream, from, to, n, groups * len, [group, first, len]).unwrap();
-        assert_eq!(gpu.read::<f32>(&output), want, "{n} x {groups} x {first}..{} of {group}", first + len);
     }
 }
 

@@ -448,12 +448,6 @@ kernels! {
         AFFINE_F32 = "affine_f32",
     }
 
-    /// Of each `group` neighbouring elements of a row of x the `len` from `first` on, for rows of dst of `width`. Grid: x
-    /// over rows, y over width / 1024.
-    ColumnsArgs(x: Ptr, dst: Ptr, width: u32, group: u32, first: u32, len: u32) [256, 1, 1] waves 8 {
-        COLUMNS_F32 = "columns_f32",
-    }
-
     /// `dst[t][c]` = sum over i of `weight[c][i] * x[t - k + 1 + i][c]`, plus `bias[c]` (f32 or null), then silu if `silu`;
     /// weight f32 `[width][k]`; sequences: u32 a token; runs as in [`Delta`]; state f32 `[slot][k - 1][width]`, the inputs
     /// before a run, the oldest first. Grid: x over tokens, y over width / 256.
@@ -480,6 +474,20 @@ kernels! {
         x: Ptr, dst: Ptr, positions: Ptr, table: Ptr, n_heads: u32, head_dim: u32, n_rot: u32, halves: u32
     ) [64, 1, 1] waves 8 {
         ROPE_F32 = "rope_f32",
+    }
+
+    /// Parts of `len` elements of rows of `width`, n elements of a row in all, to rows of `to_width`: from `first` and every
+    /// `step` on, to `to_first` and every `to_step`. Grid: x over rows, y over n / 256.
+    ColumnsArgs(
+        x: Ptr, dst: Ptr, width: u32, to_width: u32, n: u32, len: u32, first: u32, step: u32, to_first: u32, to_step: u32
+    ) [256, 1, 1] waves 8 {
+        COLUMNS_F32 = "columns_f32",
+    }
+
+    /// `dst[t] = x[t] * (1 + scale * ln(1 + positions[t] / length))`, in whole numbers; rows of `width`. In place allowed.
+    /// Grid: x over rows, y over width / 256.
+    TemperArgs(x: Ptr, dst: Ptr, positions: Ptr, width: u32, length: u32, scale: f32) [256, 1, 1] waves 8 {
+        TEMPER_F32 = "temper_f32",
     }
 
     /// First of a draw from n logits (src/device/sampling.rs), for sample_total and sample_pick: `found`, 16 bytes for

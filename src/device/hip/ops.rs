@@ -13,6 +13,7 @@ pub mod project;
 pub mod ready;
 pub mod recurrent;
 pub mod rope;
+pub mod rows;
 pub mod sample;
 
 use super::kernels::*;

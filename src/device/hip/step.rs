@@ -8,6 +8,7 @@ use super::ops::prefill;
 use super::ops::project::{self, Dest, Input, MATVEC_MAX_N, Product, wants_rounded};
 use super::ops::recurrent;
 use super::ops::rope::{self, Heads};
+use super::ops::rows::{self, Parts};
 use super::ops::{self, Q8_BLOCK, Quantized, elementwise, norm};
 use super::program::HipProgram;
 use super::schedule::{Forms, Place, Rounded, Source, StepOp};
@@ -119,11 +120,24 @@ impl<'a> Running<'a> {
             Op::MatMul { .. } | Op::Attention { .. } => Err(misplaced(op)),
             Op::Route { .. } | Op::MatMulExperts { .. } | Op::Combine { .. } => Err(misplaced(op)),
             Op::Columns { x, group, first, out } => {
-                let (len, width) = (self.plan().columns_len(x, group, out), self.plan().width(out));
-                let (from, to, n) = (self.value(x)?, self.value(out)?, self.rows(out.0));
-                elementwise::columns(stream, from, to, n, width, [group, first, len])
+                let (width, len) = (self.plan().width(x), self.plan().columns_len(x, group, out));
+                let from = Parts { width, first, step: group };
+                let to = Parts { width: self.plan().width(out), first: 0, step: len };
+                let (x, dst, n) = (self.value(x)?, self.value(out)?, self.rows(out.0));
+                rows::columns(stream, x, from, dst, to, n, width / group, len)
             }
-            Op::Join { .. } => Err(misplaced(op)),
+            Op::Join { a, b, n: n_parts, out } => {
+                let plan = self.plan();
+                let [a_len, b_len, b_step] = plan.join_lens([a.0, b.0], n_parts, out);
+                let (width, step) = (plan.width(out), a_len + b_len);
+                let (dst, n) = (self.value(out)?, self.rows(out.0));
+                let from = Parts { width: plan.width(a), first: 0, step: a_len };
+                let to = Parts { width, first: 0, step };
+                rows::columns(stream, self.value(a)?, from, dst, to, n, n_parts, a_len)?;
+                let from = Parts { width: plan.width(b), first: 0, step: b_step };
+                let to = Parts { width, first: a_len, step };
+                rows::columns(stream, self.value(b)?, from, dst, to, n, n_parts, b_len)
+            }
             Op::Conv { x, weight, bias, silu, state, out } => {
                 let width = self.plan().width(x);
                 let k = self.plan().weight(weight).cols;

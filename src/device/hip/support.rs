@@ -49,7 +49,6 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         Op::DeltaNet { q, v, g, beta, n_k, heads, .. } => {
             delta_kernel(plan.delta_shape([q, v, g, beta], n_k, heads).k).map(drop)
         }
-        Op::Join { .. } => refuse(String::new(), "whole values"),
         Op::Binary { f: Binary::ClampedGlu, .. } => refuse(" of clamped gates".into(), "other gated units"),
         Op::Embed { .. }
         | Op::Norm { .. }
@@ -57,6 +56,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         | Op::Affine { .. }
         | Op::Unary { .. }
         | Op::Columns { .. }
+        | Op::Join { .. }
         | Op::Conv { .. }
         | Op::Binary { .. }
         | Op::SelectRows { .. } => Ok(()),

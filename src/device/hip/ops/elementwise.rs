@@ -88,27 +88,3 @@ pub fn affine(
     let args = AffineArgs { x, scale, bias, dst, width, one_scale, one_bias };
     launch(stream, AFFINE_F32, [n as u64, u64::from(width).div_ceil(1024), 1], &args)
 }
-
-/// n rows of `width`: of each `group` neighbouring elements of x the `len` from `first` on.
-pub fn columns(
-    stream: &Stream,
-    x: Span<'_>,
-    dst: Span<'_>,
-    n: usize,
-    width: usize,
-    [group, first, len]: [usize; 3],
-) -> Result<()> {
-    if len == 0 || !width.is_multiple_of(len) || first.checked_add(len).is_none_or(|end| end > group) {
-        return Err(Error::param(format!("{len} elements from {first} on of {group}, in rows of {width}")));
-    }
-    holds("x", x, &[n, width / len, group], 4)?;
-    holds("dst", dst, &[n, width], 4)?;
-    if n == 0 || width == 0 {
-        return Ok(());
-    }
-    let [width, group, first, len] =
-        [("width", width), ("group", group), ("first", first), ("len", len)].map(|(name, n)| dim(name, n));
-    let (width, group, first, len) = (width?, group?, first?, len?);
-    let args = ColumnsArgs { x: x.ptr(), dst: dst.ptr(), width, group, first, len };
-    launch(stream, COLUMNS_F32, [n as u64, u64::from(width).div_ceil(1024), 1], &args)
-}

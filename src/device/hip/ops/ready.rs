@@ -8,7 +8,7 @@ use super::prefill::attention_kernel;
 use super::project::head_pad;
 use crate::Result;
 use crate::gguf::TensorType;
-use crate::plan::Plan;
+use crate::plan::{NamedOp, Op, Plan};
 
 /// Loads the code objects that steps of the plan launch kernels of, so that one that is missing or refused is known
 /// when the model is loaded, and no step waits for one. Names a kernel of each code object; tests/hip/model.rs holds
@@ -25,6 +25,10 @@ pub fn load_kernels(card: &Card, plan: &Plan) -> Result<()> {
         PREPARE_HEADS.id(),
     ])?;
     card.load([QUANTIZE_Q8.id(), HALF_ROWS.id()])?;
+    let cuts = |named: &NamedOp| matches!(named.op, Op::Columns { .. } | Op::Join { .. });
+    if plan.ops.iter().any(cuts) {
+        card.load([COLUMNS_F32.id()])?;
+    }
     if !plan.states.is_empty() {
         card.load([CONV_F32.id()])?;
     }
