@@ -127,23 +127,27 @@ impl Running<'_> {
                 None => Some(unsafe { std::slice::from_raw_parts(read.add(at * width + first), len) }),
             }
         };
-        for t in 0..run.n {
-            // SAFETY: the caller's promise.
-            let to = unsafe { out.part_mut(run.first + t, first, len) };
-            let mut sums = [0.0f32; CHANNELS];
-            for i in 0..k {
-                let Some(x) = row(t + i) else { continue };
-                for (c, (sum, x)) in sums.iter_mut().zip(x).enumerate() {
-                    *sum += of.weight[(first + c) * k + i] * x;
+        // SAFETY: the caller's promise.
+        let result = |t: usize| unsafe { out.part_mut(run.first + t, first, len) };
+        for i in 0..k {
+            let mut weight = [0.0f32; CHANNELS];
+            for (weight, channel) in weight.iter_mut().zip(first..first + len) {
+                *weight = of.weight[channel * k + i];
+            }
+            for t in 0..run.n {
+                let to = result(t);
+                if i == 0 {
+                    to.fill(0.0);
+                }
+                for ((to, x), weight) in to.iter_mut().zip(row(t + i).unwrap_or_default()).zip(&weight) {
+                    *to += weight * x;
                 }
             }
-            match of.bias {
-                None => to.copy_from_slice(&sums[..len]),
-                Some(bias) => {
-                    for ((to, sum), bias) in to.iter_mut().zip(sums).zip(&bias[first..]) {
-                        *to = sum + bias;
-                    }
-                }
+        }
+        for t in 0..run.n {
+            let to = result(t);
+            if let Some(bias) = of.bias {
+                to.iter_mut().zip(&bias[first..]).for_each(|(to, bias)| *to += bias);
             }
             if of.silu {
                 let to = to.as_mut_ptr();
