@@ -125,7 +125,7 @@ fn timing_of_mixtures() {
     let model = mixture([4, 2], &[F32]);
     let matrix = 4 * (model.n_embd * model.n_ff) as u64;
     let model = Model::from_gguf(&backend, model.gguf(), ModelParams::default()).unwrap();
-    let params = ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 1 };
+    let params = ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 1, ..ContextParams::default() };
     let mut context = Context::new(&model, &params).unwrap();
     for (n, chosen) in [(1, 2), (3, 4), (12, 4)] {
         let tokens = tokens(n, 131);

@@ -10,10 +10,10 @@ use rocmforge::engine::{
     Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
 };
 
-/// A module of tests for each fixture. `in_many`: the bound of GPUs in steps of many tokens, whose products round weights and
-/// activations to f16, where that is above 1e-5.
+/// A module of tests for each fixture. Behind the file: the bound of GPUs in steps of many tokens, whose products round weights
+/// and activations to f16, where that is above 1e-5.
 macro_rules! fixtures {
-    ($($name:ident = $file:literal $(in_many $bound:literal)?)*) => {
+    ($($name:ident = $file:literal $(, $bound:literal)?)*) => {
         $(mod $name {
             use super::*;
 
@@ -57,8 +57,8 @@ fixtures! {
     gemma3 = "gemma3-dense"
     phi2 = "phi2-dense"
     deepseek2_expanded = "deepseek2-expanded"
-    deepseek2 = "deepseek2-moe" in_many 3e-5
-    deepseek2_heads = "deepseek2-heads" in_many 3e-5
+    deepseek2 = "deepseek2-moe", 3e-5
+    deepseek2_heads = "deepseek2-heads", 3e-5
     llama_moe = "llama-moe"
     qwen3moe = "qwen3moe-moe"
     gpt_oss = "gpt-oss-moe"
