@@ -105,8 +105,10 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
     Ok(fixture)
 }
 
+type Vary = fn(&mut Fixture);
+
 /// Models that the generator does not describe: name, what it describes that is nearest, and the difference.
-const VARIANTS: [(&str, &str, fn(&mut Fixture)); 2] = [
+const VARIANTS: [(&str, &str, Vary); 2] = [
     ("deepseek2-heads", "deepseek2-moe", deepseek2_heads),
     ("deepseek2-expanded", "deepseek2-moe", deepseek2_expanded),
 ];
