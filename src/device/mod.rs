@@ -329,9 +329,9 @@ pub struct StepTimes {
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
     /// Runs the whole plan. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
-    /// layers under way), also while other sessions have the device; the step's cache cells and the state slots that it writes are then undefined,
-    /// all others untouched. May return before a
-    /// device is done: what fails after that comes up in [`wait`](Self::wait) or whatever else needs the result.
+    /// layers under way), also while other sessions have the device; the step's cache cells and the state slots that it
+    /// writes are then undefined, all others untouched. May return before a device is done: what fails after that comes up
+    /// in [`wait`](Self::wait) or whatever else needs the result.
     fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
 
     /// Waits until the last step is done.

@@ -219,7 +219,8 @@ impl Grouped {
         Ok(())
     }
 
-    /// Where the step that starts at `first` ends: also where a sequence is to leave a checkpoint. Fills `outputs`, relative to `first`.
+    /// Where the step that starts at `first` ends: also where a sequence is to leave a checkpoint. Fills `outputs`, relative
+    /// to `first`.
     fn cut(&mut self, first: usize, limits: StepLimits, states: Option<&States>) -> usize {
         let StepLimits { n_batch, max_outputs } = limits;
         self.outputs.clear();

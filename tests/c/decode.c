@@ -84,6 +84,10 @@ static void batches(const fixture *f) {
     CHECK(length(ctx, 1) == 1);
     OK(rf_kv_remove(ctx, 1, 0));
     CHECK(length(ctx, 1) == 0);
+    // a cache without recurrent state goes back to any position
+    uint32_t reachable;
+    OK(rf_kv_reachable(ctx, 0, 1000, &reachable));
+    CHECK(reachable == length(ctx, 0));
 
     rf_context_details info = {.size = sizeof info};
     OK(rf_context_info(ctx, &info));
@@ -121,6 +125,7 @@ static void bad_batches(const fixture *f) {
     EXPECT(RF_ERROR_PARAM, rf_kv_copy(ctx, 0, 1, 1));
     uint32_t first, end;
     EXPECT(RF_ERROR_PARAM, rf_kv_range(ctx, 2, &first, &end));
+    EXPECT(RF_ERROR_PARAM, rf_kv_reachable(ctx, 2, 0, &end));
     const float *logits;
     size_t n;
     EXPECT(RF_ERROR_PARAM, rf_logits(ctx, 0, &logits, &n));
