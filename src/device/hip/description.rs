@@ -84,7 +84,7 @@ impl Description {
             n_tiles: tiles.len(),
             n_runs: step.states.len(),
         };
-        let starts @ [.., tables] = description.starts();
+        let starts @ [.., runs, tables] = description.starts();
         words.clear();
         memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
         let lists = [step.tokens, step.positions, step.sequences, step.outputs, &short, tiles.as_flattened()];
@@ -92,13 +92,12 @@ impl Description {
             words.resize(start, 0);
             words.extend_from_slice(list);
         }
-        let (runs, ends) = (description.starts()[5], 4 * step.states.len());
         words.resize(runs, 0);
         for slots in step.states {
             words.extend_from_slice(&[0, 0, slots.read.unwrap_or(NO_SLOT), slots.write]);
         }
         for (table, run) in step.runs() {
-            if let Some([first, n, ..]) = words[runs..runs + ends].get_mut(4 * table..) {
+            if let Some([first, n, ..]) = words[runs..].get_mut(4 * table..) {
                 (*first, *n) = (run.start as u32, run.len() as u32);
             }
         }
