@@ -42,6 +42,8 @@ pub struct TinyModel {
     pub n_head_kv: usize,
     pub head_dim: usize,
     pub n_vocab: usize,
+    /// Of a layer and of a token, in place of one feed-forward; 0: none. `up` has a factor for each.
+    pub experts: [usize; 2],
     pub n_ctx_train: u32,
     pub rope_base: f32,
     /// Matrices take these types in turn.
@@ -67,6 +69,7 @@ impl TinyModel {
             n_head_kv: 2,
             head_dim: 64,
             n_vocab: 131,
+            experts: [0; 2],
             n_ctx_train: 512,
             rope_base: 10_000.0,
             types: vec![TensorType::F32],
@@ -93,7 +96,7 @@ impl TinyModel {
     }
 
     pub fn bytes(&self) -> Vec<u8> {
-        let TinyModel { arch, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, .. } = *self;
+        let TinyModel { arch, n_embd, n_ff, n_head, n_head_kv, head_dim, n_vocab, experts, .. } = *self;
         let key = |name: &str| format!("{arch}.{name}");
         let mut file = GgufWriter::new()
             .meta("general.architecture", arch)
@@ -109,6 +112,11 @@ impl TinyModel {
             .meta(&key("attention.layer_norm_rms_epsilon"), 1e-5f32)
             .meta(&key("rope.freq_base"), self.rope_base)
             .meta(&key("vocab_size"), n_vocab as u32);
+        if experts[0] > 0 {
+            file = file
+                .meta(&key("expert_count"), experts[0] as u32)
+                .meta(&key("expert_used_count"), experts[1] as u32);
+        }
         for (key, value) in &self.meta {
             file = file.meta(key, value.clone());
         }
@@ -144,9 +152,17 @@ impl TinyModel {
             }
             w.matrix(&name("attn_output.weight"), n_head * head_dim, n_embd, 1.0);
             w.vector(&name("ffn_norm.weight"), n_embd, 1.0);
-            w.matrix(&name("ffn_gate.weight"), n_embd, n_ff, 1.5);
-            w.matrix(&name("ffn_up.weight"), n_embd, n_ff, 1.0);
-            w.matrix(&name("ffn_down.weight"), n_ff, n_embd, 1.0);
+            let unit = [("gate", n_embd, n_ff, 1.5), ("up", n_embd, n_ff, 1.0), ("down", n_ff, n_embd, 1.0)];
+            for (part, cols, rows, gain) in unit {
+                match experts[0] {
+                    0 => w.matrix(&name(&format!("ffn_{part}.weight")), cols, rows, gain),
+                    n => w.tensor(&name(&format!("ffn_{part}_exps.weight")), &[cols, rows, n], gain),
+                }
+            }
+            if experts[0] > 0 {
+                w.vector(&name("ffn_up_exps.scale"), experts[0], 1.0);
+                w.f32_matrix(&name("ffn_gate_inp.weight"), n_embd, experts[0], 2.0);
+            }
         }
         w.file.build()
     }
@@ -170,11 +186,23 @@ impl Weights<'_> {
 
     /// Products with it keep a vector's size, times about `gain`.
     fn matrix(&mut self, name: &str, cols: usize, rows: usize, gain: f32) {
+        self.tensor(name, &[cols, rows], gain);
+    }
+
+    fn tensor(&mut self, name: &str, dims: &[usize], gain: f32) {
         let ty = self.types[self.n % self.types.len()];
         self.n += 1;
-        let bytes = random_tensor(&mut self.rng, ty, cols * rows, gain / (cols as f32).sqrt());
+        let bytes = random_tensor(&mut self.rng, ty, dims.iter().product(), gain / (dims[0] as f32).sqrt());
+        let dims: Vec<u64> = dims.iter().map(|dim| *dim as u64).collect();
         let file = std::mem::take(&mut self.file);
-        self.file = file.tensor(name, ty, &[cols as u64, rows as u64], bytes);
+        self.file = file.tensor(name, ty, &dims, bytes);
+    }
+
+    /// In f32, whatever the others' types.
+    fn f32_matrix(&mut self, name: &str, cols: usize, rows: usize, gain: f32) {
+        let (types, n) = (std::mem::replace(&mut self.types, &[TensorType::F32]), self.n);
+        self.matrix(name, cols, rows, gain);
+        (self.types, self.n) = (types, n);
     }
 }
 

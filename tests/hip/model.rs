@@ -33,6 +33,8 @@ pub const TESTS: &[Test] = &[
     Test::new("superblocks", |_| types(|ty| ty.block_len() == 256)),
     Test::new("mixed_types", |_| mixed_types()),
     Test::new("shapes", |_| shapes()),
+    Test::new("mixtures", |_| mixtures()),
+    Test::new("timing_of_mixtures", |_| timing_of_mixtures()),
     Test::new("each_op", |_| each_op()),
     Test::new("sequences", |_| sequences()),
     Test::new("graphs_replay", |_| graphs_replay()).env(&[(SWITCH, "1")]),
@@ -100,14 +102,54 @@ fn shapes() {
     check(&device, "frequency factors", &TinyModel { rope_freqs: true, ..base() }, 12);
 }
 
+/// Two layers whose feed-forward is a mixture.
+fn mixture(experts: [usize; 2], types: &[TensorType]) -> TinyModel {
+    TinyModel { experts, ..TinyModel::new("llama").types(types) }
+}
+
+fn mixtures() {
+    let device = device();
+    check(&device, "2 of 6 experts", &mixture([6, 2], &[F32]), 12);
+    check(&device, "an expert", &mixture([1, 1], &[F32]), 12);
+    // Rounded activations may choose others of nearly equal experts: here all are chosen. Two types: of gate, up, down.
+    for types in [&[Q8_0][..], &[MXFP4], &[F16], &[Q4_K, Q6_K]] {
+        let model = TinyModel { n_layer: 1, ..mixture([3, 3], types) };
+        check(&device, &format!("experts of {types:?}"), &model, 12);
+    }
+}
+
+/// Products of experts must read those that are chosen.
+fn timing_of_mixtures() {
+    let backend =
+        Backend::new(&BackendParams { device: DeviceKind::Hip, ..BackendParams::default() }).unwrap();
+    let model = mixture([4, 2], &[F32]);
+    let matrix = 4 * (model.n_embd * model.n_ff) as u64;
+    let model = Model::from_gguf(&backend, model.gguf(), ModelParams::default()).unwrap();
+    let params = ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 1 };
+    let mut context = Context::new(&model, &params).unwrap();
+    for (n, chosen) in [(1, 2), (3, 4), (12, 4)] {
+        let tokens = tokens(n, 131);
+        let batch = Batch { tokens: &tokens, positions: None, sequences: None, want: None };
+        let times = context.time_ops(&batch, 2).unwrap();
+        let find = |name: &str| {
+            let found = times.ops.iter().find(|op| op.name == name);
+            found.unwrap_or_else(|| panic!("no {name}: {times:?}"))
+        };
+        let (down, unit) = (find("ffn_down_exps"), find("ffn_gate_exps..ffn_glu"));
+        assert_eq!((down.calls, down.bytes), (2, 2 * chosen * matrix), "{n} tokens");
+        assert_eq!((unit.calls, unit.bytes), (2, 2 * chosen * (2 * matrix + 4)), "{n} tokens");
+    }
+}
+
 /// Names and results of ops.
 type Seen = Vec<(String, Vec<f32>)>;
 
 /// Every op's result, by name, is the reference's.
 fn each_op() {
     let device = device();
-    for arch_name in ["llama", "qwen2", "qwen3"] {
-        let file = TinyModel::new(arch_name).gguf();
+    let dense = ["llama", "qwen2", "qwen3"].map(|arch| (arch, TinyModel::new(arch)));
+    for (arch_name, model) in dense.into_iter().chain([("a mixture", mixture([4, 2], &[F32]))]) {
+        let file = model.gguf();
         let tokens = tokens(9, 131);
         let ops_of = |device: &dyn Device| {
             let (_, plan) = arch::plan(&file).unwrap();
@@ -204,9 +246,14 @@ fn sequences() {
 /// What a model's steps launch is loaded with it: what is refused fails then, and no step waits for a code object.
 fn kernels_come_with_the_model() {
     let emulator = Emulator::open();
-    for (arch_name, types) in [("llama", &[Q4_K, F16][..]), ("qwen2", &[Q8_0]), ("qwen3", &[F32, Q6_K])] {
+    for (arch_name, types, experts) in [
+        ("llama", &[Q4_K, F16][..], [0; 2]),
+        ("qwen2", &[Q8_0], [0; 2]),
+        ("qwen3", &[F32, Q6_K], [0; 2]),
+        ("llama", &[Q8_0, MXFP4], [4, 2]),
+    ] {
         let device = device();
-        let file = TinyModel::new(arch_name).types(types).gguf();
+        let file = TinyModel { experts, ..TinyModel::new(arch_name).types(types) }.gguf();
         let load = || {
             let (_, plan) = arch::plan(&file).unwrap();
             device.load(Arc::new(plan), file.clone(), &mut |_, _| true)
@@ -257,13 +304,17 @@ fn kernels_come_with_the_model() {
 fn graphs_replay() {
     let device = device();
     let file = TinyModel::new("llama").types(&[Q8_0]).gguf();
+    let mixed = mixture([4, 2], &[Q8_0]).gguf();
     let tokens = tokens(70, 131);
     let of_one = evaluate(&device, file.clone(), &tokens, 1);
+    let of_mixed = evaluate(&device, mixed.clone(), &tokens[..20], 1);
     // SAFETY: the test has a process of its own, and no other thread of it reads the environment now.
     unsafe { std::env::set_var(SWITCH, "0") };
     let one_by_one = evaluate(&device, file.clone(), &tokens, 1);
+    let mixed_one_by_one = evaluate(&device, mixed, &tokens[..20], 1);
     let bits = |logits: &[f32]| logits.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     assert!(bits(&of_one) == bits(&one_by_one), "with graphs and without");
+    assert!(bits(&of_mixed) == bits(&mixed_one_by_one), "a mixture with graphs and without");
     let want = evaluate(&ReferenceDevice::new(0), file.clone(), &tokens, 70);
     for (position, (want, got)) in want.chunks_exact(131).zip(of_one.chunks_exact(131)).enumerate() {
         let error = nmse(want, got);

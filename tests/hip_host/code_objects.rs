@@ -61,6 +61,10 @@ const LDS: &[(&str, u64)] = &[
     // instructions the weights too. Latent: 32 queries of 576
     ("prefill_attention_latent", 57472),
     ("prefill_attention_", 54016),
+    // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
+    ("route", 3 * 1024 * 4 + 4 * 2 * 8),
+    // a count, and three sums, of each of 1,024 experts
+    ("sort_pairs", 1024 * (4 + 16)),
     ("", 0),
 ];
 
