@@ -122,15 +122,17 @@ fn mixtures() {
 fn timing_of_mixtures() {
     let backend =
         Backend::new(&BackendParams { device: DeviceKind::Hip, ..BackendParams::default() }).unwrap();
-    let model = mixture([4, 2], &[F32]);
+    let small =
+        TinyModel { n_embd: 64, n_ff: 64, n_head: 1, n_head_kv: 1, n_vocab: 33, ..TinyModel::new("llama") };
+    let model = TinyModel { experts: [4, 2], ..small };
     let matrix = 4 * (model.n_embd * model.n_ff) as u64;
     let model = Model::from_gguf(&backend, model.gguf(), ModelParams::default()).unwrap();
     let params = ContextParams { n_ctx: 128, n_batch: 16, n_seq_max: 1 };
     let mut context = Context::new(&model, &params).unwrap();
     for (n, chosen) in [(1, 2), (3, 4), (12, 4)] {
-        let tokens = tokens(n, 131);
+        let tokens = tokens(n, 33);
         let batch = Batch { tokens: &tokens, positions: None, sequences: None, want: None };
-        let times = context.time_ops(&batch, 2).unwrap();
+        let times = context.time_ops(&batch, 1).unwrap();
         let find = |name: &str| {
             let found = times.ops.iter().find(|op| op.name == name);
             found.unwrap_or_else(|| panic!("no {name}: {times:?}"))

@@ -31,31 +31,36 @@ pub fn times(
     let kinds = kinds(running.program, ops, step)?;
     let all: Vec<&StepOp> = ops.iter().map(|scheduled| &scheduled.op).collect();
     let whole = Work::new(running, &all)?;
-    let is_route = |op: &&StepOp| matches!(op, StepOp::Single(Op::Route { .. }));
-    let routes: Vec<&StepOp> = all.iter().copied().filter(is_route).collect();
-    keep_their_ids(&running.program.plan, &routes)?;
     let clock = Clock::new(running, repetitions)?;
     let mut ops = Vec::with_capacity(kinds.len());
     for Kind { name, ops: same, bytes } in kinds {
-        let work = Work::new(running, &same)?;
-        let chooses = same.iter().any(|op| matches!(op, StepOp::Experts(_)));
-        let seconds = clock.time(&whole, if chooses { &routes } else { &[] }, &work)?;
+        // By the end of a step other values have the place of ids. A choice of any logits names experts that there are:
+        // it is made again before each op that reads it, and its time taken off.
+        let choices = choices(&all, &same)?;
+        let both: Vec<&StepOp> = match choices.is_empty() {
+            true => same.clone(),
+            false => choices.iter().zip(&same).flat_map(|(choice, op)| [*choice, *op]).collect(),
+        };
+        let mut seconds = clock.time(&whole, &Work::new(running, &both)?)?;
+        if !choices.is_empty() {
+            seconds -= clock.time(&whole, &Work::new(running, &choices)?)?;
+        }
+        let seconds = seconds.max(f64::MIN_POSITIVE);
         ops.push(OpTime { name, calls: same.len(), bytes, seconds });
     }
-    Ok(StepTimes { ops, seconds: clock.time(&whole, &[], &whole)? })
+    Ok(StepTimes { ops, seconds: clock.time(&whole, &whole)? })
 }
 
-/// An error where a choice would write its weights over another's ids: kernels take ids for what they are.
-fn keep_their_ids(plan: &Plan, routes: &[&StepOp]) -> Result<()> {
-    let slots = |op: &&StepOp| {
-        let StepOp::Single(Op::Route { ids, weights, .. }) = op else { return None };
-        Some((plan.slot(*ids), plan.slot(*weights)))
+/// The choice of the ids that each op on experts reads, none of other ops.
+fn choices<'a>(all: &[&'a StepOp], ops: &[&StepOp]) -> Result<Vec<&'a StepOp>> {
+    let experts =
+        ops.iter().filter_map(|op| if let StepOp::Experts(mixed) = op { Some(mixed) } else { None });
+    let choice = |mixed: &Mixed| {
+        let makes = |op: &&&StepOp| matches!(op, StepOp::Single(Op::Route { ids, .. }) if ids.0 == mixed.ids);
+        let missing = || Error::Internal("experts that nobody chooses".into());
+        all.iter().find(makes).copied().ok_or_else(missing)
     };
-    let written: Vec<_> = routes.iter().filter_map(slots).collect();
-    if written.iter().any(|(ids, _)| written.iter().any(|(_, weights)| ids == weights)) {
-        return Err(Error::Internal("weights in the place of another choice's experts".into()));
-    }
-    Ok(())
+    experts.map(choice).collect()
 }
 
 /// Ops to be launched as a step launches them: steps of few tokens as a graph.
@@ -103,14 +108,12 @@ impl<'a> Clock<'a> {
     }
 
     /// Seconds of `work`, the median. Before each, `whole` runs: the ops find sound values, and the device's caches
-    /// hold what a step leaves in them, not the weights that the last repetition read. Then `routes` run: by the end of a
-    /// step other values have the place of ids, and a choice of any logits names experts that there are.
-    fn time(&self, whole: &Work<'_>, routes: &[&StepOp], work: &Work<'_>) -> Result<f64> {
+    /// hold what a step leaves in them, not the weights that the last repetition read.
+    fn time(&self, whole: &Work<'_>, work: &Work<'_>) -> Result<f64> {
         let stream = self.running.stream;
         let mut times = Vec::with_capacity(self.repetitions);
         for i in 0..WARM_UPS + self.repetitions {
             whole.launch()?;
-            routes.iter().try_for_each(|op| self.running.op(op))?;
             self.start.record(stream)?;
             work.launch()?;
             self.end.record(stream)?;
