@@ -1018,7 +1018,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         (AttendShape { n_head_kv: 0, ..shape }, LayerCache { n_head_kv: 0, ..cache }, plain),
         (AttendShape { splits: 0, ..shape }, cache, plain),
         (AttendShape { n_head: 0, ..shape }, cache, plain),
-        (shape, LayerCache { head_dim: 40, ..cache }, rounded),
+        (shape, LayerCache { value_dim: 40, ..cache }, rounded),
         (shape, LayerCache { head_dim: 0, ..cache }, plain),
         (shape, LayerCache { head_pad: 96, n_blocks: 0, ..cache }, plain),
     ] {
