@@ -119,10 +119,11 @@ impl CodeObjects {
         CodeObjects { arch: embedded.arch.to_owned(), folder: None, units }
     }
 
-    /// Reads and checks every file in the folder's part for `arch`.
+    /// Reads and checks every file in the folder's part for `arch`, or for the first target there that serves it.
     fn of_folder(folder: &Path, arch: &str, targets: &[&str]) -> Result<Self> {
         let extension = extension(arch);
-        let folder = folder.join(arch);
+        let parts = std::iter::once(&arch).chain(targets).map(|target| folder.join(target));
+        let folder = parts.clone().find(|part| part.is_dir()).unwrap_or_else(|| folder.join(arch));
         let folder = std::path::absolute(&folder).unwrap_or(folder);
         let cannot = |what, path: &Path| {
             let path = path.to_owned();
