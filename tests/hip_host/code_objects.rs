@@ -534,6 +534,10 @@ fn a_folder_of_code_objects_replaces_the_embedded_ones() {
         assert!(text.starts_with(&start) && text.contains(&from), "{text}");
     }
 
+    // a card that another's target serves
+    let text = stdout(list("sm_86"));
+    assert!(text.contains(&format!("from {folder}/sm_80\n")), "{text}");
+
     let fails = |arch: &str, why: &str| {
         let output = list(arch);
         assert_eq!(output.status.code(), Some(1));
