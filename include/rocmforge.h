@@ -1494,8 +1494,8 @@ rf_status rf_sample(struct rf_sampler *sampler,
                     rf_token *token);
 
 /**
- * Chooses a token from each of `n` rows of the logits that the context's last rf_decode left: tokens[i] from row rows[i] by
- * samplers[i], as rf_sample does. A GPU chooses all of them before it is waited for. A row may be named several times, a
+ * Chooses a token from each of `n` rows of the logits that the context's last rf_decode left, as rf_sample does: for each index
+ * of `tokens` from the row and by the sampler of the same index. A GPU chooses all of them before it is waited for. A row may be named several times, a
  * sampler once. After an error no sampler has gone on, and what `tokens` holds is of no use.
  *
  * Errors as rf_sample; RF_ERROR_PARAM also: an array is NULL and n is not 0. RF_ERROR_BUSY also: a sampler is named twice. One
