@@ -122,6 +122,20 @@ impl<'a> Hyper<'a> {
         }
     }
 
+    /// The same without the last blocks, `nextn_predict_layers` of them: they predict tokens behind the next.
+    ///
+    /// # Errors
+    /// Error::Model where none is left.
+    pub fn without_nextn(&self) -> Result<Self> {
+        let ahead = self.keys.number("nextn_predict_layers")?;
+        let n_layer = self.n_layer.checked_sub(ahead).filter(|n| *n > 0);
+        let n_layer = n_layer.ok_or_else(|| {
+            let key = self.keys.key("nextn_predict_layers");
+            Error::model(format!("{key} is {ahead} of {} layers", self.n_layer))
+        })?;
+        Ok(Hyper { n_layer, ..self.clone() })
+    }
+
     pub fn config(&self) -> Result<Config> {
         let first = |per_layer: &[usize]| per_layer.iter().copied().find(|n| *n > 0).unwrap_or(0);
         Ok(Config {

@@ -119,18 +119,20 @@ impl DeviceSampler {
             }
         })?;
         let launched = (0..count).try_for_each(|i| self.launch(stream, rows, i));
-        self.receive(stream, launched)?;
+        self.receive(stream, count, launched)?;
         Ok(count)
     }
 
     /// Waits for the draws of the last [`enqueue`](Self::enqueue), of the same rows, and for all before it on the stream.
     pub fn finish(&mut self, stream: &Stream, rows: &[RowDraw<'_>], tokens: &mut [u32]) -> Result<()> {
-        let outcomes = self.mailbox.wait(stream)?.to_owned();
+        let all = self.mailbox.wait(stream)?.first_chunk::<{ OUTCOME_BYTES * ROWS_AT_ONCE }>();
+        let outcomes =
+            *all.ok_or_else(|| Error::Internal("a mailbox without room for all outcomes".into()))?;
         for (i, (token, bytes)) in tokens.iter_mut().zip(outcomes.chunks_exact(OUTCOME_BYTES)).enumerate() {
             let mut outcome = sample::read_outcome(bytes)?;
             if outcome == Outcome::Undecided {
                 let searched = self.search(stream, rows, i);
-                self.receive(stream, searched)?;
+                self.receive(stream, rows.len(), searched)?;
                 outcome = sample::read_outcome(&self.mailbox.wait(stream)?[i * OUTCOME_BYTES..])?;
             }
             *token = match outcome {
@@ -188,9 +190,9 @@ impl DeviceSampler {
         })
     }
 
-    /// Fetches the outcomes of what was launched; after a failure the buffers are free at once.
-    fn receive(&mut self, stream: &Stream, launched: Result<()>) -> Result<()> {
-        let outcomes = self.outcomes.span();
+    /// Fetches the outcomes of `n` rows whose draws were launched; after a failure the buffers are free at once.
+    fn receive(&mut self, stream: &Stream, n: usize, launched: Result<()>) -> Result<()> {
+        let outcomes = self.outcomes.span().first((n * OUTCOME_BYTES) as u64)?;
         launched.and_then(|()| self.mailbox.receive(stream, outcomes)).inspect_err(|_| {
             // the error that is returned is the one to report
             let _ = stream.synchronize();

@@ -13,23 +13,17 @@ use crate::{Error, Result};
 /// x += attention(norm(x)), x += ffn(norm(x)) or x += mixture(norm(x)) + shared(norm(x))
 pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
-    let ahead = keys.number("nextn_predict_layers")?;
-    let n_layer = hyper.n_layer.checked_sub(ahead).filter(|n| *n > 0);
-    let n_layer = n_layer.ok_or_else(|| {
-        Error::model(format!("{} is {ahead} of {} layers", keys.key("nextn_predict_layers"), hyper.n_layer))
-    })?;
     let n_blocks = hyper.n_layer;
-    let hyper = &Hyper { n_layer, ..hyper.clone() };
-
+    let hyper = &hyper.without_nextn()?;
     let mut b = Builder::new(file);
-    b.ignore_layers(n_layer..n_blocks, "they predict tokens behind the next")?;
+    b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
     let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     let norm = NormOf::rms(hyper)?;
     let heads = Latent::read(&mut b, hyper, norm)?;
     let n_dense = keys.number("leading_dense_block_count")?;
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: false };
     let experts = experts(hyper)?;
-    for layer in 0..n_layer {
+    for layer in 0..hyper.n_layer {
         x = b.layer(layer, |b| {
             let normed = norm.row(b, "attn_norm", x)?;
             let attended = heads.attention(b, hyper, layer, normed)?;

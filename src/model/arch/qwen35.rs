@@ -15,11 +15,10 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
     let interval = keys.find_dim("full_attention_interval")?.unwrap_or(4);
     let recurrent = keys.pattern("attention.recurrent_layers", hyper.n_layer, interval as u64)?;
-    let (n_blocks, n_more) = (hyper.n_layer, keys.number("nextn_predict_layers")?);
-    let n_layer = n_blocks.saturating_sub(n_more);
-    let hyper = &Hyper { n_layer, ..hyper.clone() };
+    let n_blocks = hyper.n_layer;
+    let hyper = &hyper.without_nextn()?;
     let mut b = Builder::new(file);
-    b.ignore_layers(n_layer..n_blocks, "they predict tokens behind the next")?;
+    b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
     let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
 
     let sections = keys.find_per_layer("rope.dimension_sections", 4, 0)?;
@@ -32,7 +31,7 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let heads = Attention { rope, head_norm: Some(norm), gated: true, ..Attention::of(hyper) };
     let net = DeltaNet::read(hyper, norm)?;
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: true };
-    for (layer, is_recurrent) in recurrent.into_iter().enumerate().take(n_layer) {
+    for (layer, is_recurrent) in recurrent.into_iter().enumerate().take(hyper.n_layer) {
         x = b.layer(layer, |b| {
             let normed = norm.row(b, "attn_norm", x)?;
             let mixed = match is_recurrent {
