@@ -17,6 +17,8 @@ pub enum Presence {
     #[default]
     Optional,
     Required,
+    /// A file may have it, and the model does not use it.
+    Unused,
 }
 
 /// Whether a product's `.scale` applies, and when. Where it does not, the file may have it all the same.
@@ -219,6 +221,10 @@ impl<'a> Builder<'a> {
     fn vectors_if(&mut self, name: &str, part: Part, n: usize, presence: Presence) -> Result<Option<Vector>> {
         match presence {
             Presence::Never => Ok(None),
+            Presence::Unused => {
+                self.know(self.name(name))?;
+                Ok(None)
+            }
             Presence::Optional if !self.has(name) => Ok(None),
             Presence::Optional | Presence::Required => {
                 Ok(Some(Vector(self.weight(name, part, Part::all(n))?)))

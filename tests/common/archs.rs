@@ -14,6 +14,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rocmforge::engine::{
+    Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
+};
 use rocmforge::gguf::{Array, Gguf, TensorType, Value};
 use sha2::{Digest, Sha256};
 
@@ -170,3 +173,84 @@ impl Tensor {
 pub fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }
+
+/// The tokens with two swapped near the start, which moves the logits behind them: attention, positions and all that
+/// follow are seen.
+pub fn swapped(tokens: &[u32]) -> Vec<u32> {
+    let mut swapped = tokens.to_vec();
+    assert_ne!(swapped[1], swapped[2]);
+    swapped.swap(1, 2);
+    swapped
+}
+
+pub fn load(device: DeviceKind, file: Arc<Gguf>) -> rocmforge::Result<Model> {
+    let backend = Backend::new(&BackendParams { device, threads: 2, ..BackendParams::default() }).unwrap();
+    Model::from_gguf(&backend, file, ModelParams::default())
+}
+
+/// Logits of all positions of both sequences.
+pub type Logits = [Vec<f32>; 2];
+
+/// Evaluates the sequences together, step by step: each step takes the next tokens of each, as many as it says.
+pub fn evaluate(model: &Model, sequences: [&[u32]; 2], steps: impl Iterator<Item = [usize; 2]>) -> Logits {
+    let n = sequences[0].len() + sequences[1].len();
+    let params = ContextParams {
+        n_ctx: n.next_multiple_of(64) + 64,
+        n_batch: n,
+        n_seq_max: 2,
+        checkpoint_interval: 0,
+    };
+    let mut context = Context::new(model, &params).unwrap();
+    let mut at = [0, 0];
+    let mut logits = [Vec::new(), Vec::new()];
+    for step in steps {
+        if at == sequences.map(<[u32]>::len) {
+            break;
+        }
+        let takes = [0, 1].map(|s| step[s].min(sequences[s].len() - at[s]));
+        // tokens of the two alternate within a step
+        let mut batch: Vec<(usize, u32)> = Vec::new();
+        for i in 0..takes[0].max(takes[1]) {
+            for s in (0..2).filter(|s| i < takes[*s]) {
+                batch.push((s, sequences[s][at[s]]));
+                at[s] += 1;
+            }
+        }
+        if batch.is_empty() {
+            continue;
+        }
+        let tokens: Vec<u32> = batch.iter().map(|(_, token)| *token).collect();
+        let owners: Vec<u32> = batch.iter().map(|(s, _)| *s as u32).collect();
+        let want = vec![true; batch.len()];
+        let of = Batch { tokens: &tokens, positions: None, sequences: Some(&owners), want: Some(&want) };
+        context.decode(&of).unwrap();
+        for (row, (s, _)) in batch.iter().enumerate() {
+            logits[*s].extend_from_slice(context.logits(row).unwrap());
+        }
+    }
+    logits
+}
+
+/// A way to cut two sequences into steps: the number of the next tokens of each, by the step's number.
+pub type Cut = fn(usize) -> [usize; 2];
+
+pub const CUTS: [(&str, Cut); 3] = [
+    ("in one batch", |_| [usize::MAX, 0]),
+    ("token by token", |_| [1, 0]),
+    // the second begins later, ends earlier, and pauses; both alone and together, one token and several
+    ("two sequences", |step| [[3, 0], [1, 1], [5, 2], [1, 4], [0, 1], [9, 7]][step % 6]),
+];
+
+/// The ways that a model of that name can be evaluated.
+pub fn cuts(name: &str) -> &'static [(&'static str, Cut)] {
+    match SEES_ALL.contains(&name) {
+        true => &WHOLE,
+        false => &CUTS,
+    }
+}
+
+/// Models in which a position sees later ones, too: a sequence is one step.
+const SEES_ALL: [&str; 4] = ["dream-dense", "llada-dense", "llada-moe-moe", "rnd1-moe"];
+
+const WHOLE: [(&str, Cut); 2] =
+    [("in one batch", |_| [usize::MAX, 0]), ("two sequences", |_| [usize::MAX, usize::MAX])];

@@ -51,12 +51,13 @@ pub fn evaluate(device: &dyn Device, file: Arc<Gguf>, tokens: &[u32], chunk: usi
     logits
 }
 
-/// Sum of squared differences over sum of squares.
+/// Sum of squared differences over sum of squares. Equal infinities do not differ.
 pub fn nmse(want: &[f32], got: &[f32]) -> f64 {
     assert_eq!(want.len(), got.len());
     let square = |x: f64| x * x;
-    let error: f64 = want.iter().zip(got).map(|(w, g)| square(f64::from(*w) - f64::from(*g))).sum();
-    error / want.iter().map(|w| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)
+    let pairs = || want.iter().zip(got).filter(|(w, g)| w.is_finite() || w != g);
+    let error: f64 = pairs().map(|(w, g)| square(f64::from(*w) - f64::from(*g))).sum();
+    error / pairs().map(|(w, _)| square(f64::from(*w))).sum::<f64>().max(f64::MIN_POSITIVE)
 }
 
 /// ln(sum(exp(x)))

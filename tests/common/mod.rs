@@ -6,6 +6,7 @@ pub mod archs;
 pub mod backends;
 #[cfg(feature = "hip")]
 pub mod emulated;
+pub mod generated;
 pub mod gguf_writer;
 pub mod golden;
 #[cfg(feature = "hip")]

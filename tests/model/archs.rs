@@ -5,10 +5,8 @@
 
 use crate::common;
 
-use common::archs::{self, Fixture, SEEDS, kept};
-use rocmforge::engine::{
-    Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
-};
+use common::archs::{self, CUTS, Cut, Fixture, SEEDS, evaluate, kept};
+use rocmforge::engine::{DeviceKind, Model};
 
 /// A module of tests for each fixture. Behind the file: the bound of GPUs in steps of many tokens, whose products round weights
 /// and activations to f16, where that is above 1e-5.
@@ -73,51 +71,7 @@ fn each_fixture_is_listed() {
 }
 
 fn load(device: DeviceKind, fixture: &Fixture, seed: u64) -> rocmforge::Result<Model> {
-    let backend = Backend::new(&BackendParams { device, threads: 2, ..BackendParams::default() }).unwrap();
-    Model::from_gguf(&backend, fixture.model(seed), ModelParams::default())
-}
-
-/// Logits of all positions of both sequences.
-type Logits = [Vec<f32>; 2];
-
-/// Evaluates the sequences together, step by step: each step takes the next tokens of each, as many as it says.
-fn evaluate(model: &Model, sequences: [&[u32]; 2], steps: impl Iterator<Item = [usize; 2]>) -> Logits {
-    let n = sequences[0].len() + sequences[1].len();
-    let params = ContextParams {
-        n_ctx: n.next_multiple_of(64) + 64,
-        n_batch: n,
-        n_seq_max: 2,
-        checkpoint_interval: 0,
-    };
-    let mut context = Context::new(model, &params).unwrap();
-    let mut at = [0, 0];
-    let mut logits = [Vec::new(), Vec::new()];
-    for step in steps {
-        if at == sequences.map(<[u32]>::len) {
-            break;
-        }
-        let takes = [0, 1].map(|s| step[s].min(sequences[s].len() - at[s]));
-        // tokens of the two alternate within a step
-        let mut batch: Vec<(usize, u32)> = Vec::new();
-        for i in 0..takes[0].max(takes[1]) {
-            for s in (0..2).filter(|s| i < takes[*s]) {
-                batch.push((s, sequences[s][at[s]]));
-                at[s] += 1;
-            }
-        }
-        if batch.is_empty() {
-            continue;
-        }
-        let tokens: Vec<u32> = batch.iter().map(|(_, token)| *token).collect();
-        let owners: Vec<u32> = batch.iter().map(|(s, _)| *s as u32).collect();
-        let want = vec![true; batch.len()];
-        let of = Batch { tokens: &tokens, positions: None, sequences: Some(&owners), want: Some(&want) };
-        context.decode(&of).unwrap();
-        for (row, (s, _)) in batch.iter().enumerate() {
-            logits[*s].extend_from_slice(context.logits(row).unwrap());
-        }
-    }
-    logits
+    archs::load(device, fixture.model(seed))
 }
 
 /// Normalized mean squared error at the kept positions from `first` on.
@@ -135,16 +89,6 @@ fn distance(fixture: &Fixture, seed: u64, sequence: usize, got: &[f32], first: u
     }
     error / square
 }
-
-/// A way to cut two sequences into steps: the number of the next tokens of each, by the step's number.
-type Cut = fn(usize) -> [usize; 2];
-
-const CUTS: [(&str, Cut); 3] = [
-    ("in one batch", |_| [usize::MAX, 0]),
-    ("token by token", |_| [1, 0]),
-    // the second begins later, ends earlier, and pauses; both alone and together, one token and several
-    ("two sequences", |step| [[3, 0], [1, 1], [5, 2], [1, 4], [0, 1], [9, 7]][step % 6]),
-];
 
 /// Steps of at most eight tokens.
 const FEW: [(&str, Cut); 2] = [
@@ -182,9 +126,7 @@ fn shows_a_mistake(file: &str) {
     let fixture = Fixture::open(file);
     for seed in SEEDS {
         let model = load(DeviceKind::Reference, &fixture, seed).unwrap();
-        let mut tokens = fixture.tokens[0].clone();
-        assert_ne!(tokens[1], tokens[2]);
-        tokens.swap(1, 2);
+        let tokens = archs::swapped(&fixture.tokens[0]);
         let logits = evaluate(&model, [&tokens, &[]], [[tokens.len(), 0]].into_iter());
         let error = distance(&fixture, seed, 0, &logits[0], 3);
         println!("{file} seed {seed}, two tokens swapped: NMSE {error:.1e}");

@@ -2,41 +2,35 @@
 //! mixture of experts beside one that every token has.
 
 use super::Model;
-use super::blocks::{FeedForward, Head, Mixture, NormOf, feed_forward, head, mixture};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed, head};
+use super::mixture::{Mixture, Shared};
 use super::rope::{Scaling, Turns, yarn_magnitude};
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, Gating, RopeId, RopePairs, Unary, ValueId, Values};
+use crate::plan::{Cache, Gating, RopeId, RopePairs, Unary, ValueId, Values};
 use crate::{Error, Result};
 
-/// x += attention(norm(x)), x += ffn(norm(x)) or x += mixture(norm(x)) + shared(norm(x))
 pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
     let n_blocks = hyper.n_layer;
     let hyper = &hyper.without_nextn()?;
-    let mut b = Builder::new(file);
+    let (mut b, mut x) = embed(hyper, file)?;
     b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
-    let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     let norm = NormOf::rms(hyper)?;
     let heads = Latent::read(&mut b, hyper, norm)?;
     let n_dense = keys.number("leading_dense_block_count")?;
-    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: false };
-    let experts = experts(hyper)?;
+    let dense = Feed::Dense(FeedForward::gated(Unary::Silu));
+    let experts = experts(hyper)?.map_or(dense, Feed::Mixture);
+    let block = Block::pre(norm);
     for layer in 0..hyper.n_layer {
+        let feed = if layer < n_dense { dense } else { experts };
         x = b.layer(layer, |b| {
-            let normed = norm.row(b, "attn_norm", x)?;
-            let attended = heads.attention(b, hyper, layer, normed)?;
-            let x = b.binary("attn_residual", Binary::Add, x, attended);
-            let normed = norm.row(b, "ffn_norm", x)?;
-            let fed = match experts {
-                Some(experts) if layer >= n_dense => mixture(b, hyper, normed, experts)?,
-                _ => feed_forward(b, hyper, layer, normed, unit)?,
-            };
-            Ok(b.binary("ffn_residual", Binary::Add, x, fed))
+            let attend = |b: &mut Builder<'_>, x| heads.attention(b, hyper, layer, x);
+            block.over(b, x, attend, |b, x| feed.over(b, hyper, layer, x))
         })?;
     }
-    head(b, hyper, x, Head { norm, tied: true, bias: Presence::Never, f: None })
+    head(b, hyper, x, Head::of(norm))
 }
 
 fn experts(hyper: &Hyper<'_>) -> Result<Option<Mixture>> {
@@ -52,7 +46,13 @@ fn experts(hyper: &Hyper<'_>) -> Result<Option<Mixture>> {
     let is_flash = matches!(hyper.n_layer, 47 | 48) && hyper.n_vocab == 154_880;
     let experts = experts.by_keys(hyper, if is_flash { Gating::Sigmoid } else { Gating::Softmax })?;
     let choice_bias = Presence::Optional;
-    Ok(Some(Mixture { choice_bias, scales: false, merged: true, shared: n_shared * n_ff, ..experts }))
+    Ok(Some(Mixture {
+        choice_bias,
+        scales: false,
+        merged: true,
+        shared: Shared::of(n_shared * n_ff),
+        ..experts
+    }))
 }
 
 /// Latent attention (DeepSeek-V2, section 2.1): a row of `rank` elements stands for keys and values of all heads, and

@@ -2,45 +2,45 @@
 //! k, v), qwen3 and qwen3moe (norms on the heads of q and k).
 
 use super::Model;
-use super::blocks::{Attention, FeedForward, Head, Mixture, NormOf, attention, feed_forward, head, mixture};
+use super::attention::{Attention, QkNorm};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
+use super::mixture::Mixture;
 use super::rope::{self, Turns};
 use crate::gguf::Gguf;
 use crate::model::Hyper;
-use crate::plan::builder::{Builder, Presence};
-use crate::plan::{Binary, RopePairs, Unary, ValueId};
+use crate::plan::builder::Presence;
+use crate::plan::{RopePairs, Unary};
 use crate::{Error, Result};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let mut b = Builder::new(file);
-    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
+    let (mut b, x) = embed(hyper, file)?;
     let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
     turns.factors = rope::factors(file, hyper.n_rot / 2)?;
     b.ignore(rope::FACTORS, "it went into the table of rotations")?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
-    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Optional, scales: true };
-    let unit = Mixture::read(hyper, hyper.n_ff[0])?.map_or(Feed::Dense(unit), Feed::Mixture);
-    pre_norm(b, hyper, x, heads, unit, Presence::Never)
+    let dense = FeedForward { bias: Presence::Optional, scales: true, ..FeedForward::gated(Unary::Silu) };
+    let feed = Mixture::read(hyper, hyper.n_ff[0])?.map_or(Feed::Dense(dense), Feed::Mixture);
+    let norm = NormOf::rms(hyper)?;
+    decoder(b, hyper, x, Block::pre(norm), Head::of(norm), |_| (heads, feed))
 }
 
 pub fn qwen2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let mut b = Builder::new(file);
-    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
-    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     hyper.without_experts()?;
-    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: false };
-    pre_norm(b, hyper, x, Attention { rope, ..Attention::of(hyper) }, Feed::Dense(unit), Presence::Optional)
+    let (mut b, x) = embed(hyper, file)?;
+    let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
+    let heads = Attention { rope, ..Attention::of(hyper) };
+    let feed = Feed::Dense(FeedForward::gated(Unary::Silu));
+    let norm = NormOf::rms(hyper)?;
+    let end = Head { bias: Presence::Optional, ..Head::of(norm) };
+    decoder(b, hyper, x, Block::pre(norm), end, |_| (heads, feed))
 }
 
 pub fn qwen3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     hyper.without_experts()?;
-    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: true };
-    head_norms(
-        hyper,
-        file,
-        &["cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias"],
-        Feed::Dense(unit),
-    )
+    let dense = FeedForward { scales: true, ..FeedForward::gated(Unary::Silu) };
+    let rerankers = ["cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias"];
+    head_norms(hyper, file, &rerankers, Feed::Dense(dense))
 }
 
 pub fn qwen3moe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
@@ -53,45 +53,13 @@ pub fn qwen3moe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     head_norms(hyper, file, &[], Feed::Mixture(Mixture::read(hyper, n_ff)?.ok_or_else(missing)?))
 }
 
-fn head_norms(hyper: &Hyper<'_>, file: &Gguf, rerankers: &[&str], unit: Feed) -> Result<Model> {
-    let mut b = Builder::new(file);
-    let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
+fn head_norms(hyper: &Hyper<'_>, file: &Gguf, rerankers: &[&str], feed: Feed) -> Result<Model> {
+    let (mut b, x) = embed(hyper, file)?;
     let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     for name in rerankers {
         b.ignore(name, "a reranker's head")?;
     }
-    let heads = Attention { rope, head_norm: Some(NormOf::rms(hyper)?), ..Attention::of(hyper) };
-    pre_norm(b, hyper, x, heads, unit, Presence::Never)
-}
-
-#[derive(Clone, Copy)]
-enum Feed {
-    Dense(FeedForward),
-    Mixture(Mixture),
-}
-
-/// x += attention(norm(x)), x += ffn(norm(x)), with RMS norms.
-fn pre_norm(
-    mut b: Builder<'_>,
-    hyper: &Hyper<'_>,
-    mut x: ValueId,
-    heads: Attention,
-    unit: Feed,
-    output_bias: Presence,
-) -> Result<Model> {
     let norm = NormOf::rms(hyper)?;
-    for layer in 0..hyper.n_layer {
-        x = b.layer(layer, |b| {
-            let normed = norm.row(b, "attn_norm", x)?;
-            let attended = attention(b, hyper, layer, normed, heads)?;
-            let x = b.binary("attn_residual", Binary::Add, x, attended);
-            let normed = norm.row(b, "ffn_norm", x)?;
-            let fed = match unit {
-                Feed::Dense(unit) => feed_forward(b, hyper, layer, normed, unit)?,
-                Feed::Mixture(experts) => mixture(b, hyper, normed, experts)?,
-            };
-            Ok(b.binary("ffn_residual", Binary::Add, x, fed))
-        })?;
-    }
-    head(b, hyper, x, Head { norm, tied: true, bias: output_bias, f: None })
+    let heads = Attention { rope, norm: QkNorm::Heads(norm), ..Attention::of(hyper) };
+    decoder(b, hyper, x, Block::pre(norm), Head::of(norm), |_| (heads, feed))
 }

@@ -1,10 +1,12 @@
 //! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
+mod attention;
 mod blocks;
 mod deepseek2;
 mod gemma3;
 mod gpt_oss;
 mod llama;
+mod mixture;
 mod phi2;
 mod qwen35;
 mod rope;

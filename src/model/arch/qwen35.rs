@@ -1,7 +1,8 @@
 //! qwen35: layers of a gated delta net and, every fourth, of attention with gated heads; each with a feed-forward behind it.
 
 use super::Model;
-use super::blocks::{Attention, FeedForward, Head, NormOf, attention, feed_forward, head};
+use super::attention::{Attention, Gate, QkNorm, attention};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed, head};
 use super::rope::Turns;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
@@ -9,7 +10,6 @@ use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
 use crate::plan::{Binary, KeyHeads, Norm, NormKind, RopePairs, Unary, ValueId};
 use crate::{Error, Result};
 
-/// x += mixer(norm(x)), x += ffn(norm(x))
 pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     hyper.without_experts()?;
     let keys = &hyper.keys;
@@ -17,9 +17,8 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let recurrent = keys.pattern("attention.recurrent_layers", hyper.n_layer, interval as u64)?;
     let n_blocks = hyper.n_layer;
     let hyper = &hyper.without_nextn()?;
-    let mut b = Builder::new(file);
+    let (mut b, mut x) = embed(hyper, file)?;
     b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
-    let mut x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
 
     let sections = keys.find_per_layer("rope.dimension_sections", 4, 0)?;
     let sections = sections.and_then(|sections| <[usize; 4]>::try_from(sections).ok());
@@ -28,23 +27,20 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let turns = Turns { sections: Some(sections), ..Turns::read(&b, hyper, RopePairs::Halves)? };
     let rope = Some(b.rope(turns.table()?));
     let norm = NormOf::rms(hyper)?;
-    let heads = Attention { rope, head_norm: Some(norm), gated: true, ..Attention::of(hyper) };
+    let heads = Attention { rope, norm: QkNorm::Heads(norm), gate: Gate::InQueries, ..Attention::of(hyper) };
     let net = DeltaNet::read(hyper, norm)?;
-    let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Never, scales: true };
+    let feed = Feed::Dense(FeedForward { scales: true, ..FeedForward::gated(Unary::Silu) });
+    let block = Block::pre(norm).feed_norm("post_attention_norm");
     for (layer, is_recurrent) in recurrent.into_iter().enumerate().take(hyper.n_layer) {
         x = b.layer(layer, |b| {
-            let normed = norm.row(b, "attn_norm", x)?;
-            let mixed = match is_recurrent {
-                true => net.over(b, hyper, normed)?,
-                false => attention(b, hyper, layer, normed, heads)?,
+            let mix = |b: &mut Builder<'_>, x| match is_recurrent {
+                true => net.over(b, hyper, x),
+                false => attention(b, hyper, layer, x, heads),
             };
-            let x = b.binary("attn_residual", Binary::Add, x, mixed);
-            let normed = norm.row(b, "post_attention_norm", x)?;
-            let fed = feed_forward(b, hyper, layer, normed, unit)?;
-            Ok(b.binary("ffn_residual", Binary::Add, x, fed))
+            block.over(b, x, mix, |b, x| feed.over(b, hyper, layer, x))
         })?;
     }
-    head(b, hyper, x, Head { norm, tied: true, bias: Presence::Never, f: None })
+    head(b, hyper, x, Head::of(norm))
 }
 
 /// A gated delta net behind a convolution of its queries, keys and values.

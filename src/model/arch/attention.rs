@@ -1,0 +1,156 @@
+//! Self-attention as architectures have it.
+
+use super::blocks::NormOf;
+use crate::Result;
+use crate::model::Hyper;
+use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
+use crate::plan::{Binary, Cache, RopeId, Unary, ValueId, Values};
+
+/// Norms of queries and keys: `attn_q_norm`, `attn_k_norm`.
+#[derive(Clone, Copy, Debug)]
+pub enum QkNorm {
+    None,
+    /// Over each head, with one weight for all.
+    Heads(NormOf),
+    /// The same behind the rotation.
+    HeadsBehindRope(NormOf),
+    /// Over each head, with a weight for each.
+    EachHead(NormOf),
+    /// Over the heads together.
+    Row(NormOf),
+}
+
+/// What a head's result is multiplied by.
+#[derive(Clone, Copy, Debug)]
+pub enum Gate {
+    None,
+    /// The sigmoid of what `attn_q` makes behind the head's query.
+    InQueries,
+}
+
+/// Self-attention with a cache of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Attention {
+    /// Of q, k and v (or of `attn_qkv`), and of the output.
+    pub bias: Presence,
+    pub output_bias: Presence,
+    /// Whether the products' `.scale` apply.
+    pub scales: bool,
+    pub norm: QkNorm,
+    pub rope: Option<RopeId>,
+    /// Positions that a token sees.
+    pub window: Option<u32>,
+    /// Factor on q.k.
+    pub scale: f32,
+    /// Soft cap on the scores; 0: none.
+    pub cap: f32,
+    /// `attn_sinks`: a score without a value for each query head.
+    pub sinks: Presence,
+    pub gate: Gate,
+}
+
+impl Attention {
+    /// Optional biases, scores divided by the root of a head's length, and all else left out.
+    pub fn of(hyper: &Hyper<'_>) -> Attention {
+        Attention {
+            bias: Presence::Optional,
+            output_bias: Presence::Never,
+            scales: true,
+            norm: QkNorm::None,
+            rope: None,
+            window: None,
+            scale: 1.0 / (hyper.k as f32).sqrt(),
+            cap: 0.0,
+            sinks: Presence::Never,
+            gate: Gate::None,
+        }
+    }
+}
+
+/// Which layers see a window of positions.
+pub struct Windows {
+    window: u32,
+    layers: Vec<bool>,
+}
+
+impl Windows {
+    /// As `attention.sliding_window` and its pattern say; `period` where the file states no pattern. A window of 0 is none.
+    pub fn read(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
+        let window = hyper.keys.positions("attention.sliding_window")?.min(u32::MAX as usize) as u32;
+        let layers = match window {
+            0 => Vec::new(),
+            _ => hyper.keys.pattern("attention.sliding_window_pattern", hyper.n_layer, period)?,
+        };
+        Ok(Windows { window, layers })
+    }
+
+    pub fn of(&self, layer: usize) -> Option<u32> {
+        self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
+    }
+}
+
+/// Attention of layer `layer` over x, its output product included.
+pub fn attention(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    layer: usize,
+    x: ValueId,
+    of: Attention,
+) -> Result<ValueId> {
+    let (n_head, n_head_kv) = (hyper.n_head[layer], hyper.n_head_kv[layer]);
+    let with_gate = matches!(of.gate, Gate::InQueries);
+    let q_width = n_head * hyper.k * if with_gate { 2 } else { 1 };
+    let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
+    let order = if of.scales { ScaleOrder::BeforeBias } else { ScaleOrder::Ignored };
+    let linear = Linear { bias: of.bias, scale: order };
+    let names = ["attn_q", "attn_k", "attn_v"];
+    let mut qkv = [x; 3];
+    let (fused, total) = (b.has("attn_qkv.weight"), widths.iter().sum());
+    let mut first = 0;
+    for ((out, name), width) in qkv.iter_mut().zip(names).zip(widths) {
+        *out = match fused {
+            true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
+            false => b.linear(name, x, width, linear)?,
+        };
+        first += width;
+    }
+    let [mut q, mut k, v] = qkv;
+    let mut gate = None;
+    if with_gate {
+        let both = q;
+        q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
+        gate = Some(b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k));
+    }
+    let rotate = |b: &mut Builder<'_>, [q, k]: [ValueId; 2]| match of.rope {
+        Some(rope) => [b.rotate("rope_q", q, hyper.k, 0, rope), b.rotate("rope_k", k, hyper.k, 0, rope)],
+        None => [q, k],
+    };
+    [q, k] = match of.norm {
+        QkNorm::None => rotate(b, [q, k]),
+        QkNorm::HeadsBehindRope(norm) => {
+            let [q, k] = rotate(b, [q, k]);
+            [norm.over(b, "attn_q_norm", q, hyper.k)?, norm.over(b, "attn_k_norm", k, hyper.k)?]
+        }
+        QkNorm::Heads(norm) => {
+            let heads = [norm.over(b, "attn_q_norm", q, hyper.k)?, norm.over(b, "attn_k_norm", k, hyper.k)?];
+            rotate(b, heads)
+        }
+        QkNorm::EachHead(norm) => {
+            let heads = [norm.each(b, "attn_q_norm", q, n_head)?, norm.each(b, "attn_k_norm", k, n_head_kv)?];
+            rotate(b, heads)
+        }
+        QkNorm::Row(norm) => {
+            let rows = [norm.row(b, "attn_q_norm", q)?, norm.row(b, "attn_k_norm", k)?];
+            rotate(b, rows)
+        }
+    };
+    let values = Values::Own(hyper.v);
+    let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
+    b.append(cache, k, Some(v));
+    let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
+    let mut heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    if let Some(gate) = gate {
+        heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
+    }
+    b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
+}

@@ -1,0 +1,180 @@
+//! Mixtures of experts as architectures have them.
+
+use super::blocks::{FeedForward, SHARED, UnitGate, feed_forward_of};
+use crate::model::Hyper;
+use crate::plan::builder::{Builder, Linear, Part, Presence};
+use crate::plan::{Binary, Gating, Routing, Unary, ValueId};
+use crate::{Error, Result};
+
+/// A mixture of experts.
+#[derive(Clone, Copy, Debug)]
+pub struct Mixture {
+    pub n_experts: usize,
+    /// Elements between an expert's matrices.
+    pub n_ff: usize,
+    pub routing: Routing,
+    pub unit: Unit,
+    /// Of the router and the experts.
+    pub bias: Presence,
+    /// `exp_probs_b`: takes part in the choice alone.
+    pub choice_bias: Presence,
+    /// Whether the experts' `.scale` apply.
+    pub scales: bool,
+    /// Whether a file may have gate and up in one tensor, the gate first: `ffn_gate_up_exps`.
+    pub merged: bool,
+    /// An expert that every token has beside its own, of the same function.
+    pub shared: Option<Shared>,
+}
+
+/// What an expert computes between its matrices.
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    /// Of gate and up.
+    Gated(Binary),
+    /// Of up alone.
+    Plain(Unary),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Shared {
+    /// Elements between the matrices.
+    pub n_ff: usize,
+}
+
+impl Shared {
+    /// None: of no elements.
+    pub fn of(n_ff: usize) -> Option<Shared> {
+        (n_ff > 0).then_some(Shared { n_ff })
+    }
+}
+
+impl Mixture {
+    /// As `expert_count` and `expert_used_count` say: a softmax over all, the chosen weights divided by their sum, gated by
+    /// silu. None: the model has no experts.
+    pub fn read(hyper: &Hyper<'_>, n_ff: usize) -> Result<Option<Mixture>> {
+        let keys = &hyper.keys;
+        let (n_experts, n_used) = (keys.number("expert_count")?, keys.number("expert_used_count")?);
+        if n_experts == 0 {
+            return Ok(None);
+        }
+        if n_used == 0 || n_used > n_experts {
+            let key = keys.key("expert_used_count");
+            return Err(Error::model(format!("{key} is {n_used}; it must be 1 to {n_experts}")));
+        }
+        let (n_groups, n_groups_used) =
+            (keys.number("expert_group_count")?, keys.number("expert_group_used_count")?);
+        let enough = n_groups > 0 && n_groups_used.saturating_mul(n_experts / n_groups) >= n_used;
+        if n_groups > 1 && !(n_experts.is_multiple_of(n_groups) && n_groups_used <= n_groups && enough) {
+            return Err(Error::model(format!(
+                "{n_used} of {n_experts} experts cannot be chosen from {n_groups_used} of {n_groups} groups ({})",
+                keys.key("expert_group_count")
+            )));
+        }
+        let gating = Gating::Softmax;
+        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        let unit = Unit::Gated(Binary::Glu(Unary::Silu));
+        let (bias, choice_bias) = (Presence::Never, Presence::Never);
+        Ok(Some(Mixture {
+            n_experts,
+            n_ff,
+            routing,
+            unit,
+            bias,
+            choice_bias,
+            scales: true,
+            merged: false,
+            shared: None,
+        }))
+    }
+
+    /// Gating, division by the sum and factor as `expert_gating_func`, `expert_weights_norm` and `expert_weights_scale`
+    /// say; `gating` where the file does not.
+    pub fn by_keys(self, hyper: &Hyper<'_>, gating: Gating) -> Result<Mixture> {
+        let keys = &hyper.keys;
+        let gating = match keys.number("expert_gating_func")? {
+            0 => gating,
+            1 => Gating::Softmax,
+            2 => Gating::Sigmoid,
+            3 => Gating::SoftmaxOfChosen,
+            other => {
+                return Err(Error::Unsupported {
+                    what: "gating of experts",
+                    name: format!("{other} ({})", keys.key("expert_gating_func")),
+                    supported: "1 (softmax), 2 (sigmoid), 3 (softmax of the chosen)".into(),
+                });
+            }
+        };
+        let least_sum = if keys.bool_or("expert_weights_norm", false)? { LEAST_SUM } else { 0.0 };
+        let scale = match keys.float_or("expert_weights_scale", 0.0)? {
+            0.0 => 1.0,
+            scale => scale,
+        };
+        Ok(Mixture { routing: Routing { gating, least_sum, scale, ..self.routing }, ..self })
+    }
+}
+
+/// The smallest normal f16: what the sum of chosen weights is taken for where it is smaller.
+const LEAST_SUM: f32 = 6.103_515_6e-5;
+
+/// The mixture's feed-forward over x.
+pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) -> Result<ValueId> {
+    routed_by(b, hyper, x, x, of)
+}
+
+/// The mixture's feed-forward over x, where the router sees `routed`.
+pub fn routed_by(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    routed: ValueId,
+    x: ValueId,
+    of: Mixture,
+) -> Result<ValueId> {
+    let Mixture { n_experts, n_ff, .. } = of;
+    let logits =
+        b.linear("ffn_gate_inp", routed, n_experts, Linear { bias: of.bias, ..Linear::default() })?;
+    let choice_bias = b.vector_if("exp_probs_b.bias", Part::all(n_experts), of.choice_bias)?;
+    let (ids, weights) = b.route(logits, choice_bias, of.routing);
+    let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
+        let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
+        let scale_name = format!("{name}.scale");
+        let scale = match of.scales {
+            true => b.vector_if(&scale_name, Part::all(n_experts), Presence::Optional)?,
+            false => {
+                b.ignore(&scale_name, "the experts' products are not scaled here")?;
+                None
+            }
+        };
+        let bias = b.expert_vectors(&format!("{name}.bias"), rows, n_experts, of.bias)?;
+        Ok(b.mat_mul_experts(name, x, ids, rows, (weight, scale, bias)))
+    };
+    let unit = match of.unit {
+        Unit::Plain(f) => {
+            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            b.unary("ffn_act", f, up)
+        }
+        Unit::Gated(f) if of.merged && b.has("ffn_gate_up_exps.weight") => {
+            let both = product(b, "ffn_gate_up_exps", x, hyper.n_embd, 2 * n_ff)?;
+            let mut half = |name, first| b.columns(name, both, 2 * n_ff, first, n_ff);
+            let (gate, up) = (half("ffn_gate_exps", 0), half("ffn_up_exps", n_ff));
+            b.binary("ffn_glu", f, gate, up)
+        }
+        Unit::Gated(f) => {
+            let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
+            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            b.binary("ffn_glu", f, gate, up)
+        }
+    };
+    let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
+    let sum = b.combine(down, weights);
+    let Some(Shared { n_ff }) = of.shared else {
+        return Ok(sum);
+    };
+    let f = match of.unit {
+        Unit::Gated(Binary::Glu(f)) | Unit::Plain(f) => f,
+        Unit::Gated(f) => return Err(Error::Internal(format!("a shared expert of {f:?}"))),
+    };
+    let gate = if matches!(of.unit, Unit::Plain(_)) { UnitGate::None } else { UnitGate::Own };
+    let unit = FeedForward { f, gate, bias: Presence::Never, scales: of.scales };
+    let shared = feed_forward_of(b, hyper, SHARED, n_ff, x, unit)?;
+    Ok(b.binary("ffn_sum", Binary::Add, sum, shared))
+}
