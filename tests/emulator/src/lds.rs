@@ -93,11 +93,17 @@ impl Word {
     /// `read` of all four bytes at once where that is simple; false: nothing was done.
     fn read_whole(&mut self, me: u8) -> bool {
         let mine = [me; 4];
+        let first = self.reader[0];
         let simple = (self.writer == [0; 4] || self.writer == mine)
-            && (self.reader == [0; 4] || self.reader == mine)
+            && self.reader == [first; 4]
+            && self.other == [self.other[0]; 4]
             && self.written == 0xf;
         if simple {
-            self.reader = mine;
+            match first {
+                0 => self.reader = mine,
+                first if first != me && self.other[0] == 0 => self.other = mine,
+                _ => {}
+            }
         }
         simple
     }
@@ -348,6 +354,15 @@ fn conflicts(at: &Access<'_>, load: bool) -> u64 {
             }
             let words = &mut words[..n];
             if ascending && n > 0 && (words[n - 1] - words[0]) as usize == n - 1 && n <= BANKS {
+                continue;
+            }
+            let mut of_bank = [u32::MAX; BANKS];
+            let one_each = words.iter().all(|&word| {
+                let first = &mut of_bank[word as usize % BANKS];
+                *first = if *first == u32::MAX { word } else { *first };
+                *first == word
+            });
+            if one_each {
                 continue;
             }
             words.sort_unstable();

@@ -1,12 +1,12 @@
 //! A code object's machine code as text, by LLVM's disassembler.
 
 use std::collections::HashMap;
-use std::env;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
-use std::thread;
+use std::{env, fs, thread};
 
 use crate::isa::Arch;
 
@@ -24,26 +24,17 @@ impl Disassembly {
     /// No disassembler, or it fails: said in words.
     pub fn of(elf: &[u8], arch: &Arch) -> Result<Self, String> {
         let tool = tool()?;
-        let shown = tool.display().to_string();
-        let mut child = Command::new(tool)
-            .args(["-d", "-"])
-            .arg(format!("--mcpu={}", arch.name))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|error| format!("{shown}: {error}"))?;
-        let mut stdin = child.stdin.take().ok_or("no pipe to the disassembler")?;
-        let output = thread::scope(|scope| {
-            // A tool that stops reading early says why on stderr.
-            scope.spawn(move || drop(stdin.write_all(elf)));
-            child.wait_with_output()
-        })
-        .map_err(|error| format!("{shown}: {error}"))?;
-        if !output.status.success() {
-            return Err(format!("{shown}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+        let kept = kept(elf, arch, tool);
+        if let Ok(text) = fs::read_to_string(&kept) {
+            return Ok(Self::parse(&text));
         }
-        Ok(Self::parse(&String::from_utf8_lossy(&output.stdout)))
+        let text = disassemble(elf, arch, tool)?;
+        // a reader never sees half of it; where it cannot be kept, the next process asks the tool again
+        let unfinished = kept.with_extension(std::process::id().to_string());
+        let _ = fs::create_dir_all(kept.with_file_name(""))
+            .and_then(|()| fs::write(&unfinished, &text))
+            .and_then(|()| fs::rename(&unfinished, &kept));
+        Ok(Self::parse(&text))
     }
 
     /// From the disassembler's output.
@@ -70,6 +61,37 @@ impl Disassembly {
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.functions.keys().map(String::as_str)
     }
+}
+
+/// Where the text of a code object is kept: a process for each of hundreds of tests wants the same few.
+fn kept(elf: &[u8], arch: &Arch, tool: &Path) -> PathBuf {
+    let mut hasher = DefaultHasher::new();
+    (elf, &arch.name, tool).hash(&mut hasher);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/disassembly");
+    folder.join(format!("{}-{:016x}.s", arch.name, hasher.finish()))
+}
+
+fn disassemble(elf: &[u8], arch: &Arch, tool: &Path) -> Result<String, String> {
+    let shown = tool.display().to_string();
+    let mut child = Command::new(tool)
+        .args(["-d", "-"])
+        .arg(format!("--mcpu={}", arch.name))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| format!("{shown}: {error}"))?;
+    let mut stdin = child.stdin.take().ok_or("no pipe to the disassembler")?;
+    let output = thread::scope(|scope| {
+        // A tool that stops reading early says why on stderr.
+        scope.spawn(move || drop(stdin.write_all(elf)));
+        child.wait_with_output()
+    })
+    .map_err(|error| format!("{shown}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{shown}: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 fn tool() -> Result<&'static PathBuf, String> {
