@@ -108,18 +108,24 @@ impl<'a> Builder<'a> {
         self.tensor(name).is_some()
     }
 
-    /// A tensor that the file may have and that the model does not use; `why` is for the reader of the architecture.
-    pub fn ignore(&mut self, name: &str, _why: &str) -> Result<()> {
-        self.know(self.name(name))
+    /// A tensor that the file may have and that the model does not use. `why` follows the tensor's name: "a reranker's
+    /// head".
+    pub fn ignore(&mut self, name: &str, why: &'static str) -> Result<()> {
+        let name = self.name(name);
+        if self.file.tensor(&name).is_some() {
+            memory::push(&mut self.graph.ignored, (memory::text(&name, PLAN)?, why), PLAN)?;
+        }
+        self.know(name)
     }
 
     /// The same of all tensors of some layers.
-    pub fn ignore_layers(&mut self, layers: Range<usize>, _why: &str) -> Result<()> {
+    pub fn ignore_layers(&mut self, layers: Range<usize>, why: &'static str) -> Result<()> {
         for tensor in self.file.tensors() {
             let layer = tensor.name.strip_prefix("blk.").and_then(|rest| rest.split_once('.'));
             let layer = layer.and_then(|(layer, _)| layer.parse().ok());
             if layer.is_some_and(|layer| layers.contains(&layer)) {
                 self.know(memory::text(&tensor.name, PLAN)?)?;
+                memory::push(&mut self.graph.ignored, (memory::text(&tensor.name, PLAN)?, why), PLAN)?;
             }
         }
         Ok(())
@@ -222,7 +228,7 @@ impl<'a> Builder<'a> {
         match presence {
             Presence::Never => Ok(None),
             Presence::Unused => {
-                self.know(self.name(name))?;
+                self.ignore(name, "the architecture computes without it")?;
                 Ok(None)
             }
             Presence::Optional if !self.has(name) => Ok(None),

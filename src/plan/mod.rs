@@ -11,6 +11,7 @@ pub mod op;
 pub mod split;
 pub mod storage;
 pub mod weights;
+mod words;
 
 use std::ops::{Deref, Range};
 use std::sync::Arc;
@@ -196,6 +197,8 @@ pub struct Graph {
     pub inputs: Vec<ValueId>,
     /// What a step leaves: logits (Rows::Outputs, n_vocab wide) or, in a part of a model, the next part's inputs.
     pub outputs: Vec<ValueId>,
+    /// Tensors of the file that the model does not use, and why.
+    pub ignored: Vec<(String, &'static str)>,
 }
 
 impl Graph {

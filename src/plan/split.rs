@@ -98,6 +98,7 @@ pub fn part(graph: &Graph, slice: &Slice) -> Result<Graph> {
         layers: layers.map(|l| l.start - range.start..l.end - range.start).collect(),
         inputs,
         outputs,
+        ignored: Vec::new(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use rocmforge::gguf::{Array, Gguf, TensorInfo, Value};
+use rocmforge::model::arch;
 use serde_json::{Value as Json, json};
 
 use crate::terminal::visible;
@@ -37,6 +38,33 @@ pub fn run(args: Args) -> Result<()> {
     }
     out.flush()?;
     Ok(())
+}
+
+/// The model in words, or why it cannot be run.
+struct Model {
+    words: Vec<String>,
+    ignored: Vec<String>,
+    refused: Option<String>,
+}
+
+impl Model {
+    fn of(file: &Gguf) -> Model {
+        match arch::plan(file) {
+            Ok((config, plan)) => {
+                let mut words = vec![format!(
+                    "{}: {} layers, {} wide, {} tokens, trained for {} positions",
+                    visible(&config.arch),
+                    config.n_layer,
+                    config.n_embd,
+                    config.n_vocab,
+                    config.n_ctx_train
+                )];
+                words.extend(plan.layers_in_words());
+                Model { words, ignored: plan.ignored_in_words(), refused: None }
+            }
+            Err(e) => Model { words: Vec::new(), ignored: Vec::new(), refused: Some(e.to_string()) },
+        }
+    }
 }
 
 /// Count and bytes of the tensors of each type.
@@ -76,6 +104,17 @@ fn print(file: &Gguf, full: bool, out: &mut impl Write) -> Result<()> {
     for (ty, (count, bytes)) in by_type(file) {
         writeln!(out, "{ty:<8} {count:>5} tensors {bytes:>14} bytes")?;
     }
+    writeln!(out)?;
+    let Model { words, ignored, refused } = Model::of(file);
+    for line in words {
+        writeln!(out, "{line}")?;
+    }
+    for line in ignored {
+        writeln!(out, "not used: {}", visible(&line))?;
+    }
+    if let Some(why) = refused {
+        writeln!(out, "it cannot be run: {}", visible(&why))?;
+    }
     Ok(())
 }
 
@@ -95,7 +134,9 @@ fn describe(file: &Gguf, full: bool) -> Json {
             })
         })
         .collect();
+    let Model { words, ignored, refused } = Model::of(file);
     json!({
+        "model": { "words": words, "not_used": ignored, "refused": refused },
         "path": file.path().to_string_lossy(),
         "version": file.version(),
         "file_bytes": file.file_bytes(),
