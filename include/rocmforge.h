@@ -796,6 +796,11 @@ typedef struct rf_context_params {
      * Most sequences at once, numbered from 0. 0 (default): 1.
      */
     uint32_t n_seq_max;
+    /**
+     * Positions between checkpoints of a model with recurrent state, to which rf_kv_remove and rf_kv_copy can go back
+     * (rf_kv_reachable). Each of the last 3 takes the state's memory. 0 (default): 512. Other models keep none.
+     */
+    uint32_t checkpoint_interval;
 } rf_context_params;
 
 /**
@@ -1442,7 +1447,7 @@ rf_status rf_kv_copy(struct rf_context *ctx,
 /**
  * The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
  * or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
- * the last 3 times, where its length is a multiple of 512.
+ * the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval.
  * RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_reachable(struct rf_context *ctx,

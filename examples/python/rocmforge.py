@@ -90,7 +90,10 @@ class rf_model_params(Struct):
 
 
 class rf_context_params(Struct):
-    _fields_ = [("size", C.c_size_t), ("n_ctx", C.c_uint32), ("n_batch", C.c_uint32), ("n_seq_max", C.c_uint32)]
+    _fields_ = [
+        ("size", C.c_size_t), ("n_ctx", C.c_uint32), ("n_batch", C.c_uint32), ("n_seq_max", C.c_uint32),
+        ("checkpoint_interval", C.c_uint32),
+    ]
 
 
 class rf_sampler_params(Struct):

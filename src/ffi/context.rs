@@ -105,6 +105,9 @@ pub struct rf_context_params {
     pub n_batch: u32,
     /// Most sequences at once, numbered from 0. 0 (default): 1.
     pub n_seq_max: u32,
+    /// Positions between checkpoints of a model with recurrent state, to which rf_kv_remove and rf_kv_copy can go back
+    /// (rf_kv_reachable). Each of the last 3 takes the state's memory. 0 (default): 512. Other models keep none.
+    pub checkpoint_interval: u32,
 }
 
 // SAFETY: repr(C), `size` first, numbers only.
@@ -116,7 +119,7 @@ unsafe impl Sized for rf_context_params {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_context_params_init(params: *mut rf_context_params, size: usize) -> rf_status {
     guard(|| {
-        let default = rf_context_params { size, n_ctx: 0, n_batch: 0, n_seq_max: 0 };
+        let default = rf_context_params { size, n_ctx: 0, n_batch: 0, n_seq_max: 0, checkpoint_interval: 0 };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
     })
@@ -140,7 +143,7 @@ pub unsafe extern "C" fn rf_context_create(
             n_ctx: params.n_ctx as usize,
             n_batch: params.n_batch as usize,
             n_seq_max: params.n_seq_max as usize,
-            checkpoint_interval: 0,
+            checkpoint_interval: params.checkpoint_interval as usize,
         };
         let context = Context::new(&model.model, &params)?;
         let handle = rf_context {
@@ -381,7 +384,7 @@ pub unsafe extern "C" fn rf_kv_copy(ctx: *mut rf_context, from: u32, to: u32, le
 
 /// The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
 /// or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
-/// the last 3 times, where its length is a multiple of 512.
+/// the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval.
 /// RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_reachable(

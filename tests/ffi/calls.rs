@@ -1,6 +1,7 @@
 //! The C functions called from Rust: panics that unwind into them, the log, and the same tokens as the Rust API gives.
 //! What C itself can show is in tests/c.
 
+use crate::common::archs::Fixture;
 use crate::common::gguf_writer;
 
 use std::ffi::{CStr, CString, c_char, c_void};
@@ -349,4 +350,36 @@ fn a_vocabulary_alone_is_a_model_of_text() {
     }
     assert!(last_error().contains("no model to run"), "{}", last_error());
     std::fs::remove_file(path).unwrap();
+}
+
+/// A model with a recurrent state goes back to multiples of the interval that the host asked for.
+#[test]
+fn checkpoints_stand_where_the_host_wants_them() {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ffi-checkpoints.gguf");
+    std::fs::write(&path, Fixture::open("qwen35-dense").bytes(1)).unwrap();
+    let loaded = Loaded::with(&reference(), &path);
+    for (interval, kept) in [(20, 80), (32, 64), (0, 0)] {
+        let params = rf_context_params {
+            n_ctx: 128,
+            checkpoint_interval: interval,
+            ..defaults(rf_context_params_init)
+        };
+        let (mut ctx, mut len) = (ptr::null_mut(), u32::MAX);
+        let tokens: Vec<rf_token> = (0..90).map(|i| i % 50).collect();
+        // SAFETY: the model is alive, zeros are a valid batch, all pointers are valid for the calls; the handle is
+        // released once.
+        unsafe {
+            assert_eq!(rf_context_create(loaded.model, &params, &mut ctx), RF_OK, "{}", last_error());
+            let batch = rf_batch {
+                size: size_of::<rf_batch>(),
+                n: tokens.len(),
+                tokens: tokens.as_ptr(),
+                ..std::mem::zeroed()
+            };
+            assert_eq!(rf_decode(ctx, &batch), RF_OK, "{}", last_error());
+            assert_eq!(rf_kv_reachable(ctx, 0, 89, &mut len), RF_OK, "{}", last_error());
+            rf_context_release(ctx);
+        }
+        assert_eq!(len, kept, "an interval of {interval}");
+    }
 }
