@@ -102,6 +102,13 @@ kl: build models ## compare exactness with the peer (after make peer; needs 6 GB
 	@tools/get_models.sh gemma3
 	@tools/kl.py --peer $(PEER)/bin
 
+.PHONY: conformance
+conformance: DEVICE := cpu
+conformance: peer emulator ## hold all architectures against llama.cpp, with weights of a new SEED (DEVICE=cpu,hip: on the emulated CARD too)
+	ROCMFORGE_HIP_LIBRARY=target/debug/libamdhip64.so ROCMFORGE_EMULATOR_CARD=$(or $(CARD),gfx1100) \
+		$(CARGO) run --quiet --release --example conformance -- $(PEER)/bin \
+		--seed "$${SEED:-$$(date +%s)}" --device reference,$(DEVICE) --write docs/COMPATIBILITY.md
+
 .PHONY: install
 install: ## library, header, CMake and pkg-config files, command line, to PREFIX (/usr/local)
 	@tools/setup.sh install
