@@ -110,6 +110,12 @@ impl Fixture {
         embedding.expect("an embedding").dims[1] as usize
     }
 
+    /// Logits of a position: more than tokens in some models.
+    pub fn n_logits(&self, seed: u64, sequence: usize) -> usize {
+        let n_kept = kept(seed, self.tokens[sequence].len()).count();
+        self.logits[seed as usize - 1][sequence].len() / n_kept
+    }
+
     /// The model file of that seed.
     pub fn bytes(&self, seed: u64) -> Vec<u8> {
         let mut file = GgufWriter::new();
@@ -145,10 +151,10 @@ impl Fixture {
         for (i, tokens) in self.tokens.iter().enumerate() {
             file = file.meta(&format!("fixture.tokens.{i}"), tokens.clone());
         }
-        let n_vocab = self.n_vocab();
         for (seed, sequences) in SEEDS.iter().zip(&self.logits) {
             for (i, logits) in sequences.iter().enumerate() {
-                let dims = [n_vocab as u64, (logits.len() / n_vocab) as u64];
+                let n_logits = self.n_logits(*seed, i);
+                let dims = [n_logits as u64, (logits.len() / n_logits) as u64];
                 file = file.f32_tensor(&format!("logits.{seed}.{i}"), &dims, logits);
             }
         }

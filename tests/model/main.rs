@@ -4,7 +4,6 @@
 mod common;
 
 mod arch;
-mod archs;
 mod config;
 mod gpu;
 mod logits;

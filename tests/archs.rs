@@ -1,0 +1,183 @@
+//! Every architecture on every device against llama.cpp's logits (tests/common/archs.rs): four tests for each fixture
+//! of tests/data/archs.
+//!
+//! In f32 two implementations differ by rounding alone: a normalized mean squared error of 1e-8 at most. The CPU and
+//! the GPU keep keys and values in f16: 1e-5.
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::process::ExitCode;
+
+use common::archs::{self, Cut, Fixture, SEEDS, evaluate, kept};
+use libtest_mimic::{Arguments, Trial};
+use rocmforge::engine::{DeviceKind, Model};
+
+fn main() -> ExitCode {
+    let mut trials = Vec::new();
+    for file in archs::names() {
+        let mut add = |what: &str, run: fn(&str)| {
+            let name = file.clone();
+            trials.push(Trial::test(format!("{file}::{what}"), move || {
+                run(&name);
+                Ok(())
+            }));
+        };
+        add("reference", |file| follows(file, DeviceKind::Reference, &SEEDS, archs::cuts(file), 1e-8));
+        add("cpu", |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), 1e-5));
+        add("a_mistake_shows", shows_a_mistake);
+        #[cfg(feature = "hip")]
+        add("gpu", gpu::follows);
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+fn load(device: DeviceKind, fixture: &Fixture, seed: u64) -> rocmforge::Result<Model> {
+    archs::load(device, fixture.model(seed))
+}
+
+/// Normalized mean squared error at the kept positions from `first` on. Equal infinities do not differ.
+fn distance(fixture: &Fixture, seed: u64, sequence: usize, got: &[f32], first: usize) -> f64 {
+    let n_vocab = fixture.n_logits(seed, sequence);
+    let want = fixture.logits[seed as usize - 1][sequence].chunks_exact(n_vocab);
+    let positions = kept(seed, fixture.tokens[sequence].len());
+    assert_eq!(want.len(), positions.clone().count());
+    let (mut error, mut square) = (0.0, 0.0);
+    for (want, position) in want.zip(positions).filter(|(_, position)| *position >= first) {
+        let pairs = want.iter().zip(&got[position * n_vocab..][..n_vocab]);
+        for (want, got) in pairs.filter(|(want, got)| want.is_finite() || want != got) {
+            error += (f64::from(*want) - f64::from(*got)).powi(2);
+            square += f64::from(*want).powi(2);
+        }
+    }
+    error / square
+}
+
+fn follows(file: &str, device: DeviceKind, seeds: &[u64], cuts: &[(&str, Cut)], most: f64) {
+    let fixture = Fixture::open(file);
+    for seed in seeds.iter().copied() {
+        let model = load(device, &fixture, seed).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let [first, second] = fixture.tokens.each_ref().map(Vec::as_slice);
+        for (what, cut) in cuts {
+            let is_one = cut(1)[1] == 0;
+            let sequences = [first, if is_one { &[] } else { second }];
+            let logits = evaluate(&model, sequences, (0..).map(*cut));
+            for (s, logits) in logits.iter().enumerate().filter(|(_, logits)| !logits.is_empty()) {
+                let error = distance(&fixture, seed, s, logits, 0);
+                println!("{file} seed {seed} sequence {s} {what}: NMSE {error:.1e}");
+                assert!(
+                    error <= most,
+                    "{file} seed {seed} sequence {s} {what}: NMSE {error:.1e} of at most {most:.0e}"
+                );
+            }
+        }
+    }
+}
+
+/// Two tokens swapped near the start move the logits behind them: attention, positions and all that follow are seen.
+fn shows_a_mistake(file: &str) {
+    let fixture = Fixture::open(file);
+    for seed in SEEDS {
+        let model = load(DeviceKind::Reference, &fixture, seed).unwrap();
+        let tokens = archs::swapped(&fixture.tokens[0]);
+        let logits = evaluate(&model, [&tokens, &[]], [[tokens.len(), 0]].into_iter());
+        let error = distance(&fixture, seed, 0, &logits[0], 3);
+        println!("{file} seed {seed}, two tokens swapped: NMSE {error:.1e}");
+        assert!(
+            error >= 1e-4,
+            "{file} seed {seed}: a mistake moves the logits by an NMSE of {error:.1e} only"
+        );
+    }
+}
+
+#[cfg(feature = "hip")]
+mod gpu {
+    use super::*;
+    use common::archs::{CUTS, SEEDS};
+    use common::emulated::{self, Emulator};
+    use rocmforge::engine::{Batch, Context, ContextParams};
+    use rocmforge::gguf::Gguf;
+    use std::sync::Arc;
+
+    /// One of each kind: all cuts, both seeds. Of the others one seed, in the cut that has steps of one token and of
+    /// several; `make conformance DEVICE=hip` has all.
+    const WHOLE: [&str; 12] = [
+        "llama-dense",
+        "qwen2-dense",
+        "qwen3-dense",
+        "gemma3-dense",
+        "phi2-dense",
+        "deepseek2-expanded",
+        "deepseek2-moe",
+        "deepseek2-heads",
+        "llama-moe",
+        "qwen3moe-moe",
+        "gpt-oss-moe",
+        "qwen35-dense",
+    ];
+
+    /// In steps of many tokens products round weights and activations to f16. Their bound, where that is above 1e-5.
+    const IN_MANY: [(&str, f64); 2] = [("deepseek2-moe", 3e-5), ("deepseek2-heads", 3e-5)];
+
+    /// Steps of at most eight tokens.
+    const FEW: [(&str, Cut); 2] = [
+        CUTS[1],
+        ("two sequences, few tokens", |step| [[3, 0], [1, 1], [5, 2], [1, 4], [0, 1], [4, 4]][step % 6]),
+    ];
+
+    /// Launches of a step of one token that belong to no layer: embedding, norm, output.
+    const OUTSIDE: u64 = 5;
+    /// Launches a layer of a step of one token.
+    const DENSE: u64 = 8;
+    const MIXTURE: u64 = 12;
+    /// Models that take more.
+    const OVER: &[(&str, u64)] = &[
+        ("gemma3-dense", 12),
+        ("qwen35-dense", 14),
+        ("deepseek2-expanded", 18),
+        ("deepseek2-moe", 26),
+        ("deepseek2-heads", 25),
+    ];
+
+    pub fn follows(file: &str) {
+        let name = format!("{file}::gpu");
+        emulated::on_emulator(&name, &[("CARD", "gfx1100")], || {
+            let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(1e-5, |(_, most)| *most);
+            let is_whole = WHOLE.contains(&file);
+            if in_many > 1e-5 {
+                super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, 1e-5);
+            }
+            let cuts = archs::cuts(file);
+            let (seeds, cuts) =
+                if is_whole { (&SEEDS[..], cuts) } else { (&SEEDS[..1], &cuts[cuts.len() - 1..]) };
+            super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
+            keeps_to_its_launches(file);
+        });
+    }
+
+    fn keeps_to_its_launches(file: &str) {
+        let mut fixture = Fixture::open(file);
+        // files of NVFP4 alone have them, and the generator's
+        fixture.tensors.retain(|tensor| !tensor.name.ends_with(".scale"));
+        let bytes = Gguf::from_bytes(fixture.bytes(1), file).unwrap();
+        let model = archs::load(DeviceKind::Hip, Arc::new(bytes)).unwrap();
+        let params = ContextParams { n_ctx: 64, n_batch: 1, ..ContextParams::default() };
+        let mut context = Context::new(&model, &params).unwrap();
+        let emulator = Emulator::open();
+        let launches = (0..3).map(|_| {
+            let before = emulator.calls("hipModuleLaunchKernel");
+            let token = Batch { tokens: &[1], positions: None, sequences: None, want: None };
+            context.decode(&token).unwrap();
+            emulator.calls("hipModuleLaunchKernel") - before
+        });
+        let (launches, n_layer) = (launches.max().unwrap(), model.config().n_layer as u64);
+        let is_mixture = model.program().plan().expert_products().next().is_some();
+        let most = OVER.iter().find(|(of, _)| *of == file).map(|(_, most)| *most);
+        let most = most.unwrap_or(if is_mixture { MIXTURE } else { DENSE });
+        println!("{file}: {launches} launches for {n_layer} layers");
+        assert!(
+            launches <= OUTSIDE + most * n_layer,
+            "{file}: {launches} launches for {n_layer} layers, at most {most} a layer and {OUTSIDE}"
+        );
+    }
+}
