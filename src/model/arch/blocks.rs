@@ -5,11 +5,11 @@
 use super::Model;
 use super::attention::{Attention, attention};
 use super::mixture::{Mixture, mixture};
-use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
 use crate::plan::{Binary, Norm, NormKind, Unary, ValueId};
+use crate::{Result, memory};
 
 /// A norm of an architecture, over whole rows or heads.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,17 @@ pub fn embed<'a>(hyper: &Hyper<'_>, file: &'a Gguf) -> Result<(Builder<'a>, Valu
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     Ok((b, x))
+}
+
+/// The same without the last blocks, `nextn_predict_layers` of them, and the hyper-parameters of what is left.
+pub fn embed_without_nextn<'h, 'f>(
+    hyper: &Hyper<'h>,
+    file: &'f Gguf,
+) -> Result<(Hyper<'h>, Builder<'f>, ValueId)> {
+    let kept = hyper.without_nextn()?;
+    let (mut b, x) = embed(&kept, file)?;
+    b.ignore_layers(kept.n_layer..hyper.n_layer, "they predict tokens behind the next")?;
+    Ok((kept, b, x))
 }
 
 /// The norms of a layer, by their tensors. None: there is none there.
@@ -199,18 +210,25 @@ impl Feed {
 /// A feed-forward of two or three matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward {
-    /// On the gate; without a gate, on what goes up.
-    pub f: Unary,
+    pub unit: Unit,
     pub gate: UnitGate,
     pub bias: Presence,
     /// Whether the products' `.scale` apply.
     pub scales: bool,
 }
 
-/// Where the gate of a feed-forward is.
+/// What a feed-forward or an expert computes between its matrices.
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    /// Of gate and up.
+    Gated(Binary),
+    /// Of up alone.
+    Plain(Unary),
+}
+
+/// Where a gated feed-forward has its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitGate {
-    None,
     /// `ffn_gate`
     Own,
     /// The first half of what `ffn_up` makes.
@@ -219,13 +237,14 @@ pub enum UnitGate {
 
 impl FeedForward {
     /// f(gate) * up, without biases and scales.
-    pub fn gated(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::Own, bias: Presence::Never, scales: false }
+    pub const fn gated(f: Unary) -> FeedForward {
+        let unit = Unit::Gated(Binary::Glu(f));
+        FeedForward { unit, gate: UnitGate::Own, bias: Presence::Never, scales: false }
     }
 
     /// f(up) with biases.
     pub fn plain(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::None, bias: Presence::Required, scales: false }
+        FeedForward { unit: Unit::Plain(f), bias: Presence::Required, ..FeedForward::gated(f) }
     }
 }
 
@@ -243,7 +262,7 @@ pub fn feed_forward(
 /// Names of a feed-forward's ops: gate, up, gated unit, down.
 pub type FeedForwardNames = [&'static str; 4];
 
-const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
+pub const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
 pub const SHARED: FeedForwardNames = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_glu_shexp", "ffn_down_shexp"];
 
 /// A feed-forward of other tensors, with `n_ff` elements between its matrices.
@@ -257,24 +276,47 @@ pub fn feed_forward_of(
 ) -> Result<ValueId> {
     let linear =
         Linear { bias: of.bias, scale: if of.scales { ScaleOrder::AfterBias } else { ScaleOrder::Ignored } };
-    let unit = match of.gate {
-        UnitGate::None => {
+    let unit = match (of.unit, of.gate) {
+        (Unit::Plain(f), _) => {
             let up = b.linear(up, x, n_ff, linear)?;
-            b.unary("ffn_act", of.f, up)
+            b.unary("ffn_act", f, up)
         }
-        UnitGate::Own => {
+        (Unit::Gated(f), UnitGate::Own) => {
             let gate = b.linear(gate, x, n_ff, linear)?;
             let up = b.linear(up, x, n_ff, linear)?;
-            b.binary(glu, Binary::Glu(of.f), gate, up)
+            b.binary(glu, f, gate, up)
         }
-        UnitGate::InUp => {
+        (Unit::Gated(f), UnitGate::InUp) => {
             let half = |first| Part { first, len: n_ff, of: 2 * n_ff };
             let first = b.linear_part(gate, up, x, half(0), linear)?;
             let second = b.linear_part(up, up, x, half(n_ff), linear)?;
-            b.binary(glu, Binary::Glu(of.f), first, second)
+            b.binary(glu, f, first, second)
         }
     };
     b.linear(down, unit, hyper.n_embd, linear)
+}
+
+/// What each layer has: the mixture where the file has a router, else the feed-forward. A feed-forward beside a mixture is
+/// not computed.
+pub fn mixtures_where_routed(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    dense: FeedForward,
+    experts: Mixture,
+) -> Result<Vec<Feed>> {
+    let [gate, up, _, down] = DENSE;
+    let feeds = (0..hyper.n_layer).map(|layer| {
+        if !b.has(&format!("blk.{layer}.ffn_gate_inp.weight")) {
+            return Ok(Feed::Dense(dense));
+        }
+        for name in [gate, up, down] {
+            for part in ["weight", "scale"] {
+                b.ignore(&format!("blk.{layer}.{name}.{part}"), "the layer has a mixture")?;
+            }
+        }
+        Ok(Feed::Mixture(experts))
+    });
+    memory::try_collect(feeds, "the plan")
 }
 
 /// The matrix that makes logits.

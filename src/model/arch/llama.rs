@@ -5,18 +5,16 @@ use super::Model;
 use super::attention::{Attention, QkNorm};
 use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
 use super::mixture::Mixture;
-use super::rope::{self, Turns};
+use super::rope::Turns;
+use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
 use crate::plan::{RopePairs, Unary};
-use crate::{Error, Result};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
-    let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
-    turns.factors = rope::factors(file, hyper.n_rot / 2)?;
-    b.ignore(rope::FACTORS, "it went into the table of rotations")?;
+    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.with_factors(&mut b, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let dense = FeedForward { bias: Presence::Optional, scales: true, ..FeedForward::gated(Unary::Silu) };
@@ -44,13 +42,7 @@ pub fn qwen3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 }
 
 pub fn qwen3moe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let used = hyper.keys.dim("expert_used_count")?;
-    let n_ff = match hyper.keys.number("expert_feed_forward_length")? {
-        0 => hyper.n_ff[0] / used,
-        n_ff => n_ff,
-    };
-    let missing = || Error::model(format!("{} is 0", hyper.keys.key("expert_count")));
-    head_norms(hyper, file, &[], Feed::Mixture(Mixture::read(hyper, n_ff)?.ok_or_else(missing)?))
+    head_norms(hyper, file, &[], Feed::Mixture(Mixture::required(hyper, Mixture::width(hyper)?)?))
 }
 
 fn head_norms(hyper: &Hyper<'_>, file: &Gguf, rerankers: &[&str], feed: Feed) -> Result<Model> {

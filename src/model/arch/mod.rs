@@ -1,15 +1,27 @@
 //! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
+mod afmoe;
+mod arctic;
 mod attention;
 mod blocks;
+mod cohere2moe;
+mod deepseek;
 mod deepseek2;
 mod gemma3;
 mod gpt_oss;
+mod grok;
+mod hunyuan_moe;
 mod llama;
+mod mellum;
+mod mimo2;
+mod minimax;
 mod mixture;
+mod olmoe;
 mod phi2;
 mod qwen35;
+mod qwen_moe;
 mod rope;
+mod smallthinker;
 
 use super::{Config, Hyper};
 use crate::gguf::{Gguf, Short};
@@ -30,6 +42,26 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("phi2", phi2::phi2),
     ("deepseek2", deepseek2::deepseek2),
     ("qwen35", qwen35::qwen35),
+    ("deepseek", deepseek::deepseek),
+    ("dots1", deepseek::dots1),
+    ("bailingmoe", deepseek::bailingmoe),
+    ("bailingmoe2", deepseek::bailingmoe2),
+    ("glm4moe", deepseek::glm4moe),
+    ("ernie4_5-moe", deepseek::ernie4_5_moe),
+    ("qwen3vlmoe", qwen_moe::qwen3vlmoe),
+    ("olmoe", olmoe::olmoe),
+    ("minimax-m2", minimax::minimax_m2),
+    ("minimax-m3", minimax::minimax_m3),
+    ("hunyuan-moe", hunyuan_moe::hunyuan_moe),
+    ("hy_v3", hunyuan_moe::hy_v3),
+    ("grok", grok::grok),
+    ("arctic", arctic::arctic),
+    ("smallthinker", smallthinker::smallthinker),
+    ("afmoe", afmoe::afmoe),
+    ("mellum", mellum::mellum),
+    ("exaone-moe", mellum::exaone_moe),
+    ("mimo2", mimo2::mimo2),
+    ("cohere2moe", cohere2moe::cohere2moe),
 ];
 
 /// Names of the supported architectures, comma-separated.
