@@ -39,12 +39,13 @@ pub enum Unit {
 pub struct Shared {
     /// Elements between the matrices.
     pub n_ff: usize,
+    pub gate: UnitGate,
 }
 
 impl Shared {
     /// None: of no elements.
     pub fn of(n_ff: usize) -> Option<Shared> {
-        (n_ff > 0).then_some(Shared { n_ff })
+        (n_ff > 0).then_some(Shared { n_ff, gate: UnitGate::Own })
     }
 }
 
@@ -166,14 +167,14 @@ pub fn routed_by(
     };
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
     let sum = b.combine(down, weights);
-    let Some(Shared { n_ff }) = of.shared else {
+    let Some(Shared { n_ff, gate }) = of.shared else {
         return Ok(sum);
     };
     let f = match of.unit {
         Unit::Gated(Binary::Glu(f)) | Unit::Plain(f) => f,
         Unit::Gated(f) => return Err(Error::Internal(format!("a shared expert of {f:?}"))),
     };
-    let gate = if matches!(of.unit, Unit::Plain(_)) { UnitGate::None } else { UnitGate::Own };
+    let gate = if matches!(of.unit, Unit::Plain(_)) { UnitGate::None } else { gate };
     let unit = FeedForward { f, gate, bias: Presence::Never, scales: of.scales };
     let shared = feed_forward_of(b, hyper, SHARED, n_ff, x, unit)?;
     Ok(b.binary("ffn_sum", Binary::Add, sum, shared))

@@ -74,6 +74,24 @@ impl Turns {
         })
     }
 
+    /// The same with the file's [`FACTORS`], if it has them.
+    pub fn with_factors(self, b: &mut Builder<'_>, file: &Gguf) -> Result<Turns> {
+        b.ignore(FACTORS, "they go into the table")?;
+        Ok(Turns { factors: factors(file, self.n_rot / 2)?, ..self })
+    }
+
+    /// The same for layers with windows, which may have a base of their own.
+    pub fn near(&self, hyper: &Hyper<'_>) -> Result<Turns> {
+        let base = hyper.keys.positive_or("rope.freq_base_swa", self.base)?;
+        Ok(Turns { base, ..self.clone() })
+    }
+
+    /// The same where these layers' positions are not scaled, and the base is 10000 in a file that states none.
+    pub fn near_unscaled(&self, hyper: &Hyper<'_>) -> Result<Turns> {
+        let base = hyper.keys.positive_or("rope.freq_base_swa", 10_000.0)?;
+        Ok(Turns { base, scaling: Scaling::None, ..self.clone() })
+    }
+
     pub fn table(&self) -> Result<Rope> {
         let n = self.n_rot / 2;
         let base = f64::from(self.base);
