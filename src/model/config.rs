@@ -97,7 +97,7 @@ impl<'a> Hyper<'a> {
             Some(n) => n,
             None => memory::filled(0, n_layer, "hyper-parameters")?,
         };
-        let embd = file.tensor("token_embd.weight");
+        let embd = file.embedding();
         let n_vocab = embd.ok_or_else(|| Error::model("the tensor token_embd.weight is missing"))?.rows();
         // Token ids are i32 in C.
         if n_vocab == 0 || i32::try_from(n_vocab).is_err() {

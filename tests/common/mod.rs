@@ -17,3 +17,5 @@ pub mod models;
 pub mod operands;
 pub mod tiny_model;
 pub mod types;
+pub mod variants_moe;
+pub mod variants_norm;

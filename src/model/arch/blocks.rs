@@ -93,9 +93,12 @@ pub struct Norms {
 /// How a layer's two halves stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
+    /// In front of the halves, and behind them.
     pub norm: NormOf,
+    pub behind: NormOf,
     pub norms: Norms,
-    /// Both halves take the normed input of the layer: x += attention(n) + feed(n), n = norm(x).
+    /// Both halves take the layer's input: x += attention(norm(x)) + feed(norm(x)). A feed-forward without a norm of its
+    /// own takes what the attention takes.
     pub parallel: bool,
     /// On what each half adds.
     pub residual: f32,
@@ -105,7 +108,7 @@ impl Block {
     /// x += attention(norm(x)), x += feed(norm(x))
     pub fn pre(norm: NormOf) -> Block {
         let norms = Norms { attention: [Some("attn_norm"), None], feed: [Some("ffn_norm"), None] };
-        Block { norm, norms, parallel: false, residual: 1.0 }
+        Block { norm, behind: norm, norms, parallel: false, residual: 1.0 }
     }
 
     /// x += norm(attention(x)), x += norm(feed(x))
@@ -144,8 +147,8 @@ impl Block {
         attend: impl FnOnce(&mut Builder<'_>, ValueId) -> Result<ValueId>,
         feed: impl FnOnce(&mut Builder<'_>, ValueId) -> Result<ValueId>,
     ) -> Result<ValueId> {
-        let norm = |b: &mut Builder<'_>, name: Option<&'static str>, x| match name {
-            Some(name) => self.norm.row(b, name, x),
+        let normed_by = |b: &mut Builder<'_>, norm: NormOf, name: Option<&'static str>, x| match name {
+            Some(name) => norm.row(b, name, x),
             None => Ok(x),
         };
         let add = |b: &mut Builder<'_>, name, x, half| {
@@ -156,18 +159,20 @@ impl Block {
             };
             b.binary(name, Binary::Add, x, half)
         };
-        let normed = norm(b, self.norms.attention[0], x)?;
+        let normed = normed_by(b, self.norm, self.norms.attention[0], x)?;
         let attended = attend(b, normed)?;
-        let attended = norm(b, self.norms.attention[1], attended)?;
+        let attended = normed_by(b, self.behind, self.norms.attention[1], attended)?;
         if self.parallel {
+            let own = self.norms.feed[0];
+            let normed = normed_by(b, self.norm, own, if own.is_some() { x } else { normed })?;
             let fed = feed(b, normed)?;
             let both = b.binary("parallel", Binary::Add, attended, fed);
             return Ok(add(b, "residual", x, both));
         }
         let x = add(b, "attn_residual", x, attended);
-        let normed = norm(b, self.norms.feed[0], x)?;
+        let normed = normed_by(b, self.norm, self.norms.feed[0], x)?;
         let fed = feed(b, normed)?;
-        let fed = norm(b, self.norms.feed[1], fed)?;
+        let fed = normed_by(b, self.behind, self.norms.feed[1], fed)?;
         Ok(add(b, "ffn_residual", x, fed))
     }
 }

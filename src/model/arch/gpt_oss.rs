@@ -18,7 +18,7 @@ pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
     let windows = Windows::read(hyper, 2)?;
     let turns = Turns::read(&b, hyper, RopePairs::Halves)?;
-    let [all, near] = [b.rope(turns.table()?), b.rope(turns.near(hyper)?.table()?)];
+    let ropes = [Some(b.rope(turns.table()?)), Some(b.rope(turns.near(hyper)?.table()?))];
     let norm = NormOf::rms(hyper)?;
     let heads =
         Attention { output_bias: Presence::Required, sinks: Presence::Required, ..Attention::of(hyper) };
@@ -28,7 +28,6 @@ pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let feed = Feed::Mixture(Mixture { routing, unit, bias: Presence::Required, scales: false, ..experts });
     let block = Block::pre(norm).feed_norm("post_attention_norm");
     decoder(b, hyper, x, block, Head { output: Output::Own, ..Head::of(norm) }, |layer| {
-        let window = windows.of(layer);
-        (Attention { window, rope: Some(if window.is_some() { near } else { all }), ..heads }, feed)
+        (windows.heads(layer, heads, ropes), feed)
     })
 }

@@ -24,11 +24,15 @@ pub fn grok(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
         cap: keys.positive_or("attn_logit_softcapping", 30.0)?,
         ..Attention::of(hyper)
     };
-    let beside = Shared { n_ff: hyper.n_ff[0], names: DENSE, sum: std::f32::consts::FRAC_1_SQRT_2 };
+    let beside = Shared::of(hyper.n_ff[0]).map(|shared| Shared {
+        names: DENSE,
+        sum: std::f32::consts::FRAC_1_SQRT_2,
+        ..shared
+    });
     let feed = Feed::Mixture(Mixture {
         unit: Unit::Gated(Binary::Glu(Unary::Gelu)),
         scales: false,
-        shared: b.has("blk.0.ffn_up.weight").then_some(beside),
+        shared: beside.filter(|_| b.has("blk.0.ffn_up.weight")),
         ..Mixture::required(hyper, keys.number_or("expert_feed_forward_length", hyper.n_ff[0])?)?
     });
     let norm = NormOf::rms(hyper)?;

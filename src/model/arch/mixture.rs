@@ -31,6 +31,7 @@ pub struct Shared {
     /// Elements between the matrices.
     pub n_ff: usize,
     pub names: FeedForwardNames,
+    pub gate: UnitGate,
     /// Factor on the sum of its result and the experts'.
     pub sum: f32,
 }
@@ -38,7 +39,7 @@ pub struct Shared {
 impl Shared {
     /// None: of no elements.
     pub fn of(n_ff: usize) -> Option<Shared> {
-        (n_ff > 0).then_some(Shared { n_ff, names: SHARED, sum: 1.0 })
+        (n_ff > 0).then_some(Shared { n_ff, names: SHARED, gate: UnitGate::Own, sum: 1.0 })
     }
 }
 
@@ -198,7 +199,7 @@ pub fn routed_by(
     let Some(shared) = of.shared else {
         return Ok(sum);
     };
-    let unit = FeedForward { unit: of.unit, gate: UnitGate::Own, bias: Presence::Never, scales: of.scales };
+    let unit = FeedForward { unit: of.unit, gate: shared.gate, bias: Presence::Never, scales: of.scales };
     let beside = feed_forward_of(b, hyper, shared.names, shared.n_ff, x, unit)?;
     let both = b.binary("ffn_sum", Binary::Add, sum, beside);
     Ok(if shared.sum == 1.0 { both } else { b.unary("ffn_sum_scale", Unary::Scale(shared.sum), both) })

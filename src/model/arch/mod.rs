@@ -4,11 +4,14 @@ mod afmoe;
 mod arctic;
 mod attention;
 mod blocks;
+mod cohere;
 mod cohere2moe;
 mod deepseek;
 mod deepseek2;
 mod gemma3;
+mod gpt2;
 mod gpt_oss;
+mod granite_swa;
 mod grok;
 mod hunyuan_moe;
 mod llama;
@@ -16,8 +19,10 @@ mod mellum;
 mod mimo2;
 mod minimax;
 mod mixture;
+mod muse_glimmer;
 mod olmoe;
 mod phi2;
+mod plamo3;
 mod qwen35;
 mod qwen_moe;
 mod rope;
@@ -37,9 +42,24 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("qwen2", llama::qwen2),
     ("qwen3", llama::qwen3),
     ("qwen3moe", llama::qwen3moe),
+    ("gemma2", gemma3::gemma2),
     ("gemma3", gemma3::gemma3),
+    ("plamo3", plamo3::plamo3),
+    ("granite_swa", granite_swa::granite_swa),
+    ("muse-glimmer", muse_glimmer::muse_glimmer),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("gptneox", gpt2::gptneox),
+    ("falcon", gpt2::falcon),
+    ("stablelm", gpt2::stablelm),
+    ("starcoder2", gpt2::starcoder2),
+    ("codeshell", gpt2::codeshell),
+    ("nemotron", gpt2::nemotron),
+    ("jais2", gpt2::jais2),
+    ("orion", gpt2::orion),
+    ("pockettts", gpt2::pockettts),
+    ("command-r", cohere::command_r),
+    ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::deepseek2),
     ("qwen35", qwen35::qwen35),
     ("deepseek", deepseek::deepseek),
