@@ -3,7 +3,9 @@
 
 use crate::model::{Config, Hyper};
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId, Values};
+use crate::plan::{
+    Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Scores, Unary, ValueId, Values,
+};
 use crate::{Error, Result};
 
 /// A norm of an architecture, over whole rows or heads.
@@ -54,10 +56,7 @@ pub struct Attention {
     pub rope: Option<RopeId>,
     /// Positions that a token sees.
     pub window: Option<u32>,
-    /// Factor on q.k.
-    pub scale: f32,
-    /// Soft cap on the scores; 0: none.
-    pub cap: f32,
+    pub scores: Scores,
     /// `attn_sinks`: a score without a value for each query head.
     pub sinks: Presence,
     /// `attn_q` makes a query and behind it a gate for each head, whose sigmoid the head's result is multiplied by.
@@ -74,8 +73,7 @@ impl Attention {
             head_norm: None,
             rope: None,
             window: None,
-            scale: 1.0 / (hyper.k as f32).sqrt(),
-            cap: 0.0,
+            scores: Scores::scaled(1.0 / (hyper.k as f32).sqrt()),
             sinks: Presence::Never,
             gated: false,
         }
@@ -147,7 +145,7 @@ pub fn attention(
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
-    let mut heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    let mut heads = b.attention(cache, q, of.scores, sinks);
     if let Some(gate) = gate {
         heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
     }
@@ -247,7 +245,8 @@ impl Mixture {
             )));
         }
         let gating = Gating::Softmax;
-        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        let routing =
+            Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used, per_id: 1 };
         let f = Binary::Glu(Unary::Silu);
         let (bias, choice_bias) = (Presence::Never, Presence::Never);
         Ok(Some(Mixture {
@@ -321,7 +320,7 @@ pub fn mixture(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Mixture) 
     };
     let unit = b.binary("ffn_glu", of.f, gate, up);
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    let sum = b.combine(down, weights);
+    let sum = b.combine(down, Some(weights), hyper.n_embd);
     if of.shared == 0 {
         return Ok(sum);
     }

@@ -8,7 +8,7 @@ use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Presence};
-use crate::plan::{Binary, RopePairs, Unary};
+use crate::plan::{Binary, RopePairs, Scores, Unary};
 
 /// Layers of the model whose scores are divided by the root of a head's share of the embedding.
 const LAYERS_OF_27B: usize = 62;
@@ -35,8 +35,11 @@ pub fn gemma3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let norm = NormOf::rms(hyper)?;
     let head_dim =
         if hyper.n_layer == LAYERS_OF_27B { hyper.n_embd / hyper.n_head[0].max(1) } else { hyper.k };
-    let heads =
-        Attention { head_norm: Some(norm), scale: 1.0 / (head_dim as f32).sqrt(), ..Attention::of(hyper) };
+    let heads = Attention {
+        head_norm: Some(norm),
+        scores: Scores::scaled(1.0 / (head_dim as f32).sqrt()),
+        ..Attention::of(hyper)
+    };
     let unit = FeedForward { f: Unary::Gelu, gated: true, bias: Presence::Never, scales: false };
     for layer in 0..hyper.n_layer {
         let window = windows.of(layer);

@@ -3,7 +3,7 @@
 
 use super::Model;
 use super::blocks::{Attention, FeedForward, Head, Mixture, NormOf, attention, feed_forward, head, mixture};
-use super::rope::{self, Turns};
+use super::rope::Turns;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Presence};
@@ -13,9 +13,7 @@ use crate::{Error, Result};
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
-    let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
-    turns.factors = rope::factors(file, hyper.n_rot / 2)?;
-    b.ignore(rope::FACTORS, "it went into the table of rotations")?;
+    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let unit = FeedForward { f: Unary::Silu, gated: true, bias: Presence::Optional, scales: true };
