@@ -9,7 +9,7 @@ use super::rope::Turns;
 use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
-use crate::plan::{Binary, RopePairs, Unary};
+use crate::plan::{Binary, RopePairs, Scores, Unary};
 
 pub fn grok(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
@@ -19,9 +19,11 @@ pub fn grok(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     let heads = Attention {
         rope,
-        // in place of the root of a head's length
-        scale: keys.float_or("attention.output_scale", 0.088_388_35)?,
-        cap: keys.positive_or("attn_logit_softcapping", 30.0)?,
+        scores: Scores {
+            cap: keys.positive_or("attn_logit_softcapping", 30.0)?,
+            // in place of the root of a head's length
+            ..Scores::scaled(keys.float_or("attention.output_scale", 0.088_388_35)?)
+        },
         ..Attention::of(hyper)
     };
     let beside = Shared::of(hyper.n_ff[0]).map(|shared| Shared {

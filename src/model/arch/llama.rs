@@ -14,7 +14,7 @@ use crate::plan::{RopePairs, Unary};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
-    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.with_factors(&mut b, file)?;
+    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let dense = FeedForward { bias: Presence::Optional, scales: true, ..FeedForward::gated(Unary::Silu) };

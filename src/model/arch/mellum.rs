@@ -1,4 +1,5 @@
-//! Pre-norm blocks with norms of q's and k's heads, windows in most layers and mixtures of experts: mellum and exaone-moe.
+//! Pre-norm blocks with norms of q's and k's heads, windows in most layers and mixtures of experts: mellum,
+//! maple and exaone-moe.
 
 use super::Model;
 use super::attention::{Attention, QkNorm, Windows};
@@ -25,12 +26,30 @@ pub fn mellum(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     decoder(b, hyper, x, Block::pre(norm), end, |layer| (windows.heads(layer, heads, ropes), feed))
 }
 
+/// Layers that see all positions do not rotate; experts have bounds on what goes into their units.
+pub fn maple(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let keys = &hyper.keys;
+    let (mut b, x) = embed(hyper, file)?;
+    let windows = Windows::read_flags(hyper)?.required(hyper)?;
+    let near = b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.near(hyper)?.table()?);
+    let norm = NormOf::rms(hyper)?;
+    let heads = Attention { norm: QkNorm::Heads(norm), ..Attention::of(hyper) };
+    let limits = keys.floats("swiglu_clamp_exp", hyper.n_layer)?;
+    let experts = Mixture::required(hyper, keys.dim("expert_feed_forward_length")?)?;
+    let experts = Mixture { scales: false, ..experts };
+    let end = Head { output: Output::Own, ..Head::of(norm) };
+    decoder(b, hyper, x, Block::pre(norm), end, |layer| {
+        let feed = Feed::Mixture(Mixture { limit: limits[layer], ..experts });
+        (windows.heads(layer, heads, [None, Some(near)]), feed)
+    })
+}
+
 /// Layers that see all positions do not rotate.
 pub fn exaone_moe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (hyper, mut b, x) = embed_without_nextn(hyper, file)?;
     let (hyper, keys) = (&hyper, &hyper.keys);
     let windows = Windows::read(hyper, 4)?.required(hyper)?;
-    let turns = Turns::read(&b, hyper, RopePairs::Halves)?.with_factors(&mut b, file)?;
+    let turns = Turns::read(&b, hyper, RopePairs::Halves)?.factored(&mut b, hyper, file)?;
     let near = b.rope(turns.table()?);
     let norm = NormOf::rms(hyper)?;
     let heads = Attention { norm: QkNorm::Heads(norm), ..Attention::of(hyper) };

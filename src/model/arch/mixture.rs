@@ -14,6 +14,10 @@ pub struct Mixture {
     pub n_ff: usize,
     pub routing: Routing,
     pub unit: Unit,
+    /// Bound on up, and from above on the gate, in a mixture whose gate and up are apart; 0: none.
+    pub limit: f32,
+    /// The weights are for what the experts take instead of what they leave.
+    pub on_input: bool,
     /// Of the router and the experts.
     pub bias: Presence,
     /// `exp_probs_b`: takes part in the choice alone.
@@ -32,6 +36,8 @@ pub struct Shared {
     pub n_ff: usize,
     pub names: FeedForwardNames,
     pub gate: UnitGate,
+    /// Whether the sigmoid of what `ffn_gate_inp_shexp` makes, one number, is a factor on its result.
+    pub weighed: bool,
     /// Factor on the sum of its result and the experts'.
     pub sum: f32,
 }
@@ -39,7 +45,7 @@ pub struct Shared {
 impl Shared {
     /// None: of no elements.
     pub fn of(n_ff: usize) -> Option<Shared> {
-        (n_ff > 0).then_some(Shared { n_ff, names: SHARED, gate: UnitGate::Own, sum: 1.0 })
+        (n_ff > 0).then_some(Shared { n_ff, names: SHARED, gate: UnitGate::Own, weighed: false, sum: 1.0 })
     }
 }
 
@@ -66,7 +72,8 @@ impl Mixture {
             )));
         }
         let gating = Gating::Softmax;
-        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        let routing =
+            Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used, per_id: 1 };
         let unit = Unit::Gated(Binary::Glu(Unary::Silu));
         let (bias, choice_bias) = (Presence::Never, Presence::Never);
         Ok(Some(Mixture {
@@ -74,6 +81,8 @@ impl Mixture {
             n_ff,
             routing,
             unit,
+            limit: 0.0,
+            on_input: false,
             bias,
             choice_bias,
             scales: true,
@@ -157,13 +166,43 @@ pub fn routed_by(
     x: ValueId,
     of: Mixture,
 ) -> Result<ValueId> {
+    let router = Linear { bias: of.bias, ..Linear::default() };
+    let logits = b.linear("ffn_gate_inp", routed, of.n_experts, router)?;
+    let sum = experts(b, hyper, EXPERTS, logits, x, of)?;
+    let Some(shared) = of.shared else {
+        return Ok(sum);
+    };
+    let unit = FeedForward { unit: of.unit, gate: shared.gate, bias: Presence::Never, scales: of.scales };
+    let mut beside = feed_forward_of(b, hyper, shared.names, shared.n_ff, x, unit)?;
+    if shared.weighed {
+        let weight = b.linear("ffn_gate_inp_shexp", x, 1, Linear { bias: Presence::Never, ..router })?;
+        let weight = b.unary("ffn_weight_shexp", Unary::Sigmoid, weight);
+        beside = b.binary("ffn_weighed_shexp", Binary::Mul, beside, weight);
+    }
+    let both = b.binary("ffn_sum", Binary::Add, sum, beside);
+    Ok(if shared.sum == 1.0 { both } else { b.unary("ffn_sum_scale", Unary::Scale(shared.sum), both) })
+}
+
+/// Names of the experts' products: gate, up, down.
+pub type ExpertNames = [&'static str; 3];
+
+pub const EXPERTS: ExpertNames = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+
+/// The sum of what the experts that `logits` choose make of x.
+pub fn experts(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    [gate, up, down]: ExpertNames,
+    logits: ValueId,
+    x: ValueId,
+    of: Mixture,
+) -> Result<ValueId> {
     let Mixture { n_experts, n_ff, .. } = of;
-    let logits =
-        b.linear("ffn_gate_inp", routed, n_experts, Linear { bias: of.bias, ..Linear::default() })?;
     // some files' names are without the suffix
     let name = if b.has("exp_probs_b") { "exp_probs_b" } else { "exp_probs_b.bias" };
-    let choice_bias = b.vector_if(name, Part::all(n_experts), of.choice_bias)?;
+    let choice_bias = b.vector_if(name, Part::all(b.width(logits)), of.choice_bias)?;
     let (ids, weights) = b.route(logits, choice_bias, of.routing);
+    let (x, weights) = if of.on_input { (b.spread(x, weights), None) } else { (x, Some(weights)) };
     let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
         let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
         let scale_name = format!("{name}.scale");
@@ -179,28 +218,25 @@ pub fn routed_by(
     };
     let unit = match of.unit {
         Unit::Plain(f) => {
-            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            let up = product(b, up, x, hyper.n_embd, n_ff)?;
             b.unary("ffn_act", f, up)
         }
         Unit::Gated(f) if of.merged && b.has("ffn_gate_up_exps.weight") => {
             let both = product(b, "ffn_gate_up_exps", x, hyper.n_embd, 2 * n_ff)?;
             let mut half = |name, first| b.columns(name, both, 2 * n_ff, first, n_ff);
-            let (gate, up) = (half("ffn_gate_exps", 0), half("ffn_up_exps", n_ff));
+            let (gate, up) = (half(gate, 0), half(up, n_ff));
             b.binary("ffn_glu", f, gate, up)
         }
         Unit::Gated(f) => {
-            let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
-            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            let mut gate = product(b, gate, x, hyper.n_embd, n_ff)?;
+            let mut up = product(b, up, x, hyper.n_embd, n_ff)?;
+            if of.limit > 0.0 {
+                gate = b.unary("ffn_gate_clamp", Unary::Clamp(f32::NEG_INFINITY, of.limit), gate);
+                up = b.unary("ffn_up_clamp", Unary::Clamp(-of.limit, of.limit), up);
+            }
             b.binary("ffn_glu", f, gate, up)
         }
     };
-    let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    let sum = b.combine(down, weights);
-    let Some(shared) = of.shared else {
-        return Ok(sum);
-    };
-    let unit = FeedForward { unit: of.unit, gate: shared.gate, bias: Presence::Never, scales: of.scales };
-    let beside = feed_forward_of(b, hyper, shared.names, shared.n_ff, x, unit)?;
-    let both = b.binary("ffn_sum", Binary::Add, sum, beside);
-    Ok(if shared.sum == 1.0 { both } else { b.unary("ffn_sum_scale", Unary::Scale(shared.sum), both) })
+    let down = product(b, down, unit, n_ff, hyper.n_embd)?;
+    Ok(b.combine(down, weights, hyper.n_embd))
 }

@@ -6,6 +6,7 @@ mod attention;
 mod blocks;
 mod cohere;
 mod cohere2moe;
+mod dbrx;
 mod deepseek;
 mod deepseek2;
 mod gemma3;
@@ -13,8 +14,10 @@ mod gpt2;
 mod gpt_oss;
 mod granite_swa;
 mod grok;
+mod grovemoe;
 mod hunyuan_moe;
 mod llama;
+mod llama4;
 mod mellum;
 mod mimo2;
 mod minimax;
@@ -22,6 +25,7 @@ mod mixture;
 mod muse_glimmer;
 mod olmoe;
 mod phi2;
+mod phimoe;
 mod plamo3;
 mod qwen35;
 mod qwen_moe;
@@ -82,6 +86,13 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("exaone-moe", mellum::exaone_moe),
     ("mimo2", mimo2::mimo2),
     ("cohere2moe", cohere2moe::cohere2moe),
+    ("qwen2moe", qwen_moe::qwen2moe),
+    ("dbrx", dbrx::dbrx),
+    ("phimoe", phimoe::phimoe),
+    ("grovemoe", grovemoe::grovemoe),
+    ("llama4", llama4::llama4),
+    ("laguna", afmoe::laguna),
+    ("maple", mellum::maple),
 ];
 
 /// Names of the supported architectures, comma-separated.

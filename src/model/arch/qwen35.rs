@@ -17,7 +17,7 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let recurrent = keys.pattern("attention.recurrent_layers", hyper.n_layer, interval as u64)?;
     let (hyper, mut b, mut x) = embed_without_nextn(hyper, file)?;
     let hyper = &hyper;
-    let sections = Some(Sections::Interleaved(Sections::lengths(keys)?));
+    let sections = Some(Sections::Turns(Sections::lengths(keys)?));
     let turns = Turns { sections, ..Turns::read(&b, hyper, RopePairs::Halves)? };
     let rope = Some(b.rope(turns.table()?));
     let norm = NormOf::rms(hyper)?;
