@@ -3,7 +3,7 @@
 use super::blocks::NormOf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, RopeId, Unary, ValueId, Values};
+use crate::plan::{Binary, Cache, RopeId, Scores, Unary, ValueId, Values};
 use crate::{Error, Result};
 
 /// Norms of queries and keys: `attn_q_norm`, `attn_k_norm`.
@@ -30,6 +30,8 @@ pub enum Gate {
     InQueries,
     /// The function of what `attn_gate` makes.
     Own(Unary),
+    /// The same with one number for each head.
+    OwnOfHeads(Unary),
 }
 
 /// Self-attention with a cache of its own.
@@ -38,16 +40,15 @@ pub struct Attention {
     /// Of q, k and v (or of `attn_qkv`), and of the output.
     pub bias: Presence,
     pub output_bias: Presence,
+    /// Bound on elements of q, k and v; 0: none.
+    pub clamp: f32,
     /// Whether the `.scale` of q, k and v apply; the output's does.
     pub scales: bool,
     pub norm: QkNorm,
     pub rope: Option<RopeId>,
     /// Positions that a token sees.
     pub window: Option<u32>,
-    /// Factor on q.k.
-    pub scale: f32,
-    /// Soft cap on the scores; 0: none.
-    pub cap: f32,
+    pub scores: Scores,
     /// `attn_sinks`: a score without a value for each query head.
     pub sinks: Presence,
     pub gate: Gate,
@@ -59,12 +60,12 @@ impl Attention {
         Attention {
             bias: Presence::Optional,
             output_bias: Presence::Never,
+            clamp: 0.0,
             scales: true,
             norm: QkNorm::None,
             rope: None,
             window: None,
-            scale: 1.0 / (hyper.k as f32).sqrt(),
-            cap: 0.0,
+            scores: Scores::scaled(1.0 / (hyper.k as f32).sqrt()),
             sinks: Presence::Never,
             gate: Gate::None,
         }
@@ -149,9 +150,13 @@ pub fn attention(
             true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
             false => b.linear(name, x, width, linear)?,
         };
+        if of.clamp > 0.0 {
+            *out = b.unary("attn_clamp", Unary::Clamp(-of.clamp, of.clamp), *out);
+        }
         first += width;
     }
     let [mut q, mut k, v] = qkv;
+    let plain = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
     let gate = match of.gate {
         Gate::None => None,
         Gate::InQueries => {
@@ -159,10 +164,8 @@ pub fn attention(
             q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
             Some((Unary::Sigmoid, b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k)))
         }
-        Gate::Own(f) => {
-            let plain = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
-            Some((f, b.linear("attn_gate", x, n_head * hyper.v, plain)?))
-        }
+        Gate::Own(f) => Some((f, b.linear("attn_gate", x, n_head * hyper.v, plain)?)),
+        Gate::OwnOfHeads(f) => Some((f, b.linear("attn_gate", x, n_head, plain)?)),
     };
     let rotate = |b: &mut Builder<'_>, [q, k]: [ValueId; 2]| match of.rope {
         Some(rope) => [b.rotate("rope_q", q, hyper.k, 0, rope), b.rotate("rope_k", k, hyper.k, 0, rope)],
@@ -191,9 +194,15 @@ pub fn attention(
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
-    let mut heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    let mut heads = b.attention(cache, q, of.scores, sinks);
     if let Some((f, gate)) = gate {
-        heads = b.binary("attn_gated", Binary::Glu(f), gate, heads);
+        heads = match of.gate {
+            Gate::OwnOfHeads(_) => {
+                let gate = b.unary("attn_gate_act", f, gate);
+                b.binary("attn_gated", Binary::Mul, heads, gate)
+            }
+            _ => b.binary("attn_gated", Binary::Glu(f), gate, heads),
+        };
     }
     let output = Linear { bias: of.output_bias, scale: ScaleOrder::BeforeBias };
     b.linear("attn_output", heads, hyper.n_embd, output)

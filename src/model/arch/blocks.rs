@@ -207,6 +207,8 @@ pub struct FeedForward {
     /// On the gate; without a gate, on what goes up.
     pub f: Unary,
     pub gate: UnitGate,
+    /// `ffn.act.scales`, which divide what f makes.
+    pub divisors: Presence,
     pub bias: Presence,
     /// Whether the products' `.scale` apply.
     pub scales: bool,
@@ -225,12 +227,13 @@ pub enum UnitGate {
 impl FeedForward {
     /// f(gate) * up, without biases and scales.
     pub fn gated(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::Own, bias: Presence::Never, scales: false }
+        let (divisors, bias) = (Presence::Never, Presence::Never);
+        FeedForward { f, gate: UnitGate::Own, divisors, bias, scales: false }
     }
 
     /// f(up) with biases.
     pub fn plain(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::None, bias: Presence::Required, scales: false }
+        FeedForward { gate: UnitGate::None, bias: Presence::Required, ..FeedForward::gated(f) }
     }
 }
 
@@ -265,7 +268,11 @@ pub fn feed_forward_of(
     let unit = match of.gate {
         UnitGate::None => {
             let up = b.linear(up, x, n_ff, linear)?;
-            b.unary("ffn_act", of.f, up)
+            let unit = b.unary("ffn_act", of.f, up);
+            match b.vector_if("ffn.act.scales", Part::all(n_ff), of.divisors)? {
+                Some(divisors) => b.divide("ffn_act_scaled", unit, divisors),
+                None => unit,
+            }
         }
         UnitGate::Own => {
             let gate = b.linear(gate, x, n_ff, linear)?;

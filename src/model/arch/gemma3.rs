@@ -9,7 +9,7 @@ use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Builder;
-use crate::plan::{RopePairs, Unary, ValueId};
+use crate::plan::{RopePairs, Scores, Unary, ValueId};
 
 /// Layers of the models of 27 billion parameters, whose scores are divided by the root of a head's share of the embedding.
 const GEMMA2_27B: usize = 46;
@@ -22,7 +22,7 @@ pub fn gemma2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let all = Turns::read(&b, hyper, RopePairs::Halves)?;
     let near = all.near(hyper)?;
     let cap = keys.float_or("attn_logit_softcapping", 50.0)?;
-    let heads = Attention { cap, scale: scale(hyper, GEMMA2_27B), ..Attention::of(hyper) };
+    let heads = Attention { scores: Scores { cap, ..scores(hyper, GEMMA2_27B) }, ..Attention::of(hyper) };
     let end = Head {
         output: Output::Embedding,
         cap: keys.float_or("final_logit_softcapping", 30.0)?,
@@ -42,16 +42,15 @@ pub fn gemma3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let near = all.near_unscaled(hyper)?;
     let norm = NormOf::rms(hyper)?;
     let heads =
-        Attention { norm: QkNorm::Heads(norm), scale: scale(hyper, GEMMA3_27B), ..Attention::of(hyper) };
+        Attention { norm: QkNorm::Heads(norm), scores: scores(hyper, GEMMA3_27B), ..Attention::of(hyper) };
     let end = Head { cap: keys.float_or("final_logit_softcapping", 0.0)?, ..Head::of(norm) };
     layers(b, hyper, x, windows, [all, near], heads, end)
 }
 
-/// Factor on scores.
-fn scale(hyper: &Hyper<'_>, layers_of_27b: usize) -> f32 {
+fn scores(hyper: &Hyper<'_>, layers_of_27b: usize) -> Scores {
     let head_dim =
         if hyper.n_layer == layers_of_27b { hyper.n_embd / hyper.n_head[0].max(1) } else { hyper.k };
-    1.0 / (head_dim as f32).sqrt()
+    Scores::scaled(1.0 / (head_dim as f32).sqrt())
 }
 
 /// `turns` are those of layers without and with a window.

@@ -22,11 +22,11 @@ pub fn granite_swa(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     }
     let windows = Windows::read_flags(hyper)?.required(hyper)?;
     let rotated = keys.find_flags("attention.rope_pattern", hyper.n_layer)?;
-    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.with_factors(&mut b, file)?;
+    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
     let rope = b.rope(turns.table()?);
     let mut heads =
         Attention { output_bias: Presence::Optional, sinks: Presence::Required, ..Attention::of(hyper) };
-    heads.scale = factor("attention.scale")?.unwrap_or(heads.scale);
+    heads.scores.scale = factor("attention.scale")?.unwrap_or(heads.scores.scale);
     let dense = FeedForward { bias: Presence::Optional, ..FeedForward::gated(Unary::Silu) };
     let shared = Shared::of(keys.number("expert_shared_feed_forward_length")?);
     let shared = shared.map(|shared| Shared { gate: UnitGate::InUp, ..shared });

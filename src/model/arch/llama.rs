@@ -5,7 +5,7 @@ use super::Model;
 use super::attention::{Attention, QkNorm};
 use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
 use super::mixture::Mixture;
-use super::rope::{self, Turns};
+use super::rope::Turns;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
@@ -14,9 +14,7 @@ use crate::{Error, Result};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
-    let mut turns = Turns::read(&b, hyper, RopePairs::Consecutive)?;
-    turns.factors = rope::factors(file, hyper.n_rot / 2)?;
-    b.ignore(rope::FACTORS, "it went into the table of rotations")?;
+    let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let dense = FeedForward { bias: Presence::Optional, scales: true, ..FeedForward::gated(Unary::Silu) };

@@ -72,7 +72,8 @@ impl Mixture {
             )));
         }
         let gating = Gating::Softmax;
-        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        let routing =
+            Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used, per_id: 1 };
         let unit = Unit::Gated(Binary::Glu(Unary::Silu));
         let (bias, choice_bias) = (Presence::Never, Presence::Never);
         Ok(Some(Mixture {
@@ -166,7 +167,7 @@ pub fn routed_by(
         }
     };
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    let sum = b.combine(down, weights);
+    let sum = b.combine(down, Some(weights), hyper.n_embd);
     let Some(Shared { n_ff, gate }) = of.shared else {
         return Ok(sum);
     };
@@ -175,7 +176,7 @@ pub fn routed_by(
         Unit::Gated(f) => return Err(Error::Internal(format!("a shared expert of {f:?}"))),
     };
     let gate = if matches!(of.unit, Unit::Plain(_)) { UnitGate::None } else { gate };
-    let unit = FeedForward { f, gate, bias: Presence::Never, scales: of.scales };
+    let unit = FeedForward { gate, scales: of.scales, ..FeedForward::gated(f) };
     let shared = feed_forward_of(b, hyper, SHARED, n_ff, x, unit)?;
     Ok(b.binary("ffn_sum", Binary::Add, sum, shared))
 }

@@ -14,7 +14,9 @@ mod muse_glimmer;
 mod phi2;
 mod plamo3;
 mod qwen35;
+mod refact;
 mod rope;
+mod spark;
 
 use super::{Config, Hyper};
 use crate::gguf::{Gguf, Short};
@@ -33,10 +35,16 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma2", gemma3::gemma2),
     ("gemma3", gemma3::gemma3),
     ("plamo3", plamo3::plamo3),
+    ("spark2_5", spark::spark2_5),
     ("granite_swa", granite_swa::granite_swa),
     ("muse-glimmer", muse_glimmer::muse_glimmer),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("gpt2", gpt2::gpt2),
+    ("starcoder", gpt2::gpt2),
+    ("bloom", gpt2::bloom),
+    ("mpt", gpt2::mpt),
+    ("jais", gpt2::jais),
     ("gptneox", gpt2::gptneox),
     ("falcon", gpt2::falcon),
     ("stablelm", gpt2::stablelm),
@@ -45,7 +53,9 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("nemotron", gpt2::nemotron),
     ("jais2", gpt2::jais2),
     ("orion", gpt2::orion),
+    ("olmo", gpt2::olmo),
     ("pockettts", gpt2::pockettts),
+    ("refact", refact::refact),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::deepseek2),
