@@ -6,6 +6,12 @@ use super::archs::{Fixture, Tensor};
 use super::generated::Variant;
 
 pub const VARIANTS: &[Variant] = &[
+    ("starcoder-tied", "starcoder-dense", starcoder_tied),
+    ("bloom-heads", "bloom-dense", bloom_heads),
+    ("mpt-norms", "mpt-dense", mpt_norms),
+    ("jais-heads", "jais-dense", jais_heads),
+    ("refact-heads", "refact-dense", refact_heads),
+    ("olmo-free", "olmo-dense", olmo_free),
     ("gptneox-parallel", "gptneox-dense", gptneox_parallel),
     ("falcon-7b", "falcon-dense", falcon_7b),
     ("stablelm-parallel", "stablelm-dense", stablelm_parallel),
@@ -17,6 +23,7 @@ pub const VARIANTS: &[Variant] = &[
     ("gemma2-27b", "gemma2-dense", gemma2_27b),
     ("plamo3-heads", "plamo3-dense", plamo3_heads),
     ("muse-glimmer-period", "muse-glimmer-dense", muse_glimmer_period),
+    ("spark2_5-heads", "spark2_5-dense", spark2_5_heads),
     ("granite_swa-scaled", "granite_swa-dense", granite_swa_scaled),
     ("granite_swa-experts", "granite_swa-dense", granite_swa_experts),
 ];
@@ -134,6 +141,53 @@ fn without(fixture: &mut Fixture, names: &[&str]) {
 
 const BIASES: [&str; 4] = ["attn_q.bias", "attn_k.bias", "attn_v.bias", "attn_output.bias"];
 
+/// One head of keys, and logits by the embedding.
+fn starcoder_tied(fixture: &mut Fixture) {
+    Sizes { heads: &[[4, 1]], ..Sizes::SMALL }.give(fixture);
+    without(fixture, &["output.weight"]);
+}
+
+/// Six heads, of which two are beyond a power of two.
+fn bloom_heads(fixture: &mut Fixture) {
+    Sizes { heads: &[[6, 6]], k: 16, v: 16, n_rot: 16, ..Sizes::SMALL }.give(fixture);
+    without(fixture, &["output.weight"]);
+}
+
+/// Norms of queries and keys; scores that fall; neither biases nor embeddings of positions nor divisors.
+fn mpt_norms(fixture: &mut Fixture) {
+    Sizes { heads: &[[3, 3]], k: 32, v: 32, n_rot: 32, ..Sizes::SMALL }.give(fixture);
+    fixture.set("attention.max_alibi_bias", Value::F32(6.0));
+    fixture.set("attention.clamp_kqv", Value::F32(0.5));
+    fixture.tensors.retain(|tensor| !tensor.name.ends_with(".bias"));
+    without(fixture, &["position_embd.weight", "ffn.act.scales", "attn_k_norm.weight"]);
+    for (layer, name) in [(0, "attn_q_norm"), (0, "attn_k_norm"), (1, "attn_q_norm"), (1, "attn_k_norm")] {
+        for part in ["weight", "bias"] {
+            let name = format!("blk.{layer}.{name}.{part}");
+            fixture.tensors.push(Tensor { name, ty: TensorType::F32, dims: vec![96] });
+        }
+    }
+}
+
+/// Six heads that share two of keys, and scores that fall slowly.
+fn jais_heads(fixture: &mut Fixture) {
+    Sizes { heads: &[[6, 2]], k: 16, v: 16, n_rot: 16, ..Sizes::SMALL }.give(fixture);
+    fixture.set("attention.max_alibi_bias", Value::F32(12.0));
+}
+
+/// Twelve heads that share two of keys, without biases.
+fn refact_heads(fixture: &mut Fixture) {
+    Sizes { heads: &[[12, 2]], k: 8, v: 8, n_rot: 8, ..Sizes::SMALL }.give(fixture);
+    without(fixture, &BIASES);
+    without(fixture, &["output.weight"]);
+}
+
+/// Without bounds and biases, and logits by the embedding.
+fn olmo_free(fixture: &mut Fixture) {
+    Sizes::SMALL.give(fixture);
+    fixture.set("attention.clamp_kqv", Value::F32(0.0));
+    without(fixture, &["attn_q.bias", "attn_k.bias", "attn_v.bias", "output.weight"]);
+}
+
 /// Halves side by side, and a quarter of each head rotated.
 fn gptneox_parallel(fixture: &mut Fixture) {
     Sizes { heads: &[[4, 4]], n_rot: 6, ..Sizes::SMALL }.give(fixture);
@@ -224,6 +278,18 @@ fn muse_glimmer_period(fixture: &mut Fixture) {
     fixture.set("final_logit_softcapping", Value::F32(4.0));
     fixture.set("logit_scale", Value::F32(0.25));
     yarn(fixture);
+}
+
+/// Layers of other heads, of which near positions rotate less and by another base.
+fn spark2_5_heads(fixture: &mut Fixture) {
+    Sizes { n_layer: 5, heads: &[[4, 2], [3, 1], [6, 2]], ..Sizes::SMALL }.give(fixture);
+    fixture.set("attention.sliding_window", Value::U32(7));
+    fixture.set("attention.sliding_window_pattern", flags(&[0, 1, 1, 1, 0]));
+    fixture.set("rope.dimension_count_swa", Value::U32(12));
+    fixture.set("rope.freq_base_swa", Value::F32(300.0));
+    fixture.set("rope.scaling.factor", Value::F32(4.0));
+    without(fixture, &BIASES[..3]);
+    without(fixture, &["output.weight"]);
 }
 
 /// All factors, a layer that does not rotate, and no biases.

@@ -217,6 +217,8 @@ impl Feed {
 pub struct FeedForward {
     pub unit: Unit,
     pub gate: UnitGate,
+    /// `ffn.act.scales`, which divide what f makes.
+    pub divisors: Presence,
     pub bias: Presence,
     /// Whether the products' `.scale` apply.
     pub scales: bool,
@@ -244,7 +246,8 @@ impl FeedForward {
     /// f(gate) * up, without biases and scales.
     pub const fn gated(f: Unary) -> FeedForward {
         let unit = Unit::Gated(Binary::Glu(f));
-        FeedForward { unit, gate: UnitGate::Own, bias: Presence::Never, scales: false }
+        let (divisors, bias) = (Presence::Never, Presence::Never);
+        FeedForward { unit, gate: UnitGate::Own, divisors, bias, scales: false }
     }
 
     /// f(up) with biases.
@@ -284,7 +287,11 @@ pub fn feed_forward_of(
     let unit = match (of.unit, of.gate) {
         (Unit::Plain(f), _) => {
             let up = b.linear(up, x, n_ff, linear)?;
-            b.unary("ffn_act", f, up)
+            let unit = b.unary("ffn_act", f, up);
+            match b.vector_if("ffn.act.scales", Part::all(n_ff), of.divisors)? {
+                Some(divisors) => b.divide("ffn_act_scaled", unit, divisors),
+                None => unit,
+            }
         }
         (Unit::Gated(f), UnitGate::Own) => {
             let gate = b.linear(gate, x, n_ff, linear)?;

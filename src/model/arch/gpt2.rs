@@ -1,5 +1,6 @@
-//! Decoders of LayerNorms and one feed-forward a layer: orion, gptneox, falcon, stablelm, starcoder2, codeshell,
-//! nemotron, jais2, pockettts.
+//! Decoders of LayerNorms and one feed-forward a layer. gpt2 and starcoder have embeddings of positions; bloom, jais and mpt
+//! scores that fall with the distance; gptneox, falcon, stablelm, starcoder2, codeshell, nemotron, jais2, orion, olmo and
+//! pockettts rotations.
 
 use super::Model;
 use super::attention::{Attention, QkNorm};
@@ -9,11 +10,12 @@ use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Presence};
-use crate::plan::{RopePairs, Unary, ValueId};
+use crate::plan::{Binary, RopePairs, Scores, Unary, ValueId};
 
 /// What differs between them.
 struct Layers {
-    pairs: RopePairs,
+    /// None: nothing rotates.
+    pairs: Option<RopePairs>,
     block: Block,
     heads: Attention,
     unit: FeedForward,
@@ -24,7 +26,7 @@ impl Layers {
     /// Pre-norm blocks, halves of heads that are rotated, GELU without a gate, and biases throughout.
     fn of(hyper: &Hyper<'_>) -> Result<Layers> {
         Ok(Layers {
-            pairs: RopePairs::Halves,
+            pairs: Some(RopePairs::Halves),
             block: Block::pre(NormOf::layer(hyper)?),
             heads: Attention { output_bias: Presence::Required, ..Attention::of(hyper) },
             unit: FeedForward::plain(Unary::Gelu),
@@ -45,11 +47,75 @@ impl Layers {
 
     fn over(self, hyper: &Hyper<'_>, mut b: Builder<'_>, x: ValueId) -> Result<Model> {
         hyper.without_experts()?;
-        let rope = Some(b.rope(Turns::read(&b, hyper, self.pairs)?.table()?));
+        let rope = match self.pairs {
+            Some(pairs) => Some(b.rope(Turns::read(&b, hyper, pairs)?.table()?)),
+            None => None,
+        };
         let heads = Attention { rope, ..self.heads };
         let end = Head { output: self.output, ..Head::of(self.block.norm) };
         decoder(b, hyper, x, self.block, end, |_| (heads, Feed::Dense(self.unit)))
     }
+}
+
+pub fn gpt2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let (mut b, tokens) = embed(hyper, file)?;
+    let x = with_positions(&mut b, hyper, tokens)?;
+    let layers = Layers::of(hyper)?;
+    let heads = Attention { bias: Presence::Required, ..layers.heads };
+    Layers { pairs: None, heads, ..layers }.over(hyper, b, x)
+}
+
+/// x + the embedding of each token's position
+fn with_positions(b: &mut Builder<'_>, hyper: &Hyper<'_>, x: ValueId) -> Result<ValueId> {
+    let positions = b.embed_positions("position_embd", hyper.n_embd, hyper.keys.context_length()?)?;
+    Ok(b.binary("embd", Binary::Add, x, positions))
+}
+
+pub fn bloom(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let (mut b, tokens) = embed(hyper, file)?;
+    let layers = Layers::of(hyper)?;
+    let x = layers.block.norm.row(&mut b, "token_embd_norm", tokens)?;
+    let scores = Scores { alibi: 8.0, ..layers.heads.scores };
+    let heads = Attention { bias: Presence::Required, scores, ..layers.heads };
+    Layers { pairs: None, heads, ..layers }.over(hyper, b, x)
+}
+
+/// Scores are divided by a head's length instead of its root.
+pub fn jais(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let layers = Layers::of(hyper)?;
+    let alibi = hyper.keys.float_or("attention.max_alibi_bias", 0.0)?;
+    let scores = Scores { alibi, ..Scores::scaled(1.0 / hyper.k as f32) };
+    let heads = Attention { bias: Presence::Required, scores, ..layers.heads };
+    let unit = FeedForward { bias: Presence::Required, ..FeedForward::gated(Unary::Silu) };
+    Layers { pairs: None, heads, unit, output: Output::Own, ..layers }.model(hyper, file)
+}
+
+/// Biases, embeddings of positions, norms of queries and keys, bounds of both and of values, and divisors of what GELU makes
+/// are where a file has them.
+pub fn mpt(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let keys = &hyper.keys;
+    let (mut b, mut x) = embed(hyper, file)?;
+    if b.has("position_embd.weight") {
+        x = with_positions(&mut b, hyper, x)?;
+    }
+    let norm = NormOf { bias: Presence::Optional, ..NormOf::layer(hyper)? };
+    let has_norms = b.has("blk.0.attn_q_norm.weight");
+    if !has_norms {
+        for (layer, part) in (0..hyper.n_layer).flat_map(|layer| [(layer, "weight"), (layer, "bias")]) {
+            b.ignore(&format!("blk.{layer}.attn_k_norm.{part}"), "queries have no norm")?;
+        }
+    }
+    let layers = Layers::of(hyper)?;
+    let heads = Attention {
+        output_bias: Presence::Optional,
+        clamp: keys.float_or("attention.clamp_kqv", 0.0)?,
+        norm: if has_norms { QkNorm::Row(norm) } else { QkNorm::None },
+        scores: Scores { alibi: keys.float_or("attention.max_alibi_bias", 0.0)?, ..layers.heads.scores },
+        ..layers.heads
+    };
+    let (bias, divisors) = (Presence::Optional, Presence::Optional);
+    let unit = FeedForward { bias, divisors, ..layers.unit };
+    Layers { pairs: None, block: Block::pre(norm), heads, unit, ..layers }.over(hyper, b, x)
 }
 
 pub fn starcoder2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
@@ -112,5 +178,13 @@ pub fn orion(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 /// The output matrix is the embedding.
 pub fn pockettts(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let layers = Layers::unbiased(hyper, FeedForward::plain(Unary::Gelu))?;
-    Layers { pairs: RopePairs::Consecutive, output: Output::Embedding, ..layers }.model(hyper, file)
+    Layers { pairs: Some(RopePairs::Consecutive), output: Output::Embedding, ..layers }.model(hyper, file)
+}
+
+/// Norms have no weights; queries, keys and values may be bounded.
+pub fn olmo(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let layers = Layers::unbiased(hyper, FeedForward::gated(Unary::Silu))?;
+    let block = Block::pre(layers.block.norm.bare());
+    let heads = Attention { clamp: hyper.keys.float_or("attention.clamp_kqv", 0.0)?, ..layers.heads };
+    Layers { pairs: Some(RopePairs::Consecutive), block, heads, ..layers }.model(hyper, file)
 }

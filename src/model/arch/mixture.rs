@@ -172,7 +172,12 @@ pub fn routed_by(
     let Some(shared) = of.shared else {
         return Ok(sum);
     };
-    let unit = FeedForward { unit: of.unit, gate: shared.gate, bias: Presence::Never, scales: of.scales };
+    let unit = FeedForward {
+        unit: of.unit,
+        gate: shared.gate,
+        scales: of.scales,
+        ..FeedForward::gated(Unary::Silu)
+    };
     let mut beside = feed_forward_of(b, hyper, shared.names, shared.n_ff, x, unit)?;
     if shared.weighed {
         let weight = b.linear("ffn_gate_inp_shexp", x, 1, Linear { bias: Presence::Never, ..router })?;

@@ -29,8 +29,10 @@ mod phimoe;
 mod plamo3;
 mod qwen35;
 mod qwen_moe;
+mod refact;
 mod rope;
 mod smallthinker;
+mod spark;
 
 use super::{Config, Hyper};
 use crate::gguf::{Gguf, Short};
@@ -49,10 +51,16 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma2", gemma3::gemma2),
     ("gemma3", gemma3::gemma3),
     ("plamo3", plamo3::plamo3),
+    ("spark2_5", spark::spark2_5),
     ("granite_swa", granite_swa::granite_swa),
     ("muse-glimmer", muse_glimmer::muse_glimmer),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("gpt2", gpt2::gpt2),
+    ("starcoder", gpt2::gpt2),
+    ("bloom", gpt2::bloom),
+    ("mpt", gpt2::mpt),
+    ("jais", gpt2::jais),
     ("gptneox", gpt2::gptneox),
     ("falcon", gpt2::falcon),
     ("stablelm", gpt2::stablelm),
@@ -61,7 +69,9 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("nemotron", gpt2::nemotron),
     ("jais2", gpt2::jais2),
     ("orion", gpt2::orion),
+    ("olmo", gpt2::olmo),
     ("pockettts", gpt2::pockettts),
+    ("refact", refact::refact),
     ("command-r", cohere::command_r),
     ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::deepseek2),
