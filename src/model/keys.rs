@@ -91,9 +91,9 @@ impl<'a> Keys<'a> {
         self.count(name, 1, MAX_CONTEXT)
     }
 
-    /// A number of positions that may be 0, which is what a file says that leaves it out.
-    pub fn positions(&self, name: &str) -> Result<usize> {
-        Ok(self.count(name, 0, MAX_CONTEXT)?.unwrap_or(0))
+    /// A number of positions that may be 0, which the file may leave out.
+    pub fn positions_or(&self, name: &str, default: usize) -> Result<usize> {
+        Ok(self.count(name, 0, MAX_CONTEXT)?.unwrap_or(default))
     }
 
     pub fn find_float(&self, name: &str) -> Result<Option<f32>> {
@@ -109,6 +109,11 @@ impl<'a> Keys<'a> {
     }
 
     /// A number above 0.
+    pub fn positive(&self, name: &str) -> Result<f32> {
+        self.positive_or(name, self.float(name)?)
+    }
+
+    /// A number above 0 that the file may leave out.
     pub fn positive_or(&self, name: &str, default: f32) -> Result<f32> {
         let value = self.float_or(name, default)?;
         if !(value.is_finite() && value > 0.0) {

@@ -26,6 +26,8 @@ pub enum Gate {
     None,
     /// The sigmoid of what `attn_q` makes behind the head's query.
     InQueries,
+    /// The sigmoid of what `attn_gate` makes, a number for each element.
+    Own,
 }
 
 /// Self-attention with a cache of its own.
@@ -34,10 +36,12 @@ pub struct Attention {
     /// Of q, k and v (or of `attn_qkv`), and of the output.
     pub bias: Presence,
     pub output_bias: Presence,
-    /// Whether the products' `.scale` apply.
+    /// Whether the `.scale` of q, k and v apply; the output's does.
     pub scales: bool,
     pub norm: QkNorm,
     pub rope: Option<RopeId>,
+    /// Of queries by position: scale and length.
+    pub temper: Option<(f32, usize)>,
     /// Positions that a token sees.
     pub window: Option<u32>,
     /// Factor on q.k.
@@ -58,6 +62,7 @@ impl Attention {
             scales: true,
             norm: QkNorm::None,
             rope: None,
+            temper: None,
             window: None,
             scale: 1.0 / (hyper.k as f32).sqrt(),
             cap: 0.0,
@@ -76,7 +81,13 @@ pub struct Windows {
 impl Windows {
     /// As `attention.sliding_window` and its pattern say; `period` where the file states no pattern. A window of 0 is none.
     pub fn read(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
-        let window = hyper.keys.positions("attention.sliding_window")?.min(u32::MAX as usize) as u32;
+        Windows::read_or(hyper, 0, period)
+    }
+
+    /// The same, of `window` positions where the file states no number.
+    pub fn read_or(hyper: &Hyper<'_>, window: usize, period: u64) -> Result<Windows> {
+        let window =
+            hyper.keys.positions_or("attention.sliding_window", window)?.min(u32::MAX as usize) as u32;
         let layers = match window {
             0 => Vec::new(),
             _ => hyper.keys.pattern("attention.sliding_window_pattern", hyper.n_layer, period)?,
@@ -88,6 +99,8 @@ impl Windows {
         self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
     }
 }
+
+const UNSCALED: Linear = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
 
 /// Attention of layer `layer` over x, its output product included.
 pub fn attention(
@@ -103,6 +116,10 @@ pub fn attention(
     let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
     let order = if of.scales { ScaleOrder::BeforeBias } else { ScaleOrder::Ignored };
     let linear = Linear { bias: of.bias, scale: order };
+    let own_gate = match of.gate {
+        Gate::Own => Some(b.linear("attn_gate", x, n_head * hyper.v, UNSCALED)?),
+        _ => None,
+    };
     let names = ["attn_q", "attn_k", "attn_v"];
     let mut qkv = [x; 3];
     let (fused, total) = (b.has("attn_qkv.weight"), widths.iter().sum());
@@ -115,7 +132,7 @@ pub fn attention(
         first += width;
     }
     let [mut q, mut k, v] = qkv;
-    let mut gate = None;
+    let mut gate = own_gate;
     if with_gate {
         let both = q;
         q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
@@ -144,6 +161,9 @@ pub fn attention(
             rotate(b, rows)
         }
     };
+    if let Some((scale, length)) = of.temper {
+        q = b.temper(q, scale, length);
+    }
     let values = Values::Own(hyper.v);
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));
@@ -152,5 +172,6 @@ pub fn attention(
     if let Some(gate) = gate {
         heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
     }
-    b.linear("attn_output", heads, hyper.n_embd, Linear { bias: of.output_bias, scale: order })
+    let output = Linear { bias: of.output_bias, scale: ScaleOrder::BeforeBias };
+    b.linear("attn_output", heads, hyper.n_embd, output)
 }

@@ -43,16 +43,56 @@ pub struct Turns {
     pub yarn_magnitude: Option<f64>,
     /// Divide the pairs' frequencies.
     pub factors: Option<Vec<f32>>,
-    /// Pairs that follow each of the four coordinates of a position, interleaved. A text's positions have three of them
-    /// equal, and the fourth 0.
-    pub sections: Option<[usize; 4]>,
+    /// Of pairs that follow four coordinates of a position.
+    pub sections: Option<Sections>,
+}
+
+/// Pairs that follow each of the four coordinates of a position, again and again. A text's positions have three of them
+/// equal, and the fourth 0.
+#[derive(Clone, Copy, Debug)]
+pub enum Sections {
+    /// One range behind the other.
+    Ranges([usize; 4]),
+    /// The first three by turns.
+    Interleaved([usize; 4]),
+}
+
+impl Sections {
+    /// The lengths, which the file must have.
+    pub fn lengths(keys: &Keys<'_>) -> Result<[usize; 4]> {
+        let missing = || Error::model(format!("the key {} is missing", keys.key(SECTIONS)));
+        find_sections(keys)?.ok_or_else(missing)
+    }
+
+    /// Ranges, in a file whose first two have pairs.
+    pub fn find(keys: &Keys<'_>) -> Result<Option<Sections>> {
+        let lengths = find_sections(keys)?.filter(|lengths| lengths[0] > 0 && lengths[1] > 0);
+        Ok(lengths.map(Sections::Ranges))
+    }
+
+    /// Whether pair `i` follows the fourth.
+    fn is_fourth(self, i: usize) -> bool {
+        let (Sections::Ranges(lengths) | Sections::Interleaved(lengths)) = self;
+        let at = i % lengths.iter().sum::<usize>().max(1);
+        match self {
+            Sections::Ranges([t, h, w, _]) => at >= t + h + w,
+            Sections::Interleaved(lengths) => at >= 3 * lengths[at % 3],
+        }
+    }
+}
+
+const SECTIONS: &str = "rope.dimension_sections";
+
+fn find_sections(keys: &Keys<'_>) -> Result<Option<[usize; 4]>> {
+    Ok(keys.find_per_layer(SECTIONS, 4, 0)?.and_then(|lengths| lengths.try_into().ok()))
 }
 
 impl Turns {
     /// As the file's keys say. A table is as long as a head, which a tensor of the file must bear out first.
     pub fn read(b: &Builder<'_>, hyper: &Hyper<'_>, pairs: RopePairs) -> Result<Turns> {
-        if !b.has("blk.0.attn_qkv.weight") {
-            b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
+        let layer = hyper.n_head_kv.iter().position(|n| *n > 0).unwrap_or(0);
+        if !b.has(&format!("blk.{layer}.attn_qkv.weight")) {
+            b.expect(&format!("blk.{layer}.attn_q.weight"), hyper.n_embd, hyper.n_head[layer] * hyper.k)?;
         }
         Turns::of(hyper, pairs)
     }
@@ -72,6 +112,12 @@ impl Turns {
             factors: None,
             sections: None,
         })
+    }
+
+    /// The same with the file's [`FACTORS`], if it has them.
+    pub fn with_factors(self, b: &mut Builder<'_>, file: &Gguf) -> Result<Turns> {
+        b.ignore(FACTORS, "they go into the table")?;
+        Ok(Turns { factors: factors(file, self.n_rot / 2)?, ..self })
     }
 
     pub fn table(&self) -> Result<Rope> {
@@ -103,11 +149,9 @@ impl Turns {
             }
         }
         if let Some(sections) = self.sections {
-            let all = sections.iter().sum::<usize>().max(1);
             for (i, f) in freq.iter_mut().enumerate() {
-                let at = i % all;
-                if at >= 3 * sections[at % 3] {
-                    *f = 0.0; // of the fourth
+                if sections.is_fourth(i) {
+                    *f = 0.0;
                 }
             }
         }
@@ -129,6 +173,14 @@ pub fn yarn_magnitude(factor: f32, multiplier: f64) -> f64 {
     1.0 + 0.1 * multiplier * f64::from(factor.max(1.0)).ln()
 }
 
+/// Positions of the context that a model was trained on before scaling.
+pub fn original_context(keys: &Keys<'_>) -> Result<usize> {
+    match keys.find_positions("rope.scaling.original_context_length")? {
+        Some(n) => Ok(n),
+        None => keys.context_length(),
+    }
+}
+
 fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
     // before `rope.scaling.type` existed a linear factor was written as `rope.scale_linear`
     let factor = match keys.find_float("rope.scaling.factor")? {
@@ -145,10 +197,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
         None | Some("linear") => Ok(Scaling::Linear { factor }),
         Some("yarn") => Ok(Scaling::Yarn {
             factor,
-            original_context: match keys.find_positions("rope.scaling.original_context_length")? {
-                Some(n) => n as u32,
-                None => keys.context_length()? as u32,
-            },
+            original_context: original_context(keys)? as u32,
             // what nearly every architecture uses, whatever rope.scaling.yarn_beta_* say
             beta_fast: 32.0,
             beta_slow: 1.0,
@@ -165,7 +214,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
 ///
 /// # Errors
 /// Error::Model for a factor that nothing can be divided by, or of another length than `n`.
-pub fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
+fn factors(file: &Gguf, n: usize) -> Result<Option<Vec<f32>>> {
     let Some(tensor) = file.tensor(FACTORS) else {
         return Ok(None);
     };
@@ -198,14 +247,17 @@ mod tests {
             attn_factor: 1.0,
             yarn_magnitude: None,
             factors: None,
-            sections: Some([24, 20, 20, 0]),
+            sections: Some(Sections::Interleaved([24, 20, 20, 0])),
         };
         let still = |turns: &Turns| {
             let table = turns.table().unwrap();
             (0..64).filter(|i| table.inv_freq[*i] == 0.0).collect::<Vec<_>>()
         };
         assert_eq!(still(&turns), [61, 62]);
-        assert_eq!(still(&Turns { sections: Some([11, 11, 10, 0]), ..turns.clone() }), [0usize; 0]);
-        assert_eq!(still(&Turns { sections: Some([0; 4]), ..turns }), (0..64).collect::<Vec<_>>());
+        let of = |sections| still(&Turns { sections: Some(sections), ..turns.clone() });
+        assert_eq!(of(Sections::Interleaved([11, 11, 10, 0])), [0usize; 0]);
+        assert_eq!(of(Sections::Interleaved([0; 4])), (0..64).collect::<Vec<_>>());
+        assert_eq!(of(Sections::Ranges([16, 24, 24, 0])), [0usize; 0]);
+        assert_eq!(of(Sections::Ranges([10, 10, 10, 5])), [30, 31, 32, 33, 34]);
     }
 }
