@@ -2,12 +2,23 @@
 
 mod attention;
 mod blocks;
+mod cogvlm;
+mod deci;
 mod deepseek2;
+mod ernie;
+mod exaone;
 mod gemma3;
+mod glm4;
 mod gpt_oss;
+mod granite;
+mod hunyuan;
 mod llama;
+mod loops;
 mod mixture;
+mod olmo2;
 mod phi2;
+mod plain;
+mod qwen;
 mod qwen35;
 mod rope;
 
@@ -22,9 +33,39 @@ type Build = fn(&Hyper<'_>, &Gguf) -> Result<Model>;
 /// Every architecture by the name files give it.
 const ARCHITECTURES: &[(&str, Build)] = &[
     ("llama", llama::llama),
+    ("mistral3", llama::mistral3),
     ("qwen2", llama::qwen2),
     ("qwen3", llama::qwen3),
     ("qwen3moe", llama::qwen3moe),
+    ("qwen", qwen::qwen),
+    ("qwen2vl", qwen::qwen2vl),
+    ("qwen3vl", qwen::qwen3vl),
+    ("arcee", plain::arcee),
+    ("chatglm", plain::chatglm),
+    ("gemma", plain::gemma),
+    ("internlm2", plain::with_output),
+    ("maincoder", plain::maincoder),
+    ("openelm", plain::openelm),
+    ("pangu-embedded", plain::pangu),
+    ("plamo", plain::plamo),
+    ("seed_oss", plain::seed_oss),
+    ("smollm3", plain::smollm3),
+    ("xverse", plain::with_output),
+    ("cogvlm", cogvlm::cogvlm),
+    ("deci", deci::deci),
+    ("ernie4_5", ernie::ernie4_5),
+    ("paddleocr", ernie::paddleocr),
+    ("exaone", exaone::exaone),
+    ("exaone4", exaone::exaone4),
+    ("glm4", glm4::glm4),
+    ("granite", granite::granite),
+    ("granitemoe", granite::granitemoe),
+    ("minicpm", granite::minicpm),
+    ("hunyuan-dense", hunyuan::hunyuan_dense),
+    ("hunyuan_vl", hunyuan::hunyuan_vl),
+    ("nanbeige", loops::nanbeige),
+    ("hrm_text", loops::hrm_text),
+    ("olmo2", olmo2::olmo2),
     ("gemma3", gemma3::gemma3),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
