@@ -9,6 +9,7 @@ use rocmforge::gguf::{Gguf, TensorType, Value};
 
 use super::archs::{Fixture, LENGTHS, Tensor};
 use super::tiny_model::Rng;
+use super::variants_rms;
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -45,7 +46,7 @@ impl Peer {
 
     /// Names of all models that the generator describes, and of ours beside them.
     pub fn names(&self) -> Result<Vec<String>> {
-        let mut names: Vec<String> = VARIANTS.iter().map(|(name, ..)| (*name).to_owned()).collect();
+        let mut names: Vec<String> = variants().map(|(name, ..)| (*name).to_owned()).collect();
         for entry in fs::read_dir(self.generated())? {
             let path = entry?.path();
             names.extend(path.file_stem().and_then(|stem| stem.to_str()).map(str::to_owned));
@@ -56,7 +57,7 @@ impl Peer {
 
     /// The model of that name, without logits.
     pub fn describe(&self, name: &str) -> Result<Fixture> {
-        let variant = VARIANTS.iter().find(|(of, ..)| *of == name);
+        let variant = variants().find(|(of, ..)| *of == name);
         let generator = variant.map_or(name, |(_, generator, _)| generator);
         let mut fixture = describe(name, &self.generated().join(format!("{generator}.gguf")))?;
         if let Some((.., vary)) = variant {
@@ -142,10 +143,14 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
     Ok(fixture)
 }
 
-type Vary = fn(&mut Fixture);
+/// A model that the generator does not describe: name, what it describes that is nearest, and the difference.
+pub type Variant = (&'static str, &'static str, fn(&mut Fixture));
 
-/// Models that the generator does not describe: name, what it describes that is nearest, and the difference.
-const VARIANTS: [(&str, &str, Vary); 2] = [
+fn variants() -> impl Iterator<Item = &'static Variant> {
+    VARIANTS.iter().chain(variants_rms::VARIANTS)
+}
+
+const VARIANTS: &[Variant] = &[
     ("deepseek2-heads", "deepseek2-moe", deepseek2_heads),
     ("deepseek2-expanded", "deepseek2-moe", deepseek2_expanded),
 ];

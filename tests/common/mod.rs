@@ -17,3 +17,4 @@ pub mod models;
 pub mod operands;
 pub mod tiny_model;
 pub mod types;
+pub mod variants_rms;

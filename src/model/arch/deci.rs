@@ -12,7 +12,7 @@ use crate::plan::builder::{Builder, Linear, Presence};
 use crate::plan::{Binary, RopePairs};
 
 pub fn deci(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.with_factors(b, file);
+    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.factored(b, hyper, file);
     let Plain { mut b, mut x, norm, mut heads, mut feed, end, .. } = Plain::turned(hyper, file, turns)?;
     heads.output_bias = Presence::Optional;
     feed.bias = Presence::Optional;

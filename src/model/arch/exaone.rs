@@ -36,5 +36,5 @@ pub fn exaone4(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 }
 
 fn turns(b: &mut Builder<'_>, hyper: &Hyper<'_>, file: &Gguf) -> Result<Turns> {
-    Turns::read(b, hyper, RopePairs::Halves)?.with_factors(b, file)
+    Turns::read(b, hyper, RopePairs::Halves)?.factored(b, hyper, file)
 }

@@ -44,7 +44,7 @@ impl Granite {
         if self.embedding != 0.0 {
             x = b.unary("embd_scale", Unary::Scale(self.embedding), x);
         }
-        let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.with_factors(&mut b, file)?;
+        let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
         let rope = if self.rotates { Some(b.rope(turns.table()?)) } else { None };
         let mut heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
         if self.attention != 0.0 {

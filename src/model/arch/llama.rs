@@ -42,7 +42,7 @@ fn layers(
     turns: Turns,
     temper: Option<(f32, usize)>,
 ) -> Result<Model> {
-    let turns = turns.with_factors(&mut b, file)?;
+    let turns = turns.factored(&mut b, hyper, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, temper, output_bias: Presence::Optional, ..Attention::of(hyper) };
     let dense = FeedForward { bias: Presence::Optional, scales: true, ..FeedForward::gated(Unary::Silu) };

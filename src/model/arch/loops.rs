@@ -22,7 +22,7 @@ pub fn nanbeige(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
         return Err(Error::model(format!("{} is {loops} of {n} layers", keys.key("num_loops"))));
     }
     let ends_with_norm = !keys.bool_or("skip_loop_final_norm", false)?;
-    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.with_factors(b, file);
+    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.factored(b, hyper, file);
     let Plain { mut b, mut x, norm, heads, mut feed, block, end } = Plain::turned(hyper, file, turns)?;
     feed.scales = true;
     for place in 0..loops * n {

@@ -41,6 +41,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("qwen2vl", qwen::qwen2vl),
     ("qwen3vl", qwen::qwen3vl),
     ("arcee", plain::arcee),
+    ("baichuan", plain::baichuan),
     ("chatglm", plain::chatglm),
     ("gemma", plain::gemma),
     ("internlm2", plain::with_output),

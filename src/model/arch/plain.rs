@@ -61,6 +61,14 @@ pub fn with_output(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     plain.build(hyper)
 }
 
+/// baichuan: positions are rotations in the model of 32 layers alone.
+pub fn baichuan(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let mut plain = Plain::read(hyper, file, RopePairs::Consecutive)?;
+    plain.end.output = Output::Own;
+    plain.heads.rope = plain.heads.rope.filter(|_| hyper.n_layer == 32);
+    plain.build(hyper)
+}
+
 /// smollm3: no rotation in every fourth layer.
 pub fn smollm3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let plain = Plain::read(hyper, file, RopePairs::Consecutive)?;
@@ -78,7 +86,7 @@ pub fn seed_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 
 /// arcee: no gate; what goes up is cut at 0 and squared.
 pub fn arcee(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.with_factors(b, file);
+    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Consecutive)?.factored(b, hyper, file);
     let mut plain = Plain::turned(hyper, file, turns)?;
     plain.feed = FeedForward { bias: Presence::Never, ..FeedForward::plain(Unary::Relu2) };
     plain.build(hyper)

@@ -29,7 +29,7 @@ pub fn qwen2vl(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 }
 
 pub fn qwen3vl(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let sections = Sections::Interleaved(Sections::lengths(&hyper.keys)?);
+    let sections = Sections::Turns(Sections::lengths(&hyper.keys)?);
     let mut plain = Plain::turned(hyper, file, |b| turns(b, hyper, sections))?;
     plain.b.ignore("cls.output.weight", "a reranker's head")?;
     plain.heads.norm = QkNorm::Heads(plain.norm);

@@ -20,7 +20,7 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, mut x) = embed(hyper, file)?;
     b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
 
-    let sections = Some(Sections::Interleaved(Sections::lengths(keys)?));
+    let sections = Some(Sections::Turns(Sections::lengths(keys)?));
     let turns = Turns { sections, ..Turns::read(&b, hyper, RopePairs::Halves)? };
     let rope = Some(b.rope(turns.table()?));
     let norm = NormOf::rms(hyper)?;

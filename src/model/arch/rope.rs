@@ -54,7 +54,7 @@ pub enum Sections {
     /// One range behind the other.
     Ranges([usize; 4]),
     /// The first three by turns.
-    Interleaved([usize; 4]),
+    Turns([usize; 4]),
 }
 
 impl Sections {
@@ -72,11 +72,11 @@ impl Sections {
 
     /// Whether pair `i` follows the fourth.
     fn is_fourth(self, i: usize) -> bool {
-        let (Sections::Ranges(lengths) | Sections::Interleaved(lengths)) = self;
+        let (Sections::Ranges(lengths) | Sections::Turns(lengths)) = self;
         let at = i % lengths.iter().sum::<usize>().max(1);
         match self {
             Sections::Ranges([t, h, w, _]) => at >= t + h + w,
-            Sections::Interleaved(lengths) => at >= 3 * lengths[at % 3],
+            Sections::Turns(lengths) => at >= 3 * lengths[at % 3],
         }
     }
 }
@@ -115,7 +115,7 @@ impl Turns {
     }
 
     /// The same with the file's [`FACTORS`], if it has them.
-    pub fn with_factors(self, b: &mut Builder<'_>, file: &Gguf) -> Result<Turns> {
+    pub fn factored(self, b: &mut Builder<'_>, hyper: &Hyper<'_>, file: &Gguf) -> Result<Turns> {
         b.ignore(FACTORS, "they go into the table")?;
         Ok(Turns { factors: factors(file, self.n_rot / 2)?, ..self })
     }
@@ -247,7 +247,7 @@ mod tests {
             attn_factor: 1.0,
             yarn_magnitude: None,
             factors: None,
-            sections: Some(Sections::Interleaved([24, 20, 20, 0])),
+            sections: Some(Sections::Turns([24, 20, 20, 0])),
         };
         let still = |turns: &Turns| {
             let table = turns.table().unwrap();
@@ -255,8 +255,8 @@ mod tests {
         };
         assert_eq!(still(&turns), [61, 62]);
         let of = |sections| still(&Turns { sections: Some(sections), ..turns.clone() });
-        assert_eq!(of(Sections::Interleaved([11, 11, 10, 0])), [0usize; 0]);
-        assert_eq!(of(Sections::Interleaved([0; 4])), (0..64).collect::<Vec<_>>());
+        assert_eq!(of(Sections::Turns([11, 11, 10, 0])), [0usize; 0]);
+        assert_eq!(of(Sections::Turns([0; 4])), (0..64).collect::<Vec<_>>());
         assert_eq!(of(Sections::Ranges([16, 24, 24, 0])), [0usize; 0]);
         assert_eq!(of(Sections::Ranges([10, 10, 10, 5])), [30, 31, 32, 33, 34]);
     }
