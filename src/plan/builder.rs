@@ -297,8 +297,23 @@ impl<'a> Builder<'a> {
 
     /// Rows of `{name}.weight`, of `n_vocab` rows, by the step's tokens.
     pub fn embed(&mut self, name: &'static str, width: usize, n_vocab: usize) -> Result<ValueId> {
-        let weight = Lookup(self.weight(&format!("{name}.weight"), Part::all(width), Part::all(n_vocab))?);
-        Ok(self.shaped(name, width, Rows::Tokens, |out| Op::Embed { weight, out }))
+        self.look_up(name, width, n_vocab, LookupBy::Token)
+    }
+
+    /// Rows of `{name}.weight`, which has one for each of `n` positions, by the tokens' positions.
+    pub fn embed_positions(&mut self, name: &'static str, width: usize, n: usize) -> Result<ValueId> {
+        self.look_up(name, width, n, LookupBy::Position)
+    }
+
+    fn look_up(&mut self, name: &'static str, width: usize, rows: usize, by: LookupBy) -> Result<ValueId> {
+        let weight = Lookup(self.weight(&format!("{name}.weight"), Part::all(width), Part::all(rows))?);
+        Ok(self.shaped(name, width, Rows::Tokens, |out| Op::Embed { weight, by, out }))
+    }
+
+    /// `width` times `value`, in as many rows as x has.
+    pub fn fill(&mut self, name: &'static str, x: ValueId, width: usize, value: f32) -> ValueId {
+        let rows = self.graph.value(x).rows;
+        self.shaped(name, width, rows, |out| Op::Fill { like: In(x), value, out })
     }
 
     /// x times the rows `rows` of the matrix `tensor`, as the op `name`.
@@ -340,7 +355,8 @@ impl<'a> Builder<'a> {
             let bias = bias.filter(|_| late);
             let tokens = self.graph.value(x).rows;
             let to = self.value("scaled", rows.len, tokens);
-            self.op(&format!("{name}_scale"), Op::Affine { x: Over(out), scale, bias, out: Out(to) });
+            let x = Over(out);
+            self.op(&format!("{name}_scale"), Op::Affine { x, scale, divides: false, bias, out: Out(to) });
             out = to;
         }
         Ok(out)
@@ -362,7 +378,13 @@ impl<'a> Builder<'a> {
         scale: Option<Vector>,
         bias: Option<Vector>,
     ) -> ValueId {
-        self.like(name, x, |out| Op::Affine { x: Over(x), scale, bias, out })
+        self.like(name, x, |out| Op::Affine { x: Over(x), scale, divides: false, bias, out })
+    }
+
+    /// x / by
+    pub fn divide(&mut self, name: &'static str, x: ValueId, by: Vector) -> ValueId {
+        let scale = Some(by);
+        self.like(name, x, |out| Op::Affine { x: Over(x), scale, divides: true, bias: None, out })
     }
 
     /// Rotates each head's elements from `first` on, as many as the table has.
@@ -402,19 +424,19 @@ impl<'a> Builder<'a> {
         &mut self,
         cache: CacheId,
         q: ValueId,
-        scale: f32,
-        cap: f32,
+        scores: Scores,
         sinks: Option<Vector>,
     ) -> ValueId {
         let width = self.graph.n_head(q, cache) * self.graph.cache(cache).v();
         let rows = self.graph.value(q).rows;
-        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out })
+        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scores, sinks, out })
     }
 
     pub fn unary(&mut self, name: &'static str, f: Unary, x: ValueId) -> ValueId {
         self.like(name, x, |out| Op::Unary { x: Over(x), f, out })
     }
 
+    /// Of a and b, which is as wide or narrower.
     pub fn binary(&mut self, name: &'static str, f: Binary, a: ValueId, b: ValueId) -> ValueId {
         self.like(name, a, |out| Op::Binary { a: Over(a), b: Over(b), f, out })
     }
@@ -449,9 +471,16 @@ impl<'a> Builder<'a> {
         })
     }
 
-    pub fn combine(&mut self, x: ValueId, weights: ValueId) -> ValueId {
-        let (width, rows) = (self.graph.width(x) / self.graph.width(weights), self.graph.value(x).rows);
-        self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights: In(weights), out })
+    /// x times each of the weights, side by side: what experts read where weights are not for what they leave.
+    pub fn spread(&mut self, x: ValueId, weights: ValueId) -> ValueId {
+        let (width, rows) = (self.graph.width(x) * self.graph.width(weights), self.graph.value(x).rows);
+        self.shaped("ffn_spread", width, rows, |out| Op::Spread { x: In(x), weights: In(weights), out })
+    }
+
+    /// The weighted sum of what each token's experts leave, `width` elements each.
+    pub fn combine(&mut self, x: ValueId, weights: Option<ValueId>, width: usize) -> ValueId {
+        let (rows, weights) = (self.graph.value(x).rows, weights.map(In));
+        self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights, out })
     }
 
     /// Of each `group` neighbouring elements of x the `len` from `first` on.

@@ -4,7 +4,7 @@ use super::blocks::NormOf;
 use crate::Result;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, RopeId, Unary, ValueId, Values};
+use crate::plan::{Binary, Cache, RopeId, Scores, Unary, ValueId, Values};
 
 /// Norms of queries and keys: `attn_q_norm`, `attn_k_norm`.
 #[derive(Clone, Copy, Debug)]
@@ -44,10 +44,7 @@ pub struct Attention {
     pub temper: Option<(f32, usize)>,
     /// Positions that a token sees.
     pub window: Option<u32>,
-    /// Factor on q.k.
-    pub scale: f32,
-    /// Soft cap on the scores; 0: none.
-    pub cap: f32,
+    pub scores: Scores,
     /// `attn_sinks`: a score without a value for each query head.
     pub sinks: Presence,
     pub gate: Gate,
@@ -64,8 +61,7 @@ impl Attention {
             rope: None,
             temper: None,
             window: None,
-            scale: 1.0 / (hyper.k as f32).sqrt(),
-            cap: 0.0,
+            scores: Scores::scaled(1.0 / (hyper.k as f32).sqrt()),
             sinks: Presence::Never,
             gate: Gate::None,
         }
@@ -168,7 +164,7 @@ pub fn attention(
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
-    let mut heads = b.attention(cache, q, of.scale, of.cap, sinks);
+    let mut heads = b.attention(cache, q, of.scores, sinks);
     if let Some(gate) = gate {
         heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
     }

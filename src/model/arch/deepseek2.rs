@@ -8,7 +8,7 @@ use super::rope::{Scaling, Turns, yarn_magnitude};
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Cache, Gating, RopeId, RopePairs, Unary, ValueId, Values};
+use crate::plan::{Cache, Gating, RopeId, RopePairs, Scores, Unary, ValueId, Values};
 use crate::{Error, Result};
 
 pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
@@ -147,7 +147,7 @@ impl Latent {
             let values = Values::InKeys(rank);
             let cache = b.cache(Cache { n_head_kv: 1, k: rank + n_rot, values, window: None })?;
             b.append(cache, row, None);
-            let heads = b.attention(cache, q, self.scale, 0.0, None);
+            let heads = b.attention(cache, q, Scores::scaled(self.scale), None);
             b.mat_mul_heads("attn_v_b", heads, v, n_head)?
         } else {
             let both = b.linear("attn_kv_b", row, n_head * (n + v), plain)?;
@@ -156,7 +156,7 @@ impl Latent {
             let keys = b.join("k", [still, turned], n_head, k);
             let cache = b.cache(Cache { n_head_kv: n_head, k, values: Values::Own(v), window: None })?;
             b.append(cache, keys, Some(values));
-            b.attention(cache, q, self.scale, 0.0, None)
+            b.attention(cache, q, Scores::scaled(self.scale), None)
         };
         b.linear("attn_output", heads, hyper.n_embd, Linear { scale: ScaleOrder::BeforeBias, ..plain })
     }

@@ -8,7 +8,7 @@ use super::rope::{Scaling, Turns};
 use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
-use crate::plan::{RopePairs, Unary};
+use crate::plan::{RopePairs, Scores, Unary};
 
 /// Layers of the model whose scores are divided by the root of a head's share of the embedding.
 const LAYERS_OF_27B: usize = 62;
@@ -33,8 +33,8 @@ pub fn gemma3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let norm = NormOf::rms(hyper)?;
     let head_dim =
         if hyper.n_layer == LAYERS_OF_27B { hyper.n_embd / hyper.n_head[0].max(1) } else { hyper.k };
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let heads = Attention { norm: QkNorm::Heads(norm), scale, ..Attention::of(hyper) };
+    let scores = Scores::scaled(1.0 / (head_dim as f32).sqrt());
+    let heads = Attention { norm: QkNorm::Heads(norm), scores, ..Attention::of(hyper) };
     let feed = Feed::Dense(FeedForward::gated(Unary::Gelu));
     let end = Head { cap: keys.float_or("final_logit_softcapping", 0.0)?, ..Head::of(norm) };
     decoder(b, hyper, x, Block::sandwich(norm), end, |layer| {

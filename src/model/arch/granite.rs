@@ -48,7 +48,7 @@ impl Granite {
         let rope = if self.rotates { Some(b.rope(turns.table()?)) } else { None };
         let mut heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
         if self.attention != 0.0 {
-            heads.scale = self.attention;
+            heads.scores.scale = self.attention;
         }
         let shared = Shared::of(self.n_ff_shared);
         let feed = match Mixture::read(hyper, hyper.n_ff[0])? {

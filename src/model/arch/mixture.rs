@@ -71,7 +71,8 @@ impl Mixture {
             )));
         }
         let gating = Gating::Softmax;
-        let routing = Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used };
+        let routing =
+            Routing { gating, n_used, least_sum: LEAST_SUM, scale: 1.0, n_groups, n_groups_used, per_id: 1 };
         let unit = Unit::Gated(Binary::Glu(Unary::Silu));
         let (bias, choice_bias) = (Presence::Never, Presence::Never);
         Ok(Some(Mixture {
@@ -165,7 +166,7 @@ pub fn routed_by(
         }
     };
     let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    let sum = b.combine(down, weights);
+    let sum = b.combine(down, Some(weights), hyper.n_embd);
     let Some(Shared { n_ff }) = of.shared else {
         return Ok(sum);
     };
