@@ -58,6 +58,14 @@ impl<'a> Keys<'a> {
         Ok(self.count(name, 0, MAX_DIM)?.unwrap_or(0))
     }
 
+    /// A count; `default` where the file says 0 or leaves it out.
+    pub fn number_or(&self, name: &str, default: usize) -> Result<usize> {
+        Ok(match self.number(name)? {
+            0 => default,
+            n => n,
+        })
+    }
+
     /// One value for each of `n` layers: the file has one for all, or an array of exactly `n`. `least` is 0 or 1.
     pub fn find_per_layer(&self, name: &str, n: usize, least: u64) -> Result<Option<Vec<usize>>> {
         let key = self.key(name);

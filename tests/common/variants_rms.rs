@@ -9,6 +9,12 @@ pub const VARIANTS: &[Variant] = &[
     ("baichuan-7b", "baichuan-dense", |f| small(f, 32)),
     ("baichuan-13b", "baichuan-dense", |f| small(f, 40)),
     ("chatglm-half", "chatglm-dense", chatglm_half),
+    ("dream-grouped", "dream-dense", |f| grouped(f, 2)),
+    ("llada-moe-shares", "llada-moe-moe", llada_moe_shares),
+    ("phi3-long", "phi3-dense", phi3_long),
+    ("qwen3tts-words", "qwen3tts-dense", qwen3tts_words),
+    ("rnd1-grouped", "rnd1-moe", |f| grouped(f, 2)),
+    ("talkie-grouped", "talkie-dense", talkie_grouped),
     ("cogvlm-base", "cogvlm-dense", cogvlm_base),
     ("deci-searched", "deci-dense", deci_searched),
     ("exaone-linear", "exaone-dense", exaone_linear),
@@ -363,4 +369,37 @@ fn seed_oss_bare(fixture: &mut Fixture) {
     heads(fixture, [3, 1], 96);
     yarn(fixture);
     without(fixture, &["bias"]);
+}
+
+/// Experts that share the elements of a dense feed-forward.
+fn llada_moe_shares(fixture: &mut Fixture) {
+    fixture.set("expert_feed_forward_length", Value::U32(0));
+    for tensor in &mut fixture.tensors {
+        match tensor.name.split('.').nth(2) {
+            Some("ffn_gate_exps" | "ffn_up_exps") if tensor.dims.len() == 3 => tensor.dims[1] = 192,
+            Some("ffn_down_exps") if tensor.dims.len() == 3 => tensor.dims[0] = 192,
+            _ => {}
+        }
+    }
+}
+
+/// Sessions longer than what the model was first trained on.
+fn phi3_long(fixture: &mut Fixture) {
+    grouped(fixture, 1);
+    fixture.set("rope.scaling.original_context_length", Value::U32(64));
+    fixture.set("rope.scaling.attn_factor", Value::F32(1.2));
+}
+
+/// Tokens before those that have logits.
+fn qwen3tts_words(fixture: &mut Fixture) {
+    grouped(fixture, 2);
+    fixture.set("vocab_size", Value::U32(3100));
+    for tensor in fixture.tensors.iter_mut().filter(|tensor| tensor.name == "token_embd.weight") {
+        tensor.dims[1] = 3100;
+    }
+}
+
+fn talkie_grouped(fixture: &mut Fixture) {
+    grouped(fixture, 2);
+    fixture.set("logit_scale", Value::F32(0.7));
 }

@@ -18,6 +18,8 @@ pub enum QkNorm {
     EachHead(NormOf),
     /// Over the heads together.
     Row(NormOf),
+    /// Over each head behind the rotation, without a weight; then each query head times a number of its own.
+    ScaledBehindRope(NormOf),
 }
 
 /// What a head's result is multiplied by.
@@ -26,8 +28,8 @@ pub enum Gate {
     None,
     /// The sigmoid of what `attn_q` makes behind the head's query.
     InQueries,
-    /// The sigmoid of what `attn_gate` makes, a number for each element.
-    Own,
+    /// The function of what `attn_gate` makes.
+    Own(Unary),
 }
 
 /// Self-attention with a cache of its own.
@@ -96,8 +98,6 @@ impl Windows {
     }
 }
 
-const UNSCALED: Linear = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
-
 /// Attention of layer `layer` over x, its output product included.
 pub fn attention(
     b: &mut Builder<'_>,
@@ -112,10 +112,6 @@ pub fn attention(
     let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
     let order = if of.scales { ScaleOrder::BeforeBias } else { ScaleOrder::Ignored };
     let linear = Linear { bias: of.bias, scale: order };
-    let own_gate = match of.gate {
-        Gate::Own => Some(b.linear("attn_gate", x, n_head * hyper.v, UNSCALED)?),
-        _ => None,
-    };
     let names = ["attn_q", "attn_k", "attn_v"];
     let mut qkv = [x; 3];
     let (fused, total) = (b.has("attn_qkv.weight"), widths.iter().sum());
@@ -128,12 +124,18 @@ pub fn attention(
         first += width;
     }
     let [mut q, mut k, v] = qkv;
-    let mut gate = own_gate;
-    if with_gate {
-        let both = q;
-        q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
-        gate = Some(b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k));
-    }
+    let gate = match of.gate {
+        Gate::None => None,
+        Gate::InQueries => {
+            let both = q;
+            q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
+            Some((Unary::Sigmoid, b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k)))
+        }
+        Gate::Own(f) => {
+            let plain = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
+            Some((f, b.linear("attn_gate", x, n_head * hyper.v, plain)?))
+        }
+    };
     let rotate = |b: &mut Builder<'_>, [q, k]: [ValueId; 2]| match of.rope {
         Some(rope) => [b.rotate("rope_q", q, hyper.k, 0, rope), b.rotate("rope_k", k, hyper.k, 0, rope)],
         None => [q, k],
@@ -152,6 +154,14 @@ pub fn attention(
             let heads = [norm.each(b, "attn_q_norm", q, n_head)?, norm.each(b, "attn_k_norm", k, n_head_kv)?];
             rotate(b, heads)
         }
+        QkNorm::ScaledBehindRope(norm) => {
+            let [q, k] = rotate(b, [q, k]);
+            let norm = norm.bare();
+            let q = norm.over(b, "attn_q_norm", q, hyper.k)?;
+            let scale = b.row_vectors("attn_q_norm.weight", 1, Part::all(n_head))?;
+            let q = b.affine("attn_q_scaled", q, Some(scale), None);
+            [q, norm.over(b, "attn_k_norm", k, hyper.k)?]
+        }
         QkNorm::Row(norm) => {
             let rows = [norm.row(b, "attn_q_norm", q)?, norm.row(b, "attn_k_norm", k)?];
             rotate(b, rows)
@@ -165,8 +175,8 @@ pub fn attention(
     b.append(cache, k, Some(v));
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
     let mut heads = b.attention(cache, q, of.scores, sinks);
-    if let Some(gate) = gate {
-        heads = b.binary("attn_gated", Binary::Glu(Unary::Sigmoid), gate, heads);
+    if let Some((f, gate)) = gate {
+        heads = b.binary("attn_gated", Binary::Glu(f), gate, heads);
     }
     let output = Linear { bias: of.output_bias, scale: ScaleOrder::BeforeBias };
     b.linear("attn_output", heads, hyper.n_embd, output)

@@ -56,7 +56,7 @@ pub fn hrm_text(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     }
     let rope = Some(b.rope(Turns::read(&b, hyper, RopePairs::Halves)?.table()?));
     let norm = NormOf::rms(hyper)?.bare();
-    let heads = Attention { rope, gate: Gate::Own, ..Attention::of(hyper) };
+    let heads = Attention { rope, gate: Gate::Own(Unary::Sigmoid), ..Attention::of(hyper) };
     let parts = (Block::pre(norm), heads, FeedForward::gated(Unary::Silu));
     let stack = |b: &mut Builder<'_>, first_place, first_layer, mut x: ValueId| {
         for i in 0..n {

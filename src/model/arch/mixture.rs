@@ -88,6 +88,24 @@ impl Mixture {
         }))
     }
 
+    /// The same of a model that must have experts.
+    pub fn required(hyper: &Hyper<'_>, n_ff: usize) -> Result<Mixture> {
+        let missing = || Error::model(format!("{} is 0", hyper.keys.key("expert_count")));
+        Mixture::read(hyper, n_ff)?.ok_or_else(missing)
+    }
+
+    /// Elements between an expert's matrices, in a model whose experts share what a dense feed-forward would have where the
+    /// file does not say.
+    pub fn width(hyper: &Hyper<'_>) -> Result<usize> {
+        let keys = &hyper.keys;
+        keys.number_or("expert_feed_forward_length", hyper.n_ff[0] / keys.dim("expert_used_count")?)
+    }
+
+    /// The chosen weights as they are.
+    pub fn without_norm(self) -> Mixture {
+        Mixture { routing: Routing { least_sum: 0.0, ..self.routing }, ..self }
+    }
+
     /// Gating, division by the sum and factor as `expert_gating_func`, `expert_weights_norm` and `expert_weights_scale`
     /// say; `gating` where the file does not.
     pub fn by_keys(self, hyper: &Hyper<'_>, gating: Gating) -> Result<Mixture> {

@@ -5,6 +5,7 @@ mod blocks;
 mod cogvlm;
 mod deci;
 mod deepseek2;
+mod diffusion;
 mod ernie;
 mod exaone;
 mod gemma3;
@@ -21,10 +22,11 @@ mod plain;
 mod qwen;
 mod qwen35;
 mod rope;
+mod talkie;
 
 use super::{Config, Hyper};
 use crate::gguf::{Gguf, Short};
-use crate::plan::Plan;
+use crate::plan::{NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 type Model = (Config, Plan);
@@ -40,6 +42,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("qwen", qwen::qwen),
     ("qwen2vl", qwen::qwen2vl),
     ("qwen3vl", qwen::qwen3vl),
+    ("qwen3tts", qwen::qwen3tts),
     ("arcee", plain::arcee),
     ("baichuan", plain::baichuan),
     ("chatglm", plain::chatglm),
@@ -48,6 +51,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("maincoder", plain::maincoder),
     ("openelm", plain::openelm),
     ("pangu-embedded", plain::pangu),
+    ("phi3", plain::phi3),
     ("plamo", plain::plamo),
     ("seed_oss", plain::seed_oss),
     ("smollm3", plain::smollm3),
@@ -56,6 +60,10 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("deci", deci::deci),
     ("ernie4_5", ernie::ernie4_5),
     ("paddleocr", ernie::paddleocr),
+    ("dream", diffusion::dream),
+    ("llada", diffusion::llada),
+    ("llada-moe", diffusion::llada_moe),
+    ("rnd1", diffusion::rnd1),
     ("exaone", exaone::exaone),
     ("exaone4", exaone::exaone4),
     ("glm4", glm4::glm4),
@@ -67,6 +75,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("nanbeige", loops::nanbeige),
     ("hrm_text", loops::hrm_text),
     ("olmo2", olmo2::olmo2),
+    ("talkie", talkie::talkie),
     ("gemma3", gemma3::gemma3),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
@@ -96,5 +105,15 @@ pub fn plan(file: &Gguf) -> Result<(Config, Plan)> {
     let Some((_, build)) = ARCHITECTURES.iter().find(|(known, _)| *known == name) else {
         return Err(Error::UnknownArchitecture { name: Short(name).to_string(), supported: supported() });
     };
-    build(&Hyper::read(file, name)?, file)
+    let hyper = Hyper::read(file, name)?;
+    let (config, plan) = build(&hyper, file)?;
+    let is_causal = |named: &NamedOp| matches!(&named.op, Op::Attention { scores, .. } if scores.causal);
+    if !hyper.keys.bool_or("attention.causal", true)? && plan.ops.iter().any(is_causal) {
+        return Err(Error::Unsupported {
+            what: "attention",
+            name: format!("to later positions ({} is false)", hyper.keys.key("attention.causal")),
+            supported: "causal attention, in which no position sees a later one".into(),
+        });
+    }
+    Ok((config, plan))
 }

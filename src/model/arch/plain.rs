@@ -61,11 +61,14 @@ pub fn with_output(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     plain.build(hyper)
 }
 
-/// baichuan: positions are rotations in the model of 32 layers alone.
+/// baichuan: heads rotate in the model of 32 layers, scores fall with the distance in that of 40.
 pub fn baichuan(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut plain = Plain::read(hyper, file, RopePairs::Consecutive)?;
     plain.end.output = Output::Own;
     plain.heads.rope = plain.heads.rope.filter(|_| hyper.n_layer == 32);
+    if hyper.n_layer == 40 {
+        plain.heads.scores.alibi = 8.0;
+    }
     plain.build(hyper)
 }
 
@@ -110,6 +113,14 @@ pub fn maincoder(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 /// chatglm: part of a head rotates; gate and up in one matrix.
 pub fn chatglm(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut plain = Plain::read(hyper, file, RopePairs::Consecutive)?;
+    plain.feed.gate = UnitGate::InUp;
+    plain.build(hyper)
+}
+
+/// phi3: gate and up in one matrix; factors of rotations by a session's length.
+pub fn phi3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Halves)?.factored(b, hyper, file);
+    let mut plain = Plain::turned(hyper, file, turns)?;
     plain.feed.gate = UnitGate::InUp;
     plain.build(hyper)
 }

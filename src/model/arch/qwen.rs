@@ -29,10 +29,20 @@ pub fn qwen2vl(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 }
 
 pub fn qwen3vl(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    seeing_qwen3(hyper, file, None)
+}
+
+/// qwen3tts: logits of its last tokens, the codes of sounds, alone.
+pub fn qwen3tts(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    seeing_qwen3(hyper, file, Some(3072))
+}
+
+fn seeing_qwen3(hyper: &Hyper<'_>, file: &Gguf, last: Option<usize>) -> Result<Model> {
     let sections = Sections::Turns(Sections::lengths(&hyper.keys)?);
     let mut plain = Plain::turned(hyper, file, |b| turns(b, hyper, sections))?;
     plain.b.ignore("cls.output.weight", "a reranker's head")?;
     plain.heads.norm = QkNorm::Heads(plain.norm);
+    plain.end.last = last;
     plain.build(hyper)
 }
 
