@@ -9,7 +9,7 @@ use rocmforge::gguf::{Gguf, TensorType, Value};
 
 use super::archs::{Fixture, LENGTHS, Tensor};
 use super::tiny_model::Rng;
-use super::{variants_moe, variants_norm};
+use super::{variants_moe, variants_norm, variants_rms};
 
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -154,7 +154,7 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
 pub type Variant = (&'static str, &'static str, fn(&mut Fixture));
 
 fn variants() -> impl Iterator<Item = &'static Variant> {
-    VARIANTS.iter().chain(variants_moe::VARIANTS).chain(variants_norm::VARIANTS)
+    VARIANTS.iter().chain(variants_moe::VARIANTS).chain(variants_norm::VARIANTS).chain(variants_rms::VARIANTS)
 }
 
 const VARIANTS: &[Variant] = &[

@@ -19,3 +19,4 @@ pub mod tiny_model;
 pub mod types;
 pub mod variants_moe;
 pub mod variants_norm;
+pub mod variants_rms;

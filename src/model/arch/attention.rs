@@ -18,6 +18,8 @@ pub enum QkNorm {
     EachHead(NormOf),
     /// Over the heads together.
     Row(NormOf),
+    /// Over each head behind the rotation, without a weight; then each query head times a number of its own.
+    ScaledBehindRope(NormOf),
 }
 
 const WINDOW: &str = "attention.sliding_window";
@@ -192,6 +194,14 @@ pub fn attention(
         QkNorm::EachHead(norm) => {
             let heads = [norm.each(b, "attn_q_norm", q, n_head)?, norm.each(b, "attn_k_norm", k, n_head_kv)?];
             rotate(b, heads)
+        }
+        QkNorm::ScaledBehindRope(norm) => {
+            let [q, k] = rotate(b, [q, k]);
+            let norm = norm.bare();
+            let q = norm.over(b, "attn_q_norm", q, hyper.k)?;
+            let scale = b.row_vectors("attn_q_norm.weight", 1, Part::all(n_head))?;
+            let q = b.affine("attn_q_scaled", q, Some(scale), None);
+            [q, norm.over(b, "attn_k_norm", k, hyper.k)?]
         }
         QkNorm::Row(norm) => {
             let rows = [norm.row(b, "attn_q_norm", q)?, norm.row(b, "attn_k_norm", k)?];

@@ -346,6 +346,8 @@ pub enum Output {
 pub struct Head {
     pub norm: Option<NormOf>,
     pub output: Output,
+    /// Rows of an `output` that makes logits of so many last tokens; those of all before are -infinity.
+    pub last: Option<usize>,
     pub bias: Presence,
     /// Factor on the logits.
     pub scale: f32,
@@ -356,7 +358,8 @@ pub struct Head {
 impl Head {
     /// A norm, and a matrix that may be the embedding.
     pub fn of(norm: NormOf) -> Head {
-        Head { norm: Some(norm), output: Output::OwnOrEmbedding, bias: Presence::Never, scale: 1.0, cap: 0.0 }
+        let output = Output::OwnOrEmbedding;
+        Head { norm: Some(norm), output, last: None, bias: Presence::Never, scale: 1.0, cap: 0.0 }
     }
 }
 
@@ -372,7 +375,8 @@ pub fn head(mut b: Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Head) -> Resu
         Output::Embedding => true,
     };
     let tensor = if tied { "token_embd.weight" } else { "output.weight" };
-    let all = Part::all(hyper.n_vocab);
+    let n_made = of.last.filter(|n| !tied && *n < hyper.n_vocab).unwrap_or(hyper.n_vocab);
+    let all = Part::all(n_made);
     let bias = b.vector_if("output.bias", all, of.bias)?;
     let mut logits = b.product("output", tensor, wanted, all, bias)?;
     if of.scale != 1.0 {
@@ -380,6 +384,10 @@ pub fn head(mut b: Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Head) -> Resu
     }
     if of.cap != 0.0 {
         logits = b.unary("logit_cap", Unary::SoftCap(of.cap), logits);
+    }
+    if n_made < hyper.n_vocab {
+        let before = b.fill("no_logits", wanted, hyper.n_vocab - n_made, f32::NEG_INFINITY);
+        logits = b.join("all_logits", [before, logits], 1, hyper.n_vocab);
     }
     Ok((hyper.config()?, b.finish(logits)?))
 }
