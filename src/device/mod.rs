@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::Gguf;
-use crate::plan::{Plan, Rows};
+use crate::plan::{Plan, Rope, Rows};
 use crate::{Error, Result};
 pub use cancel::{Call, Cancel};
 use sampling::Draw;
@@ -174,6 +174,14 @@ impl SessionLimits {
         }
     }
 
+    /// Radians per position of the rope's pairs, and the factor on cos and sin.
+    pub fn turns<'r>(&self, rope: &'r Rope) -> (&'r [f32], f32) {
+        match &rope.long {
+            Some(long) if self.n_blocks > long.beyond.div_ceil(BLOCK_LEN) => (&long.inv_freq, long.magnitude),
+            _ => (&rope.inv_freq, rope.magnitude),
+        }
+    }
+
     /// Most block tables of a step.
     pub fn max_tables(&self) -> usize {
         self.n_sequences.min(self.max_tokens)
@@ -203,7 +211,8 @@ pub trait Program: Send + Sync {
 ///
 /// Tokens of a sequence stand in order of position. A sequence's cache cell for position `p` is slot
 /// `table[p / BLOCK_LEN] * BLOCK_LEN + p % BLOCK_LEN`; a token at position `p` attends to the cells
-/// `0..=p` of its sequence, its own included. The engine guarantees that ids are below n_vocab, that
+/// `0..=p` of its sequence, its own included, and where attention is not causal to those up to the
+/// sequence's last token of the step. The engine guarantees that ids are below n_vocab, that
 /// tables cover every position, and that no two sequences of a step write one block.
 ///
 /// Recurrent state is held in slots. A step reads one of a sequence's and writes another, so that the one it has read is
@@ -257,6 +266,12 @@ impl Step<'_> {
                 return bad("positions do not rise or lie outside the block table");
             }
         }
+        if let Some(far) = self.positions.iter().find(|at| **at as usize >= plan.n_positions()) {
+            let most = plan.n_positions();
+            return Err(Error::param(format!(
+                "position {far} of a sequence; the model has {most} positions"
+            )));
+        }
         if self.tables.len() > limits.max_tables() {
             return bad("block tables are more than the session's sequences");
         }
@@ -289,6 +304,12 @@ impl Step<'_> {
             *end += run.len();
             Some((run[0] as usize, first..*end))
         })
+    }
+
+    /// The last token of token `t`'s sequence.
+    pub fn last_of(&self, t: usize) -> usize {
+        let later = &self.sequences[t..];
+        t + later.iter().take_while(|sequence| **sequence == later[0]).count() - 1
     }
 
     /// Slot of the cell of position `pos` of token `t`'s sequence.

@@ -32,8 +32,9 @@ pub fn choose(
         let best = best(select);
         // the next is another one, also where what is left is infinitely bad
         select[best] = f32::NAN;
-        *id = best as u32;
-        *weight = values[best];
+        let shared = best / routing.per_id;
+        *id = shared as u32;
+        *weight = values[shared];
     }
     if routing.gating == Gating::SoftmaxOfChosen {
         softmax(weights);
@@ -103,6 +104,7 @@ mod tests {
         scale: 1.0,
         n_groups: 0,
         n_groups_used: 0,
+        per_id: 1,
     };
 
     fn chosen(logits: &[f32], bias: Option<&[f32]>, routing: Routing) -> (Vec<u32>, Vec<f32>) {
@@ -140,6 +142,14 @@ mod tests {
         assert_eq!(chosen(&logits, None, routing).0, [2, 3]);
         assert_eq!(chosen(&logits, None, Routing { n_groups_used: 2, ..routing }).0, [2, 3]);
         assert_eq!(chosen(&logits, None, Routing { n_groups_used: 3, ..routing }).0, [0, 2]);
+    }
+
+    #[test]
+    fn neighbours_share_an_id_and_the_weight_of_the_expert_of_that_id() {
+        let routing = Routing { gating: Gating::Sigmoid, per_id: 2, ..PLAIN };
+        let (ids, weights) = chosen(&[0.0, -1.0, 5.0, 1.0, 4.0, 3.0], None, routing);
+        assert_eq!(ids, [1, 2]);
+        assert_eq!(weights, [-1.0f32, 5.0].map(|logit| 1.0 / (1.0 + (-logit).exp())));
     }
 
     #[test]

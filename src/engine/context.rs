@@ -9,6 +9,7 @@ use super::states::{self, States};
 use super::{Model, Sampler};
 use crate::device::{BLOCK_LEN, Call, Cancel, Observer, Session, SessionLimits, StateSlots, Step, StepTimes};
 use crate::model::Config;
+use crate::plan::Plan;
 use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
@@ -260,12 +261,14 @@ fn within(what: &str, value: usize, most: usize) -> Result<()> {
 }
 
 /// What a context of these parameters asks of a device.
-pub(super) fn session_limits(config: &Config, params: &ContextParams) -> Result<SessionLimits> {
-    let n_ctx = or(params.n_ctx, config.n_ctx_train.min(4096));
+pub(super) fn session_limits(config: &Config, plan: &Plan, params: &ContextParams) -> Result<SessionLimits> {
     let n_batch = or(params.n_batch, 512);
     let n_sequences = or(params.n_seq_max, 1);
     within("n_seq_max", n_sequences, MAX_SEQUENCES)?;
-    within("n_ctx", n_ctx, MAX_CONTEXT)?;
+    // no sequence goes on behind the positions that a model has
+    let most = plan.n_positions().saturating_mul(n_sequences).min(MAX_CONTEXT);
+    let n_ctx = or(params.n_ctx, config.n_ctx_train.min(4096).min(most));
+    within("n_ctx", n_ctx, most)?;
     within("n_batch", n_batch, MAX_BATCH)?;
     let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
     let max_tokens = n_batch.min(n_blocks * BLOCK_LEN);
@@ -282,7 +285,7 @@ fn interval(params: &ContextParams) -> usize {
 
 impl Context {
     pub fn new(model: &Model, params: &ContextParams) -> Result<Self> {
-        let limits = session_limits(model.config(), params)?;
+        let limits = session_limits(model.config(), model.program().plan(), params)?;
         let n_seq_max = limits.n_sequences;
         let states = match &model.program().plan().states[..] {
             [] => None,

@@ -135,7 +135,7 @@ impl Model {
         let plan = Arc::new(plan);
         let limits = |n_ctx| {
             let of = ContextParams { n_ctx, n_batch: params.n_batch, ..ContextParams::default() };
-            session_limits(&config, &of)
+            session_limits(&config, &plan, &of)
         };
         let n_ctx = limits(params.n_ctx)?.n_blocks * BLOCK_LEN;
         let mut placement = placement::place(&Question {

@@ -62,8 +62,9 @@ pub struct Builder<'a> {
     ids: HashMap<(String, usize, usize), WeightId>,
     /// Tensors of the file that are spoken for.
     known: HashSet<String>,
-    /// In front of names: "blk.3.".
+    /// In front of names of tensors, and of ops: "blk.3.".
     prefix: String,
+    place: String,
 }
 
 impl<'a> Builder<'a> {
@@ -74,6 +75,7 @@ impl<'a> Builder<'a> {
             ids: HashMap::new(),
             known: HashSet::new(),
             prefix: String::new(),
+            place: String::new(),
         }
     }
 
@@ -83,13 +85,26 @@ impl<'a> Builder<'a> {
 
     /// The ops that `build` adds are layer `layer`'s, and names of ops and tensors begin with "blk.{layer}.".
     pub fn layer<T>(&mut self, layer: usize, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.layer_again(layer, layer, build)
+    }
+
+    /// The same of the tensors of layer `layer` at another place among the layers, of which there may be several. The
+    /// scales of products are the place's.
+    pub fn layer_again<T>(
+        &mut self,
+        place: usize,
+        layer: usize,
+        build: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         let first = self.graph.ops.len();
         // a layer has fewer ops and values; each of their names is small
         memory::reserve(&mut self.graph.ops, 128, PLAN)?;
         memory::reserve(&mut self.graph.values, 128, PLAN)?;
         self.prefix = format!("blk.{layer}.");
+        self.place = format!("blk.{place}.");
         let built = build(self);
         self.prefix.clear();
+        self.place.clear();
         memory::push(&mut self.graph.layers, first..self.graph.ops.len(), PLAN)?;
         memory::check()?;
         built
@@ -97,7 +112,8 @@ impl<'a> Builder<'a> {
 
     /// The tensor's name in the file.
     pub fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        let prefix = if name.ends_with(".scale") { &self.place } else { &self.prefix };
+        format!("{prefix}{name}")
     }
 
     pub fn tensor(&self, name: &str) -> Option<&'a TensorInfo> {
@@ -244,7 +260,7 @@ impl<'a> Builder<'a> {
     }
 
     fn op(&mut self, name: &str, op: Op) {
-        let name = self.name(name);
+        let name = format!("{}{name}", self.place);
         self.graph.ops.push(NamedOp { name, op });
     }
 
@@ -287,8 +303,23 @@ impl<'a> Builder<'a> {
 
     /// Rows of `{name}.weight`, of `n_vocab` rows, by the step's tokens.
     pub fn embed(&mut self, name: &'static str, width: usize, n_vocab: usize) -> Result<ValueId> {
-        let weight = Lookup(self.weight(&format!("{name}.weight"), Part::all(width), Part::all(n_vocab))?);
-        Ok(self.shaped(name, width, Rows::Tokens, |out| Op::Embed { weight, out }))
+        self.look_up(name, width, n_vocab, LookupBy::Token)
+    }
+
+    /// Rows of `{name}.weight`, which has one for each of `n` positions, by the tokens' positions.
+    pub fn embed_positions(&mut self, name: &'static str, width: usize, n: usize) -> Result<ValueId> {
+        self.look_up(name, width, n, LookupBy::Position)
+    }
+
+    fn look_up(&mut self, name: &'static str, width: usize, rows: usize, by: LookupBy) -> Result<ValueId> {
+        let weight = Lookup(self.weight(&format!("{name}.weight"), Part::all(width), Part::all(rows))?);
+        Ok(self.shaped(name, width, Rows::Tokens, |out| Op::Embed { weight, by, out }))
+    }
+
+    /// `width` times `value`, in as many rows as x has.
+    pub fn fill(&mut self, name: &'static str, x: ValueId, width: usize, value: f32) -> ValueId {
+        let rows = self.graph.value(x).rows;
+        self.shaped(name, width, rows, |out| Op::Fill { like: In(x), value, out })
     }
 
     /// x times the rows `rows` of the matrix `tensor`, as the op `name`.
@@ -330,7 +361,8 @@ impl<'a> Builder<'a> {
             let bias = bias.filter(|_| late);
             let tokens = self.graph.value(x).rows;
             let to = self.value("scaled", rows.len, tokens);
-            self.op(&format!("{name}_scale"), Op::Affine { x: Over(out), scale, bias, out: Out(to) });
+            let x = Over(out);
+            self.op(&format!("{name}_scale"), Op::Affine { x, scale, divides: false, bias, out: Out(to) });
             out = to;
         }
         Ok(out)
@@ -352,7 +384,13 @@ impl<'a> Builder<'a> {
         scale: Option<Vector>,
         bias: Option<Vector>,
     ) -> ValueId {
-        self.like(name, x, |out| Op::Affine { x: Over(x), scale, bias, out })
+        self.like(name, x, |out| Op::Affine { x: Over(x), scale, divides: false, bias, out })
+    }
+
+    /// x / by
+    pub fn divide(&mut self, name: &'static str, x: ValueId, by: Vector) -> ValueId {
+        let scale = Some(by);
+        self.like(name, x, |out| Op::Affine { x: Over(x), scale, divides: true, bias: None, out })
     }
 
     /// Rotates each head's elements from `first` on, as many as the table has.
@@ -392,19 +430,19 @@ impl<'a> Builder<'a> {
         &mut self,
         cache: CacheId,
         q: ValueId,
-        scale: f32,
-        cap: f32,
+        scores: Scores,
         sinks: Option<Vector>,
     ) -> ValueId {
         let width = self.graph.n_head(q, cache) * self.graph.cache(cache).v();
         let rows = self.graph.value(q).rows;
-        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out })
+        self.shaped("attention", width, rows, |out| Op::Attention { cache, q: In(q), scores, sinks, out })
     }
 
     pub fn unary(&mut self, name: &'static str, f: Unary, x: ValueId) -> ValueId {
         self.like(name, x, |out| Op::Unary { x: Over(x), f, out })
     }
 
+    /// Of a and b, which is as wide or narrower.
     pub fn binary(&mut self, name: &'static str, f: Binary, a: ValueId, b: ValueId) -> ValueId {
         self.like(name, a, |out| Op::Binary { a: Over(a), b: Over(b), f, out })
     }
@@ -439,9 +477,16 @@ impl<'a> Builder<'a> {
         })
     }
 
-    pub fn combine(&mut self, x: ValueId, weights: ValueId) -> ValueId {
-        let (width, rows) = (self.graph.width(x) / self.graph.width(weights), self.graph.value(x).rows);
-        self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights: In(weights), out })
+    /// x times each of the weights, side by side: what experts read where weights are not for what they leave.
+    pub fn spread(&mut self, x: ValueId, weights: ValueId) -> ValueId {
+        let (width, rows) = (self.graph.width(x) * self.graph.width(weights), self.graph.value(x).rows);
+        self.shaped("ffn_spread", width, rows, |out| Op::Spread { x: In(x), weights: In(weights), out })
+    }
+
+    /// The weighted sum of what each token's experts leave, `width` elements each.
+    pub fn combine(&mut self, x: ValueId, weights: Option<ValueId>, width: usize) -> ValueId {
+        let (rows, weights) = (self.graph.value(x).rows, weights.map(In));
+        self.shaped("ffn_combine", width, rows, |out| Op::Combine { x: In(x), weights, out })
     }
 
     /// Of each `group` neighbouring elements of x the `len` from `first` on.

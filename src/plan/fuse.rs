@@ -198,6 +198,7 @@ fn project(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
             if b.0 == p.out
                 && a.0 != p.out
                 && a.0 != x
+                && graph.width(a) == graph.width(b)
                 && uses.last(a.0) == Some(next)
                 && uses.only_within(p.out, next..next + 1) =>
         {

@@ -20,8 +20,8 @@ use crate::gguf::TensorType;
 use crate::{Result, memory};
 use fuse::Placed;
 pub use op::{
-    Binary, Experts, Gating, In, KeyHeads, Lookup, Matrix, Norm, NormKind, Op, Out, Over, Role, Routing,
-    Unary, Vector,
+    Binary, Experts, Gating, In, KeyHeads, Lookup, LookupBy, Matrix, Norm, NormKind, Op, Out, Over, Role,
+    Routing, Scores, Unary, Vector,
 };
 use storage::{Slot, SlotId, Storage};
 
@@ -103,6 +103,18 @@ pub struct Rope {
     /// Radians per position, one per pair (n_rot / 2), all scaling already applied.
     pub inv_freq: Arc<[f32]>,
     /// Factor on cos and sin (yarn's magnitude scaling; 1 elsewhere).
+    pub magnitude: f32,
+    /// What longer sessions turn by instead.
+    pub long: Option<LongTurns>,
+}
+
+/// The rotations of sessions with room for more positions of a sequence than a model was first trained on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LongTurns {
+    /// Positions up to which a session does without.
+    pub beyond: usize,
+    /// As many as the rope has.
+    pub inv_freq: Arc<[f32]>,
     pub magnitude: f32,
 }
 
@@ -233,6 +245,15 @@ impl Graph {
         DeltaShape { n_k, n_v, k, v, heads, g_by_row: g_width != n_v }
     }
 
+    /// Positions that the tables looked up by position have rows for.
+    fn n_positions(&self) -> usize {
+        let rows = self.ops.iter().filter_map(|named| match named.op {
+            Op::Embed { weight, by: LookupBy::Position, .. } => Some(self.weight(weight).rows),
+            _ => None,
+        });
+        rows.min().unwrap_or(usize::MAX)
+    }
+
     /// Query heads of an attention over the cache.
     pub fn n_head(&self, q: impl Into<ValueId>, cache: CacheId) -> usize {
         self.width(q) / self.cache(cache).k
@@ -340,6 +361,7 @@ pub struct Plan {
     graph: Graph,
     fused: Vec<Placed>,
     storage: Storage,
+    n_positions: usize,
 }
 
 impl Plan {
@@ -352,7 +374,13 @@ impl Plan {
                 let storage = Storage::assign(&graph, &fused);
                 (fused, storage)
             })?;
-        Ok(Plan { graph, fused, storage })
+        let n_positions = graph.n_positions();
+        Ok(Plan { graph, fused, storage, n_positions })
+    }
+
+    /// Positions that a sequence may have: fewer than usize::MAX where a table has a row for each.
+    pub fn n_positions(&self) -> usize {
+        self.n_positions
     }
 
     /// The ops, with neighbours that run as one. The list without fusion computes the same.

@@ -116,7 +116,7 @@ macro_rules! plain_fields {
     )* };
 }
 
-plain_fields! { usize f32 bool Unary Binary Routing KeyHeads }
+plain_fields! { usize f32 bool LookupBy Scores Unary Binary Routing KeyHeads }
 
 impl<T: Field> Field for Option<T> {
     fn role(&self, see: &mut dyn FnMut(Role)) {
@@ -152,6 +152,44 @@ impl From<ValueId> for In {
     }
 }
 
+/// What says which row of a weight a token looks up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupBy {
+    /// The token's id.
+    Token,
+    /// The token's position. A step with a position beyond the weight's rows is an error.
+    Position,
+}
+
+/// How attention makes scores of products.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    /// Factor on q.k.
+    pub scale: f32,
+    /// What `cap * tanh(score / cap)` makes of a score; 0: a score stays as it is.
+    pub cap: f32,
+    /// Press et al. 2021 (ALiBi): a score falls by the head's slope with each position between a token and the cell. The
+    /// slopes of n heads, a power of two, are 2^(-alibi / n), 2^(-2 alibi / n), ...; of heads beyond such an n they are
+    /// every second one of 2n heads. 0: scores do not fall.
+    pub alibi: f32,
+    /// A token sees no cells behind its own; otherwise all that its sequence has after the step.
+    pub causal: bool,
+}
+
+impl Scores {
+    /// Causal, with a factor and nothing else.
+    pub fn scaled(scale: f32) -> Scores {
+        Scores { scale, cap: 0.0, alibi: 0.0, causal: true }
+    }
+
+    /// By how much the scores of head `head` of `n_head` fall from one position to the next.
+    pub fn slope(&self, head: usize, n_head: usize) -> f32 {
+        let whole = 1 << n_head.max(1).ilog2();
+        let (step, of) = if head < whole { (head + 1, whole) } else { (2 * (head - whole) + 1, 2 * whole) };
+        if self.alibi == 0.0 { 0.0 } else { (-self.alibi * step as f32 / of as f32).exp2() }
+    }
+}
+
 /// A function of one number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Unary {
@@ -171,6 +209,8 @@ pub enum Unary {
     SoftCap(f32),
     /// ln(1 + e^x)
     Softplus,
+    /// The nearest number from the first to the second.
+    Clamp(f32, f32),
 }
 
 /// A function of two numbers.
@@ -211,6 +251,8 @@ pub struct Routing {
     /// are chosen from. 0 or 1: no groups.
     pub n_groups: usize,
     pub n_groups_used: usize,
+    /// So many neighbouring experts share an id, the expert divided by it, and the weight of the expert of that id.
+    pub per_id: usize,
 }
 
 /// What a norm divides by.
@@ -298,8 +340,11 @@ macro_rules! ops {
 }
 
 ops! {
-    /// `out[t] = weight.row(token[t])`
-    Embed { weight: Lookup, out: Out, }
+    /// `out[t] = weight.row(token[t])`, or of the position.
+    Embed { weight: Lookup, by: LookupBy, out: Out, }
+
+    /// `value` in each element, in as many rows as `like` has.
+    Fill { like: In, value: f32, out: Out, }
 
     /// out = norm(x), over each `group` of neighbouring elements of a row: the whole row, or each head. The weight and
     /// the bias have `group` elements.
@@ -308,8 +353,9 @@ ops! {
     /// `out[t][r] = dot(weight.row(r), x[t]) + bias[r]`
     MatMul { x: In, weight: Matrix, bias: Option<Vector>, out: Out, }
 
-    /// out = x * scale + bias. Either vector has one element or as many as a row.
-    Affine { x: Over, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
+    /// out = x * scale + bias, or x / scale + bias where `divides`. An element of either vector serves as many neighbouring
+    /// elements of x as the widths say.
+    Affine { x: Over, scale: Option<Vector>, divides: bool, bias: Option<Vector>, out: Out, }
 
     /// Rotates n_rot elements of each of the `width / head_dim` heads, from `first` on.
     Rope { x: Over, head_dim: usize, first: usize, rope: RopeId, out: Out, }
@@ -323,16 +369,16 @@ ops! {
     /// Writes k, and v where values are not in the keys, to each token's cell of the cache.
     Append { cache: CacheId, k: In, v: Option<In>, }
 
-    /// Causal attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is
-    /// q's width / the cache's k. The result is n_head * v wide. A score is q.k * scale, then capped to
-    /// `cap * tanh(score / cap)` where `cap` is not 0. A cache with a window shows a token the last `window` positions,
-    /// its own included. A sink, one number for each query head, is one more score without a value.
-    Attention { cache: CacheId, q: In, scale: f32, cap: f32, sinks: Option<Vector>, out: Out, }
+    /// Attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is q's width /
+    /// the cache's k. The result is n_head * v wide. A score is q.k times the scale, then capped, then less what its
+    /// distance takes. A cache with a window shows a token nothing before the last `window` positions up to its own. A
+    /// sink, one number for each query head, is one more score without a value.
+    Attention { cache: CacheId, q: In, scores: Scores, sinks: Option<Vector>, out: Out, }
 
     /// out = f(x)
     Unary { x: Over, f: Unary, out: Out, }
 
-    /// out = f(a, b)
+    /// out = f(a, b). An element of b serves as many neighbouring elements of a as the widths say.
     Binary { a: Over, b: Over, f: Binary, out: Out, }
 
     /// Chooses each token's experts by its logits, plus the bias: ids and weights, the best first; of equals the first.
@@ -343,9 +389,12 @@ ops! {
     /// for each chosen expert i. x has one row for all of a token's experts, or one for each side by side, as `out` has.
     MatMulExperts { x: In, ids: In, weight: Experts, scale: Option<Vector>, bias: Option<Vector>, out: Out, }
 
-    /// The weighted sum of what a token's experts leave side by side: `out[t]` = sum of `weights[t][i] * x[t][i]`,
-    /// in order.
-    Combine { x: In, weights: In, out: Out, }
+    /// x times each of the weights, side by side: `out[t][i] = weights[t][i] * x[t]`.
+    Spread { x: In, weights: In, out: Out, }
+
+    /// The sum of what a token's experts leave side by side: `out[t]` = sum of `weights[t][i] * x[t][i]`, in order; without
+    /// weights of `x[t][i]`.
+    Combine { x: In, weights: Option<In>, out: Out, }
 
     /// Of each `group` neighbouring elements of a row the `out's width * group / x's width` from `first` on.
     Columns { x: In, group: usize, first: usize, out: Out, }

@@ -210,7 +210,7 @@ mod tests {
         let op = |graph: &mut Graph, name: String, op| graph.ops.push(NamedOp { name, op });
         let mut x = value(&mut graph, "x", Rows::Tokens);
         let embd = Lookup(weight(&mut graph, "embd".into(), 100));
-        op(&mut graph, "embd".into(), Op::Embed { weight: embd, out: Out(x) });
+        op(&mut graph, "embd".into(), Op::Embed { weight: embd, by: LookupBy::Token, out: Out(x) });
         for layer in 0..n {
             let first = graph.ops.len();
             let [normed, q, heads, sum] =
@@ -219,7 +219,8 @@ mod tests {
             let norm = Norm { kind: NormKind::Rms, weight: Some(vector), bias: None, eps: 0.0 };
             let name = |op: &str| format!("{op} {layer}");
             op(&mut graph, name("norm"), Op::Norm { x: Over(x), norm, group: 64, out: Out(normed) });
-            graph.ropes.push(Rope { pairs: RopePairs::Halves, inv_freq: [1.0].into(), magnitude: 1.0 });
+            let (pairs, inv_freq) = (RopePairs::Halves, [1.0].into());
+            graph.ropes.push(Rope { pairs, inv_freq, magnitude: 1.0, long: None });
             graph.caches.push(Cache { n_head_kv: 1, k: 64, values: Values::Own(64), window: None });
             let (rope, cache) = (RopeId(layer as u32), CacheId(layer as u32));
             op(
@@ -228,8 +229,8 @@ mod tests {
                 Op::Rope { x: Over(normed), head_dim: 64, first: 0, rope, out: Out(q) },
             );
             op(&mut graph, name("append"), Op::Append { cache, k: In(q), v: Some(In(q)) });
-            let attention =
-                Op::Attention { cache, q: In(q), scale: 1.0, cap: 0.0, sinks: None, out: Out(heads) };
+            let scores = Scores::scaled(1.0);
+            let attention = Op::Attention { cache, q: In(q), scores, sinks: None, out: Out(heads) };
             op(&mut graph, name("attend"), attention);
             op(
                 &mut graph,

@@ -99,7 +99,7 @@ impl Bench {
     /// A value of random f32 rows, one per id.
     fn input(&mut self, width: usize, sigma: f32) -> ValueId {
         let weight = Lookup(self.weight(TensorType::F32, width, N_ROWS, sigma));
-        self.op(width, |out| Op::Embed { weight, out })
+        self.op(width, |out| Op::Embed { weight, by: LookupBy::Token, out })
     }
 
     /// Ends the plan: the rows of `x` are the "logits".
@@ -207,9 +207,51 @@ fn embeddings_and_selections_are_copies() {
         for n in [1, 2, 61] {
             let mut bench = Bench::new(1);
             let weight = Lookup(bench.weight(ty, width, N_ROWS, 1.0));
-            let x = bench.op(width, |out| Op::Embed { weight, out });
+            let x = bench.op(width, |out| Op::Embed { weight, by: LookupBy::Token, out });
             check(&format!("embed {ty}"), bench.finish(x), n, 0, 0.0);
         }
+    }
+}
+
+/// Rows by position, more than one step's, and none beyond the last.
+#[test]
+fn rows_by_position() {
+    let bench = |ty, width| {
+        let mut bench = Bench::new(1);
+        let x = bench.input(width, 1.0);
+        let weight = Lookup(bench.weight(ty, width, 130, 1.0));
+        let at = bench.op(width, |out| Op::Embed { weight, by: LookupBy::Position, out });
+        let sum = bench.add(x, at);
+        bench.finish(sum)
+    };
+    for (ty, width) in [(TensorType::F32, 7), (TensorType::F16, 33), (TensorType::Q8_0, 96)] {
+        for (n, first) in [(1, 0), (61, 3), (9, 121)] {
+            check(&format!("rows of {ty} by position"), bench(ty, width), n, first, 0.0);
+        }
+    }
+    let (plan, file) = bench(TensorType::F32, 7);
+    assert_eq!(plan.n_positions(), 130);
+    let limits = SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks: 3, n_sequences: 1, n_states: 0 };
+    let steps = [vec![Piece { sequence: 0, first: 122, tokens: ids(9, 5) }]];
+    let mut all: Vec<Box<dyn Device>> = vec![Box::new(ReferenceDevice::new(1))];
+    all.extend(devices().into_iter().map(|(_, device)| Box::new(device) as Box<dyn Device>));
+    for device in all {
+        let mut session = session(&*device, &plan, &file, limits);
+        let error = run(&mut *session, &[vec![0, 1, 2]], &steps).unwrap_err().to_string();
+        assert!(error.contains("position 130") && error.contains("130 positions"), "{error}");
+    }
+}
+
+#[test]
+fn filled_rows() {
+    for (n, value) in [(1, 0.5), (61, f32::NEG_INFINITY)] {
+        let mut bench = Bench::new(1);
+        let x = bench.input(5, 1.0);
+        let filled = bench.op(33, |out| Op::Fill { like: In(x), value, out });
+        // infinite where x does not show
+        let out = bench.op(38, |out| Op::Join { a: In(filled), b: In(x), n: 1, out });
+        let out = bench.op(38, |to| Op::Unary { x: Over(out), f: Unary::Clamp(-9.0, 9.0), out: to });
+        check(&format!("filled with {value}"), bench.finish(out), n, 0, 0.0);
     }
 }
 
@@ -283,7 +325,7 @@ fn rope() {
             let x = bench.input(heads * head_dim, 1.0);
             let inv_freq: Vec<f32> =
                 (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
-            bench.graph.ropes.push(Rope { pairs, inv_freq: inv_freq.into(), magnitude: 1.25 });
+            bench.graph.ropes.push(Rope { pairs, inv_freq: inv_freq.into(), magnitude: 1.25, long: None });
             let width = heads * head_dim;
             let out = bench.op(width, |out| Op::Rope {
                 x: Over(x),
@@ -304,6 +346,36 @@ fn rope() {
     }
 }
 
+/// A session with room for more positions turns by the other table.
+#[test]
+fn rope_by_the_length_of_the_session() {
+    let mut bench = Bench::new(4);
+    let x = bench.input(2 * 24, 1.0);
+    let freq = |base: f32| (0..10).map(|i| base.powf(-0.1 * i as f32)).collect::<Vec<f32>>();
+    let long = LongTurns { beyond: 100, inv_freq: freq(3e4).into(), magnitude: 0.75 };
+    let (pairs, inv_freq) = (RopePairs::Halves, freq(1e4).into());
+    bench.graph.ropes.push(Rope { pairs, inv_freq, magnitude: 1.25, long: Some(long) });
+    let rope = RopeId(0);
+    let out = bench.op(48, |out| Op::Rope { x: Over(x), head_dim: 24, first: 0, rope, out });
+    let (plan, file) = bench.finish(out);
+    let reference = ReferenceDevice::new(1);
+    let steps = [vec![Piece { sequence: 0, first: 70, tokens: ids(9, 5) }]];
+    let limits =
+        |n_blocks| SessionLimits { max_tokens: 9, max_outputs: 9, n_blocks, n_sequences: 1, n_states: 0 };
+    let of = |device: &dyn Device, n_blocks| {
+        let mut session = session(device, &plan, &file, limits(n_blocks));
+        run(&mut *session, &[vec![0, 1]], &steps).unwrap().remove(0)
+    };
+    let (short, long) = (of(&reference, 2), of(&reference, 3));
+    assert!(nmse(&short, &long) > 0.1);
+    for (name, device) in devices() {
+        for (n_blocks, want) in [(2, &short), (3, &long)] {
+            let error = nmse(want, &of(&device, n_blocks));
+            assert!(error <= 1e-12, "{n_blocks} blocks, {name}: NMSE {error:.1e}");
+        }
+    }
+}
+
 #[test]
 fn parts_of_rows_are_copies() {
     for (groups, group, first, len) in [(1, 1, 0, 1), (3, 10, 7, 3), (2, 96, 0, 64), (5, 17, 4, 5)] {
@@ -320,7 +392,7 @@ fn parts_of_rows_are_copies() {
     }
 }
 
-const FUNCTIONS: [Unary; 8] = [
+const FUNCTIONS: [Unary; 9] = [
     Unary::Silu,
     Unary::Gelu,
     Unary::Relu,
@@ -329,6 +401,7 @@ const FUNCTIONS: [Unary; 8] = [
     Unary::Scale(-1.7),
     Unary::SoftCap(30.0),
     Unary::Softplus,
+    Unary::Clamp(-0.75, 2.0),
 ];
 
 #[test]
@@ -375,11 +448,58 @@ fn sums_products_and_factors() {
                 let mut bench = Bench::new(6);
                 let x = bench.input(width, 1.0);
                 let [scale, bias] = lengths.map(|len| len.and_then(|len| bench.vector(len)));
-                let out = bench.op(width, |out| Op::Affine { x: Over(x), scale, bias, out });
+                let divides = false;
+                let out = bench.op(width, |out| Op::Affine { x: Over(x), scale, divides, bias, out });
                 let kept = if in_place { &[][..] } else { &[x] };
                 check(&format!("{lengths:?} of {width}"), bench.finish_with(out, kept), 9, 0, 1e-12);
             }
         }
+    }
+}
+
+/// What an element of the narrower operand does to its neighbours of the wider.
+#[test]
+fn narrow_operands_serve_neighbours() {
+    for (width, narrow) in [(8, 1), (60, 20), (96, 3), (1536, 12), (66, 2)] {
+        for (n, in_place) in [(1, true), (9, false), (61, true)] {
+            for f in [Binary::Add, Binary::Mul, Binary::Glu(Unary::Gelu)] {
+                let mut bench = Bench::new(6);
+                let (a, b) = (bench.input(width, 1.0), bench.input(narrow, 1.0));
+                let out = bench.op(width, |out| Op::Binary { a: Over(a), b: Over(b), f, out });
+                let kept = if in_place { &[][..] } else { &[a] };
+                let bound = if matches!(f, Binary::Glu(_)) { 1e-12 } else { 0.0 };
+                check(&format!("{f:?} {width} by {narrow}"), bench.finish_with(out, kept), n, 0, bound);
+            }
+            for (divides, lengths) in [
+                (false, [Some(narrow), Some(width)]),
+                (true, [Some(narrow), None]),
+                (true, [Some(width), Some(narrow)]),
+            ] {
+                let mut bench = Bench::new(6);
+                let x = bench.input(width, 1.0);
+                let [scale, bias] = lengths.map(|len| len.and_then(|len| bench.vector(len)));
+                let out = bench.op(width, |out| Op::Affine { x: Over(x), scale, divides, bias, out });
+                let kept = if in_place { &[][..] } else { &[x] };
+                check(&format!("{lengths:?} of {width}"), bench.finish_with(out, kept), n, 0, 1e-12);
+            }
+        }
+    }
+}
+
+/// A product whose gate or residual is narrower than it runs by itself, and comes to the same.
+#[test]
+fn narrow_operands_of_products() {
+    for (f, n) in [Binary::Add, Binary::Glu(Unary::Silu)].into_iter().flat_map(|f| [(f, 1), (f, 9)]) {
+        let mut bench = Bench::new(9);
+        let (x, wide) = (bench.input(32, 1.0), bench.input(40, 1.0));
+        let product = |bench: &mut Bench, rows| {
+            let weight = Matrix(bench.weight(TensorType::F32, 32, rows, 1.0));
+            bench.op(rows, |out| Op::MatMul { x: In(x), weight, bias: None, out })
+        };
+        let a = if f == Binary::Add { wide } else { product(&mut bench, 40) };
+        let b = product(&mut bench, 8);
+        let out = bench.op(40, |out| Op::Binary { a: Over(a), b: Over(b), f, out });
+        check(&format!("{f:?} of a narrow product"), bench.finish(out), n, 0, 1e-11);
     }
 }
 
@@ -403,6 +523,7 @@ fn mixtures_of_experts() {
                 scale: 1.5,
                 n_groups: 0,
                 n_groups_used: 0,
+                per_id: 1,
             };
             let weight = Experts(bench.weight(ty, cols, rows * n_experts, 1.0));
             let scale = bench.vector(n_experts);
@@ -423,9 +544,33 @@ fn mixtures_of_experts() {
                 bias: by,
                 out,
             });
-            let sum = bench.op(rows, |to| Op::Combine { x: In(out), weights: In(weights), out: to });
+            let sum = bench.op(rows, |to| Op::Combine { x: In(out), weights: Some(In(weights)), out: to });
             check(&format!("{n_used} of {n_experts} experts of {ty}"), bench.finish(sum), n, 0, bound);
         }
+    }
+}
+
+/// Experts that read what their weights make of a row, and whose results are added as they are; several experts may share
+/// their matrices.
+#[test]
+fn experts_of_weighted_inputs() {
+    for (n_experts, n_used, per_id, n) in [(4, 1, 1, 1), (8, 3, 2, 40), (6, 4, 3, 7)] {
+        let (cols, rows) = (48, 40);
+        let mut bench = Bench::new(15);
+        let logits = bench.input(n_experts, 2.0);
+        let x = bench.input(cols, 1.0);
+        let (gating, scale) = (Gating::Sigmoid, 1.0);
+        let routing =
+            Routing { gating, n_used, least_sum: 0.0, scale, n_groups: 0, n_groups_used: 0, per_id };
+        let weight = Experts(bench.weight(TensorType::F32, cols, rows * (n_experts / per_id), 1.0));
+        let by = bench.value(n_used, Rows::Tokens);
+        let (logits, weights) = (In(logits), Out(by));
+        let ids = bench.op(n_used, |ids| Op::Route { logits, bias: None, routing, ids, weights });
+        let x = bench.op(n_used * cols, |out| Op::Spread { x: In(x), weights: In(by), out });
+        let (x, ids, scale, bias) = (In(x), In(ids), None, None);
+        let out = bench.op(n_used * rows, |out| Op::MatMulExperts { x, ids, weight, scale, bias, out });
+        let sum = bench.op(rows, |to| Op::Combine { x: In(out), weights: None, out: to });
+        check(&format!("{n_used} of {n_experts} experts, {per_id} an id"), bench.finish(sum), n, 0, 1e-11);
     }
 }
 
@@ -591,7 +736,7 @@ fn delta_nets_are_the_same_in_any_batch() {
     }
 }
 
-/// Heads, elements of keys and values, window and soft cap of an attention.
+/// Heads, elements of keys and values, window and scores of an attention.
 #[derive(Clone, Copy, Debug)]
 struct Heads {
     n_head: usize,
@@ -602,13 +747,26 @@ struct Heads {
     in_keys: bool,
     window: Option<u32>,
     cap: f32,
+    alibi: f32,
+    causal: bool,
     sinks: bool,
 }
 
 impl Heads {
     fn plain(n_head: usize, n_head_kv: usize, head_dim: usize) -> Heads {
         let (k, v) = (head_dim, head_dim);
-        Heads { n_head, n_head_kv, k, v, in_keys: false, window: None, cap: 0.0, sinks: false }
+        Heads {
+            n_head,
+            n_head_kv,
+            k,
+            v,
+            in_keys: false,
+            window: None,
+            cap: 0.0,
+            alibi: 0.0,
+            causal: true,
+            sinks: false,
+        }
     }
 
     fn latent(n_head: usize, n_head_kv: usize, k: usize, v: usize) -> Heads {
@@ -621,7 +779,7 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
     let mut bench = Bench::new(7);
     let mut sum = None;
     for layer in 0..2 {
-        let Heads { n_head, n_head_kv, k, v, in_keys, window, cap, sinks } = heads;
+        let Heads { n_head, n_head_kv, k, v, in_keys, window, cap, alibi, causal, sinks } = heads;
         let n_head_kv = if layer == 0 { n_head_kv } else { n_head };
         let values = if in_keys { Values::InKeys(v) } else { Values::Own(v) };
         bench.graph.caches.push(Cache { n_head_kv, k, values, window });
@@ -630,9 +788,9 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
         let keys = bench.input(n_head_kv * k, 2.0);
         let values = (!in_keys).then(|| bench.input(n_head_kv * v, 1.0));
         bench.append(cache, keys, values);
-        let scale = 1.0 / (k as f32).sqrt();
+        let scores = Scores { scale: 1.0 / (k as f32).sqrt(), cap, alibi, causal };
         let sinks = if sinks { bench.vector(n_head) } else { None };
-        let out = bench.op(n_head * v, |out| Op::Attention { cache, q: In(q), scale, cap, sinks, out });
+        let out = bench.op(n_head * v, |out| Op::Attention { cache, q: In(q), scores, sinks, out });
         sum = Some(sum.map_or(out, |sum| bench.add(sum, out)));
     }
     bench.finish(sum.unwrap())
@@ -678,6 +836,13 @@ fn attention_over_a_paged_cache() {
         Heads::latent(3, 1, 72, 64),
         Heads::latent(50, 1, 20, 13),
         Heads { window: Some(90), sinks: true, ..Heads::latent(6, 2, 33, 33) },
+        Heads { alibi: 8.0, ..Heads::plain(4, 2, 32) },
+        Heads { alibi: 4.0, cap: 2.0, window: Some(70), sinks: true, ..Heads::plain(14, 7, 40) },
+        Heads { alibi: 1.0, ..Heads::latent(6, 1, 40, 24) },
+        Heads { causal: false, ..Heads::plain(9, 3, 64) },
+        Heads { causal: false, window: Some(40), cap: 3.0, ..Heads::plain(2, 1, 20) },
+        Heads { causal: false, alibi: 8.0, sinks: true, ..Heads::plain(3, 1, 80) },
+        Heads { causal: false, ..Heads::latent(5, 1, 72, 64) },
     ];
     for heads in plain.into_iter().chain(others) {
         let (plan, file) = attention_bench(heads);

@@ -262,7 +262,7 @@ fn matvec_of_several(gpu: &Gpu) {
 /// A rotation, and its table for `n_positions`.
 fn rotation(gpu: &Gpu, pairs: RopePairs, n_rot: usize, n_positions: usize) -> (Rope, Buffer) {
     let inv_freq: Vec<f32> = (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
-    let rope = Rope { pairs, inv_freq: inv_freq.into(), magnitude: 1.25 };
+    let rope = Rope { pairs, inv_freq: inv_freq.into(), magnitude: 1.25, long: None };
     let mut table = Vec::new();
     for position in 0..n_positions {
         for freq in rope.inv_freq.iter() {

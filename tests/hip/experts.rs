@@ -36,8 +36,15 @@ pub const TESTS: &[Test] = &[
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
-const PLAIN: Routing =
-    Routing { gating: Gating::Softmax, n_used: 1, least_sum: 0.0, scale: 1.0, n_groups: 0, n_groups_used: 0 };
+const PLAIN: Routing = Routing {
+    gating: Gating::Softmax,
+    n_used: 1,
+    least_sum: 0.0,
+    scale: 1.0,
+    n_groups: 0,
+    n_groups_used: 0,
+    per_id: 1,
+};
 
 const GATINGS: [Gating; 3] = [Gating::Softmax, Gating::Sigmoid, Gating::SoftmaxOfChosen];
 

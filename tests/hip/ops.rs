@@ -449,7 +449,7 @@ fn rope(gpu: &Gpu) {
             let mut rng = Rng(10);
             let inv_freq: Vec<f32> =
                 (0..n_rot / 2).map(|i| 10_000f32.powf(-2.0 * i as f32 / n_rot as f32)).collect();
-            let rope = Rope { pairs, inv_freq: inv_freq.clone().into(), magnitude: 1.25 };
+            let rope = Rope { pairs, inv_freq: inv_freq.clone().into(), magnitude: 1.25, long: None };
             let n_positions = 300;
             let positions: Vec<u32> = (0..n).map(|t| [299, 0, 17, 1, 200][t]).collect();
             let mut table = Vec::new();

@@ -1,4 +1,4 @@
-//! Causal attention over the paged cache: one kernel for decode and prefill.
+//! Attention over the paged cache: one kernel for decode and prefill.
 //!
 //! A task is some query heads of one kv head and a *tile* of consecutive tokens of a sequence; its rows are (token, query
 //! head), token-major. Positions are taken in *spans* of [`SPAN_BLOCKS`] blocks: inside a
@@ -14,7 +14,7 @@ use super::isa::Isa;
 use super::kv_cache::KvCache;
 use super::simd::{Kernel, Simd};
 use crate::device::BLOCK_LEN;
-use crate::plan::CacheId;
+use crate::plan::{CacheId, Scores};
 
 /// Blocks per span: 256 positions.
 pub const SPAN_BLOCKS: usize = 4;
@@ -66,14 +66,17 @@ pub struct Span<'a> {
     pub table: &'a [u32],
     /// Position of each token of the tile.
     pub positions: &'a [u32],
-    /// Query heads of the task.
+    /// Query heads of the task, the first of them, and all of the op.
     pub group: usize,
+    pub head: usize,
+    pub n_head: usize,
     /// Elements of a query and a key, as they stand in memory.
     pub k: usize,
     /// Positions that a token sees, its own included.
     pub window: usize,
-    /// Soft cap on the scores; 0: none.
-    pub cap: f32,
+    pub scores: Scores,
+    /// Positions up to the last that the tile's tokens see.
+    pub seen: usize,
     /// Scaled queries, `rows x k`.
     pub q: *const f32,
     pub span: usize,
@@ -93,8 +96,9 @@ impl Span<'_> {
     /// The cells of the block that starts at `start` that row `row` sees.
     #[inline(always)]
     fn visible(&self, row: usize, start: usize) -> Range<usize> {
-        let end = self.positions[row / self.group] as usize + 1;
-        let first = end.saturating_sub(self.window);
+        let own = self.positions[row / self.group] as usize + 1;
+        let first = own.saturating_sub(self.window);
+        let end = if self.scores.causal { own } else { self.seen };
         let cell = |position: usize| position.saturating_sub(start).min(BLOCK_LEN);
         cell(first)..cell(end)
     }
@@ -124,9 +128,16 @@ impl Span<'_> {
                     step
                 }
             };
-            if self.cap != 0.0 {
+            if self.scores.cap != 0.0 {
                 for i in (0..R * BLOCK_LEN).step_by(S::LANES) {
-                    S::store(scores.add(i), soft_cap::<S>(S::load(scores.add(i)), self.cap));
+                    S::store(scores.add(i), soft_cap::<S>(S::load(scores.add(i)), self.scores.cap));
+                }
+            }
+            if self.scores.alibi != 0.0 {
+                for r in 0..R {
+                    let own = self.positions[(row + r) / self.group] as f32 - start as f32;
+                    let slope = self.scores.slope(self.head + (row + r) % self.group, self.n_head);
+                    fall::<S>(scores.add(r * BLOCK_LEN), own, slope);
                 }
             }
             let out = self.partial.out.add(row * v_pad);
@@ -150,10 +161,9 @@ impl Kernel for Span<'_> {
     unsafe fn run<S: Simd>(self) {
         let n_rows = self.positions.len() * self.group;
         let v_pad = self.cells.v_pad(self.cache);
-        let longest = self.positions[self.positions.len() - 1] as usize + 1;
         let earliest = (self.positions[0] as usize + 1).saturating_sub(self.window);
         let first = self.span * SPAN_BLOCKS;
-        let end = (first + SPAN_BLOCKS).min(longest.div_ceil(BLOCK_LEN));
+        let end = (first + SPAN_BLOCKS).min(self.seen.div_ceil(BLOCK_LEN));
         let first = first.max(earliest / BLOCK_LEN);
         // SAFETY: by `Span::run`'s contract; blocks up to `end` are in the table.
         unsafe {
@@ -178,6 +188,28 @@ impl Kernel for Span<'_> {
                     _ => {}
                 }
             }
+        }
+    }
+}
+
+/// Takes from BLOCK_LEN scores `slope` times each cell's distance from position `own`, both counted from the block's start.
+#[inline(always)]
+unsafe fn fall<S: Simd>(scores: *mut f32, own: f32, slope: f32) {
+    const CELLS: [f32; BLOCK_LEN] = {
+        let mut cells = [0.0; BLOCK_LEN];
+        let mut i = 0;
+        while i < BLOCK_LEN {
+            cells[i] = i as f32;
+            i += 1;
+        }
+        cells
+    };
+    for i in (0..BLOCK_LEN).step_by(S::LANES) {
+        // SAFETY: `scores` and the cells are valid for BLOCK_LEN elements, a multiple of the lanes.
+        unsafe {
+            let away = S::sub(S::splat(own), S::load(CELLS.as_ptr().add(i)));
+            let away = S::max(away, S::sub(S::splat(0.0), away));
+            S::store(scores.add(i), S::mul_add(away, S::splat(-slope), S::load(scores.add(i))));
         }
     }
 }

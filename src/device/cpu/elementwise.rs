@@ -131,17 +131,18 @@ unsafe fn total<S: Simd>(x: *const f32, n: usize, add: impl Fn(S::V, S::V) -> S:
     }
 }
 
-/// x = x * scale + bias, where the vectors have one element or as many as x.
-pub fn affine(x: &mut [f32], scale: Option<&[f32]>, bias: Option<&[f32]>) {
+/// x = x * scale + bias, or x / scale + bias, where an element of a vector serves as many of x as the lengths say.
+pub fn affine(x: &mut [f32], scale: Option<&[f32]>, divides: bool, bias: Option<&[f32]>) {
     let by = |x: &mut [f32], vector: Option<&[f32]>, f: fn(&mut f32, f32)| match vector {
         None => {}
-        Some(&[one]) => x.iter_mut().for_each(|x| f(x, one)),
+        Some(vector) if vector.len() == x.len() => x.iter_mut().zip(vector).for_each(|(x, by)| f(x, *by)),
         Some(vector) => {
-            assert_eq!(x.len(), vector.len());
-            x.iter_mut().zip(vector).for_each(|(x, by)| f(x, *by));
+            assert!(x.len().is_multiple_of(vector.len()));
+            let parts = x.chunks_exact_mut(x.len() / vector.len());
+            parts.zip(vector).for_each(|(part, by)| part.iter_mut().for_each(|x| f(x, *by)));
         }
     };
-    by(x, scale, |x, by| *x *= by);
+    by(x, scale, if divides { |x, by| *x /= by } else { |x, by| *x *= by });
     by(x, bias, |x, by| *x += by);
 }
 
@@ -186,6 +187,10 @@ macro_rules! with_function {
             }
             plan::Unary::Softplus => {
                 let $function = Softplus;
+                $then
+            }
+            plan::Unary::Clamp(low, high) => {
+                let $function = Clamp(low, high);
                 $then
             }
         }
@@ -336,6 +341,7 @@ struct Sigmoid;
 struct Scale(f32);
 struct SoftCap(f32);
 struct Softplus;
+struct Clamp(f32, f32);
 
 impl Function for Silu {
     #[inline(always)]
@@ -419,6 +425,14 @@ impl Function for Softplus {
             }
             S::mul_add(u, series, S::max(x, zero))
         }
+    }
+}
+
+impl Function for Clamp {
+    #[inline(always)]
+    unsafe fn apply<S: Simd>(&self, x: S::V) -> S::V {
+        // SAFETY: the caller's promise.
+        unsafe { S::min(S::max(x, S::splat(self.0)), S::splat(self.1)) }
     }
 }
 

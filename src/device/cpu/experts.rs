@@ -279,14 +279,16 @@ impl Running<'_> {
         })
     }
 
-    pub fn combine(&self, worker: &Worker<'_>, x: ValueId, weights: ValueId, out: ValueId) -> Done {
+    pub fn combine(&self, worker: &Worker<'_>, x: ValueId, weights: Option<ValueId>, out: ValueId) -> Done {
         let n = self.n_rows(out);
-        let [x, weights, out] = [x, weights, out].map(|id| self.session.buffer(id));
+        let [x, out] = [x, out].map(|id| self.session.buffer(id));
+        let weights = weights.map(|id| self.session.buffer(id));
         self.rows(worker, n, |t| {
             // SAFETY: x and the weights are not written in this phase; row t is the chunk's own.
-            let (x, weights, out) = unsafe { (x.row(t), weights.row(t), out.row_mut(t)) };
+            let (x, weights, out) = unsafe { (x.row(t), weights.map(|of| of.row(t)), out.row_mut(t)) };
             out.fill(0.0);
-            for (x, weight) in x.chunks_exact(out.len()).zip(weights) {
+            for (i, x) in x.chunks_exact(out.len()).enumerate() {
+                let weight = weights.map_or(1.0, |weights| weights[i]);
                 out.iter_mut().zip(x).for_each(|(out, x)| *out += weight * x);
             }
         })

@@ -182,6 +182,11 @@ impl CpuSession {
         Matrix::new(start, self.limits.rows(value.rows), value.width)
     }
 
+    /// What the rope turns by in this session.
+    pub fn turns<'r>(&self, rope: &'r Rope) -> (&'r [f32], f32) {
+        self.limits.turns(rope)
+    }
+
     /// The step's rotations: a row per token.
     pub fn rope(&self, index: usize) -> Matrix {
         let width = 2 * self.program.plan.ropes[index].inv_freq.len();

@@ -13,7 +13,7 @@ use super::session::CpuSession;
 use super::team::{Stopped, Worker};
 use crate::device::{Observer, Step, temper};
 use crate::plan::fuse::{FusedOp, HeadPrep, Part, Project, Then};
-use crate::plan::{Binary, Cache, CacheId, Norm, Op, Plan, RopeId, Unary, ValueId, Vector};
+use crate::plan::{Binary, Cache, CacheId, LookupBy, Norm, Op, Plan, RopeId, Scores, Unary, ValueId, Vector};
 
 /// Steps of at most so many tokens compute the spans of a sequence side by side.
 pub const SPLIT_TOKENS: usize = 8;
@@ -29,15 +29,19 @@ const CHUNK_BYTES: usize = 16 << 10;
 pub struct Tile {
     pub first: usize,
     pub n: usize,
+    /// The last token of the sequence.
+    pub last: usize,
 }
 
 impl Tile {
     /// Cuts the step into tiles of at most `max` tokens; `tiles` has room for one per token.
     pub fn cut(step: &Step<'_>, max: usize, tiles: &mut Vec<Tile>) {
-        for t in 0..step.tokens.len() {
-            match tiles.last_mut() {
-                Some(last) if last.n < max && step.sequences[t] == step.sequences[last.first] => last.n += 1,
-                _ => tiles.push(Tile { first: t, n: 1 }),
+        for (_, run) in step.runs() {
+            let mut first = run.start;
+            while first < run.end {
+                let n = max.min(run.end - first);
+                tiles.push(Tile { first, n, last: run.end - 1 });
+                first += n;
             }
         }
     }
@@ -85,11 +89,11 @@ impl Running<'_> {
     /// The step's rope tables.
     pub fn prepare(&self, worker: &Worker<'_>) -> Done {
         for (i, rope) in self.plan().ropes.iter().enumerate() {
-            let table = self.session.rope(i);
+            let (table, (inv_freq, magnitude)) = (self.session.rope(i), self.session.turns(rope));
             self.rows(worker, self.step.tokens.len(), |t| {
                 // SAFETY: row t is this chunk's.
                 let row = unsafe { table.row_mut(t) };
-                ew::rope_row(&rope.inv_freq, rope.magnitude, self.step.positions[t], row);
+                ew::rope_row(inv_freq, magnitude, self.step.positions[t], row);
             })?;
         }
         Ok(())
@@ -129,15 +133,24 @@ impl Running<'_> {
         // SAFETY, of all blocks below: row t of the outputs is the chunk's own, inputs are not written in the
         // phase, and a result that takes an operand's storage is computed from its own row alone.
         match *op {
-            Op::Embed { weight, out } => {
+            Op::Embed { weight, by, out } => {
+                let rows = match by {
+                    LookupBy::Token => self.step.tokens,
+                    LookupBy::Position => self.step.positions,
+                };
                 let out = self.session.buffer(out);
-                self.rows(worker, self.step.tokens.len(), |t| {
+                self.rows(worker, rows.len(), |t| {
                     // SAFETY: see above.
                     let row = unsafe { out.row_mut(t) };
-                    if !self.session.program.embed(weight, self.step.tokens[t] as usize, row) {
+                    if !self.session.program.embed(weight, rows[t] as usize, row) {
                         row.fill(f32::NAN);
                     }
                 })
+            }
+            Op::Fill { value, out, .. } => {
+                let to = self.session.buffer(out);
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe { to.row_mut(t).fill(value) })
             }
             Op::Norm { x, norm, group, out } => {
                 let (from, to) = (self.session.buffer(x), self.session.buffer(out));
@@ -150,13 +163,13 @@ impl Running<'_> {
                 let parts = vec![Part { weight, bias, out: out.0 }];
                 self.project(worker, &Project { x: x.0, norm: None, parts, then: Then::Nothing })
             }
-            Op::Affine { x, scale, bias, out } => {
+            Op::Affine { x, scale, divides, bias, out } => {
                 let (from, to) = (self.session.buffer(x), self.session.buffer(out));
                 let (scale, bias) = (self.vector(scale), self.vector(bias));
                 // SAFETY: see above.
                 self.rows(worker, self.n_rows(out), |t| unsafe {
                     std::ptr::copy(from.start(t), to.start(t), to.width);
-                    ew::affine(to.row_mut(t), scale, bias);
+                    ew::affine(to.row_mut(t), scale, divides, bias);
                 })
             }
             Op::Rope { x, head_dim, first, rope, out } => {
@@ -183,12 +196,9 @@ impl Running<'_> {
                     self.append(cache, t, k.row(t), v.map_or(&[], |v| v.row(t)));
                 })
             }
-            Op::Attention { cache, q, scale, cap, sinks, out } => {
+            Op::Attention { cache, q, scores, sinks, out } => {
                 let sinks = self.vector(sinks);
-                self.attention(
-                    worker,
-                    &Attend { sinks, ..Attend::new(self, cache, q.0, [scale, cap], out.0) },
-                )
+                self.attention(worker, &Attend { sinks, ..Attend::new(self, cache, q.0, scores, out.0) })
             }
             Op::Unary { x, f, out } => {
                 let (from, to) = (self.session.buffer(x), self.session.buffer(out));
@@ -199,9 +209,17 @@ impl Running<'_> {
             }
             Op::Binary { a, b, f, out } => {
                 let (a, b, to) = (self.session.buffer(a), self.session.buffer(b), self.session.buffer(out));
-                // SAFETY: see above.
+                let (each, own) = (a.width / b.width, self.session.own.of(worker.index()).row);
+                assert!(each * b.width == a.width && a.width == to.width);
+                // SAFETY: see above; the scratch is this worker's and as long as the widest buffer.
                 self.rows(worker, self.n_rows(out), |t| unsafe {
-                    ew::binary(isa, f, a.start(t), b.start(t), to.start(t), to.width);
+                    let mut by = b.start(t).cast_const();
+                    if each > 1 {
+                        let spread = std::slice::from_raw_parts_mut(own, a.width);
+                        spread.chunks_exact_mut(each).zip(b.row(t)).for_each(|(to, b)| to.fill(*b));
+                        by = own;
+                    }
+                    ew::binary(isa, f, a.start(t), by, to.start(t), to.width);
                 })
             }
             Op::Route { logits, bias, ref routing, ids, weights } => {
@@ -210,7 +228,16 @@ impl Running<'_> {
             Op::MatMulExperts { x, ids, weight, scale, bias, out } => {
                 self.mat_mul_experts(worker, &Product { x: x.0, ids: ids.0, weight, scale, bias, out: out.0 })
             }
-            Op::Combine { x, weights, out } => self.combine(worker, x.0, weights.0, out.0),
+            Op::Spread { x, weights, out } => {
+                let [x, weights, to] = [x.0, weights.0, out.0].map(|id| self.session.buffer(id));
+                // SAFETY: see above.
+                self.rows(worker, self.n_rows(out), |t| unsafe {
+                    for (to, weight) in to.row_mut(t).chunks_exact_mut(x.width).zip(weights.row(t)) {
+                        to.iter_mut().zip(x.row(t)).for_each(|(to, x)| *to = weight * x);
+                    }
+                })
+            }
+            Op::Combine { x, weights, out } => self.combine(worker, x.0, weights.map(ValueId::from), out.0),
             Op::Columns { x, group, first, out } => {
                 let len = self.plan().columns_len(x, group, out);
                 let (x, to) = (self.session.buffer(x), self.session.buffer(out));
@@ -469,8 +496,7 @@ struct Attend<'a> {
     q: Matrix,
     /// Elements from a task's query to the next.
     q_step: usize,
-    scale: f32,
-    cap: f32,
+    scores: Scores,
     /// A score without a value for each query head.
     sinks: Option<&'a [f32]>,
     out: Matrix,
@@ -478,7 +504,7 @@ struct Attend<'a> {
 }
 
 impl<'a> Attend<'a> {
-    fn new(running: &Running<'a>, cache: CacheId, q: ValueId, [scale, cap]: [f32; 2], out: ValueId) -> Self {
+    fn new(running: &Running<'a>, cache: CacheId, q: ValueId, scores: Scores, out: ValueId) -> Self {
         let (session, plan) = (running.session, &running.session.program.plan);
         let (shape, n_head) = (plan.cache(cache), plan.n_head(q, cache));
         let group = n_head / shape.n_head_kv;
@@ -486,7 +512,7 @@ impl<'a> Attend<'a> {
             session.tiles.iter().find(|(known, _)| *known == group).map_or(&[][..], |(_, tiles)| tiles);
         let (q, out) = (session.buffer(q), session.buffer(out));
         let q_step = session.cache.row(cache).unwrap_or(shape.k);
-        Attend { cache, shape, n_head, group, q, q_step, scale, cap, sinks: None, out, tiles }
+        Attend { cache, shape, n_head, group, q, q_step, scores, sinks: None, out, tiles }
     }
 
     /// Tasks of a tile.
@@ -520,9 +546,10 @@ impl Task {
 }
 
 impl Running<'_> {
-    /// Positions that a tile's last token sees.
-    fn seen(&self, tile: Tile) -> usize {
-        self.step.positions[tile.first + tile.n - 1] as usize + 1
+    /// Positions up to the last that a tile's tokens see.
+    fn seen(&self, attend: &Attend<'_>, tile: Tile) -> usize {
+        let last = if attend.scores.causal { tile.first + tile.n - 1 } else { tile.last };
+        self.step.positions[last] as usize + 1
     }
 
     fn attention(&self, worker: &Worker<'_>, attend: &Attend<'_>) -> Done {
@@ -530,7 +557,8 @@ impl Running<'_> {
         let n_tasks = tiles.len() * of_tile;
         // the last tiles see most: the longest tasks first
         let task = |i: usize| attend.task(tiles[tiles.len() - 1 - i / of_tile], i % of_tile);
-        let spans = tiles.iter().map(|&tile| attention::n_spans(self.seen(tile))).max().unwrap_or(0);
+        let n_spans = |tile: Tile| attention::n_spans(self.seen(attend, tile));
+        let spans = tiles.iter().map(|&tile| n_spans(tile)).max().unwrap_or(0);
         let own = self.session.own.of(worker.index());
         if self.step.tokens.len() > SPLIT_TOKENS || spans == 1 {
             return worker.for_each(n_tasks, |i| {
@@ -539,7 +567,7 @@ impl Running<'_> {
                 // SAFETY: the scratch is this worker's; the cache is not written in this phase.
                 unsafe {
                     self.scaled_queries(attend, task, own.q);
-                    for span in 0..attention::n_spans(self.seen(task.tile)) {
+                    for span in 0..n_spans(task.tile) {
                         let to = if span == 0 { all } else { part };
                         self.span(attend, task, own.q, span, to);
                         if span > 0 {
@@ -557,7 +585,7 @@ impl Running<'_> {
         };
         worker.for_each(n_tasks * spans, |i| {
             let (task, span) = (task(i / spans), i % spans);
-            if span < attention::n_spans(self.seen(task.tile)) {
+            if span < n_spans(task.tile) {
                 // SAFETY: the states of (task, span) are this chunk's.
                 unsafe {
                     self.scaled_queries(attend, task, own.q);
@@ -570,7 +598,7 @@ impl Running<'_> {
             let all = state(task, 0);
             // SAFETY: the task's states are this chunk's, and so are its columns of the output.
             unsafe {
-                for span in 1..attention::n_spans(self.seen(task.tile)) {
+                for span in 1..n_spans(task.tile) {
                     self.merge(attend, task, all, state(task, span));
                 }
                 self.write_heads(attend, task, all);
@@ -589,7 +617,7 @@ impl Running<'_> {
                 let from = attend.q.part(token, (task.head + row % task.n_heads) * k, k);
                 let to = std::slice::from_raw_parts_mut(to.add(row * attend.q_step), attend.q_step);
                 for (to, from) in to.iter_mut().zip(from) {
-                    *to = from * attend.scale;
+                    *to = from * attend.scores.scale;
                 }
                 to[k..].fill(0.0);
             }
@@ -599,7 +627,7 @@ impl Running<'_> {
     /// # Safety
     /// As [`Span::run`].
     unsafe fn span(&self, attend: &Attend<'_>, task: Task, q: *const f32, span: usize, to: Partial) {
-        let Tile { first, n } = task.tile;
+        let Tile { first, n, .. } = task.tile;
         let span = Span {
             cells: &self.session.cache,
             cache: attend.cache,
@@ -607,9 +635,12 @@ impl Running<'_> {
             table: self.step.tables[self.step.sequences[first] as usize],
             positions: &self.step.positions[first..first + n],
             group: task.n_heads,
+            head: task.head,
+            n_head: attend.n_head,
             k: attend.q_step,
             window: attend.shape.window.map_or(usize::MAX, |window| window as usize),
-            cap: attend.cap,
+            scores: attend.scores,
+            seen: self.seen(attend, task.tile),
             q,
             span,
             partial: to,

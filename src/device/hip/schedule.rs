@@ -76,8 +76,7 @@ pub enum StepOp {
     Attention {
         cache: CacheId,
         q: ValueId,
-        scale: f32,
-        cap: f32,
+        scores: Scores,
         sinks: Option<Vector>,
         out: ValueId,
         to: Forms,
@@ -149,8 +148,8 @@ fn alone(op: FusedOp) -> StepOp {
         FusedOp::PrepareHeads { cache, q, k, v, q_prep, k_prep } => {
             StepOp::PrepareHeads { cache, q, k, v, q_prep, k_prep }
         }
-        FusedOp::Single(Op::Attention { cache, q, scale, cap, sinks, out }) => {
-            StepOp::Attention { cache, q: q.0, scale, cap, sinks, out: out.0, to: Forms::PLAIN }
+        FusedOp::Single(Op::Attention { cache, q, scores, sinks, out }) => {
+            StepOp::Attention { cache, q: q.0, scores, sinks, out: out.0, to: Forms::PLAIN }
         }
         FusedOp::Single(op) => match Mixed::single(&op) {
             Some(mixed) => StepOp::Experts(mixed),
@@ -210,11 +209,11 @@ impl Scheduler<'_> {
                 let source = Source { rounded: came, select: false };
                 StepOp::Project { project: project.clone(), source, to }
             }
-            FusedOp::Single(Op::Attention { cache, q, scale, cap, sinks, out }) => {
+            FusedOp::Single(Op::Attention { cache, q, scores, sinks, out }) => {
                 let whole = self.plan.cache(*cache).v().is_multiple_of(Q8_BLOCK) && self.size != Size::Many;
                 let to = if whole { self.rounded(out.0, next, Place::First) } else { Forms::PLAIN };
-                let (cache, scale, cap, sinks) = (*cache, *scale, *cap, *sinks);
-                StepOp::Attention { cache, q: q.0, scale, cap, sinks, out: out.0, to }
+                let (cache, scores, sinks) = (*cache, *scores, *sinks);
+                StepOp::Attention { cache, q: q.0, scores, sinks, out: out.0, to }
             }
             FusedOp::Single(_) | FusedOp::PrepareHeads { .. } => alone(op.clone()),
         }
@@ -255,7 +254,8 @@ impl Scheduler<'_> {
         let dead = outs.iter().all(|id| self.is_dead_behind(*at, *id));
         // the unit is written while the input and the ids are read
         let apart = [gate.x, gate.ids].iter().all(|id| self.plan.slot(*id) != self.plan.slot(*out));
-        if (gate.x, gate.ids, outs) != (up.x, up.ids, [a.0, b.0]) || !dead || !apart {
+        let alike = self.plan.width(outs[0]) == self.plan.width(outs[1]);
+        if (gate.x, gate.ids, outs) != (up.x, up.ids, [a.0, b.0]) || !alike || !dead || !apart {
             return Some((gate, 1));
         }
         let parts = [gate.parts, up.parts].concat();

@@ -19,7 +19,7 @@ use super::stream::Stream;
 use super::timing;
 use crate::device::sampling::Draw;
 use crate::device::{BLOCK_LEN, Cancel, Observer, Program, Session, SessionLimits, Step, StepTimes};
-use crate::plan::{Plan, Rope, RopeId, ValueId};
+use crate::plan::{Plan, RopeId, ValueId};
 use crate::{Error, Result, memory};
 
 impl Program for HipProgram {
@@ -162,7 +162,7 @@ impl HipSession {
             while self.turns_known[i] < positions {
                 let first = self.turns_known[i];
                 let last = (first + TURNS_AT_ONCE).min(self.limits.n_blocks * BLOCK_LEN);
-                let turns = turns(rope, first..last)?;
+                let turns = turns(self.limits.turns(rope), first..last)?;
                 let table = self.memory.turns(&self.program.plan, RopeId(i as u32))?.table;
                 let position = 8 * rope.inv_freq.len() as u64;
                 let to = table.part(first as u64 * position..last as u64 * position)?;
@@ -301,12 +301,12 @@ impl HipSession {
 }
 
 /// (cos, sin) of each pair at each of the positions.
-fn turns(rope: &Rope, positions: std::ops::Range<usize>) -> Result<Vec<f32>> {
-    let mut turns = memory::vec(positions.len() * rope.inv_freq.len() * 2, "rope tables")?;
+fn turns((inv_freq, magnitude): (&[f32], f32), positions: std::ops::Range<usize>) -> Result<Vec<f32>> {
+    let mut turns = memory::vec(positions.len() * inv_freq.len() * 2, "rope tables")?;
     for position in positions {
-        for freq in rope.inv_freq.iter() {
+        for freq in inv_freq {
             let (sin, cos) = (position as f64 * f64::from(*freq)).sin_cos();
-            turns.extend([cos as f32 * rope.magnitude, sin as f32 * rope.magnitude]);
+            turns.extend([cos as f32 * magnitude, sin as f32 * magnitude]);
         }
     }
     Ok(turns)

@@ -16,7 +16,7 @@ use super::schedule::{Forms, Mixed, Place, Rounded, Source, StepOp};
 use super::scratch::SessionMemory;
 use super::stream::Stream;
 use crate::plan::fuse::{HeadPrep, Part, Project, Then};
-use crate::plan::*;
+use crate::plan::{self, *};
 use crate::{Error, Result};
 
 /// A step under way: its description is on the device.
@@ -89,7 +89,7 @@ impl<'a> Running<'a> {
             }
             StepOp::Project { project, source, to } => self.project(project, *source, *to),
             StepOp::Qkv { project, cache, rope } => self.qkv(project, *cache, *rope),
-            StepOp::Attention { cache, q, scale, cap, sinks, out, to } => {
+            StepOp::Attention { cache, q, scores: plan::Scores { scale, cap, .. }, sinks, out, to } => {
                 let window = self.plan().cache(*cache).window;
                 let scores = Scores { scale: *scale, cap: *cap, window, sinks: self.vector(*sinks)? };
                 self.attention(*cache, *q, scores, *out, *to)
@@ -101,12 +101,12 @@ impl<'a> Running<'a> {
     fn single(&self, op: &Op) -> Result<()> {
         let stream = self.stream;
         match *op {
-            Op::Embed { weight, out } => {
+            Op::Embed { weight, out, .. } => {
                 let weight = self.program.matrix(weight)?;
                 ops::embed(stream, weight, self.step.ids, self.value(out)?, self.n())
             }
             Op::Norm { x, norm, group, out } => self.norm(x.0, norm, group, out.0),
-            Op::Affine { x, scale, bias, out } => {
+            Op::Affine { x, scale, bias, out, .. } => {
                 let (scale, bias, n) = (self.vector(scale)?, self.vector(bias)?, self.rows(out.0));
                 let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
                 elementwise::affine(stream, x, scale, bias, to, n, width)
@@ -149,14 +149,19 @@ impl<'a> Running<'a> {
                 let (logits, ids, weights) = (self.value(logits)?, self.value(ids)?, self.value(weights)?);
                 experts::route(stream, logits, bias, routing, ids, weights, n, n_experts)
             }
-            Op::Combine { x, weights, out } => {
+            Op::Combine { x, weights: Some(weights), out } => {
                 let (n, n_used, width) =
                     (self.rows(out.0), self.plan().width(weights), self.plan().width(out));
                 let (x, weights, to) = (self.value(x)?, self.value(weights)?, self.value(out)?);
                 experts::combine(stream, x, weights, to, n, n_used, width)
             }
             Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
-            Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
+            Op::MatMul { .. }
+            | Op::Attention { .. }
+            | Op::MatMulExperts { .. }
+            | Op::Fill { .. }
+            | Op::Spread { .. }
+            | Op::Combine { weights: None, .. } => Err(misplaced(op)),
             Op::Conv { x, weight, bias, silu, state, out } => {
                 let width = self.plan().width(x);
                 let k = self.plan().weight(weight).cols;

@@ -16,7 +16,9 @@ use super::{
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
 use crate::plan::weights::Source;
-use crate::plan::{CacheId, ExpertShape, Op, Plan, StateId, Unary, ValueId, Values, Vector, WeightId};
+use crate::plan::{
+    CacheId, ExpertShape, LookupBy, Op, Plan, StateId, Unary, ValueId, Values, Vector, WeightId,
+};
 use crate::{Error, Result, memory};
 
 /// Computes matrix products and attention with `threads` threads; the results do not depend on how many.
@@ -238,13 +240,18 @@ impl ReferenceSession {
         let program = self.program.clone();
         let plan = &program.plan;
         match *op {
-            Op::Embed { weight, out } => {
+            Op::Embed { weight, by, out } => {
                 let width = plan.width(out);
+                let rows = match by {
+                    LookupBy::Token => step.tokens,
+                    LookupBy::Position => step.positions,
+                };
                 let out = self.output_rows(out, step);
-                for (token, out) in step.tokens.iter().zip(out.chunks_exact_mut(width)) {
-                    program.weight_row(weight, *token as usize, out)?;
+                for (row, out) in rows.iter().zip(out.chunks_exact_mut(width)) {
+                    program.weight_row(weight, *row as usize, out)?;
                 }
             }
+            Op::Fill { value, out, .. } => self.output_rows(out, step).fill(value),
             Op::Norm { x, norm, group, out } => {
                 let x = self.input(x, step)?;
                 let (weight, bias) = (program.vector(norm.weight)?, program.vector(norm.bias)?);
@@ -259,7 +266,7 @@ impl ReferenceSession {
                 let out = self.output_rows(out, step);
                 ops::mat_mul(&x, shape.cols, shape.rows, row, bias.as_deref(), out, program.threads)?;
             }
-            Op::Affine { x, scale, bias, out } => {
+            Op::Affine { x, scale, divides, bias, out } => {
                 let width = plan.width(out);
                 let x = self.input(x, step)?;
                 let (scale, bias) = (program.vector(scale)?, program.vector(bias)?);
@@ -267,19 +274,20 @@ impl ReferenceSession {
                     [(scale, 1.0), (bias, 0.0)].map(|(vector, plain)| vector.unwrap_or(vec![plain]));
                 let rows = self.output_rows(out, step).chunks_exact_mut(width).zip(x.chunks_exact(width));
                 for (out, x) in rows {
-                    let (scale, bias) = (scale.iter().cycle(), bias.iter().cycle());
-                    for (((out, x), scale), bias) in out.iter_mut().zip(x).zip(scale).zip(bias) {
-                        *out = x * scale + bias;
+                    for (i, (out, x)) in out.iter_mut().zip(x).enumerate() {
+                        let [scale, bias] = [&scale, &bias].map(|vector| vector[i / (width / vector.len())]);
+                        *out = if divides { x / scale } else { x * scale } + bias;
                     }
                 }
             }
             Op::Rope { x, head_dim, first, rope, out } => {
-                let width = plan.width(x);
+                let (width, rope) = (plan.width(x), plan.rope(rope));
+                let turns = self.limits.turns(rope);
                 let x = self.input(x, step)?;
                 let out = self.output_rows(out, step);
                 out.copy_from_slice(&x);
                 for (position, row) in step.positions.iter().zip(out.chunks_exact_mut(width)) {
-                    ops::rope(row, head_dim, first, plan.rope(rope), *position)?;
+                    ops::rope(row, head_dim, first, rope.pairs, turns, *position)?;
                 }
             }
             Op::Temper { x, scale, length, out } => {
@@ -311,7 +319,7 @@ impl ReferenceSession {
                     }
                 }
             }
-            Op::Attention { cache, q, scale, cap, sinks, out } => {
+            Op::Attention { cache, q, scores, sinks, out } => {
                 let sinks = program.vector(sinks)?;
                 let n_head = plan.n_head(q, cache);
                 let q = self.input(q, step)?;
@@ -322,13 +330,15 @@ impl ReferenceSession {
                     Values::Own(v) => own.heads(v, v),
                     Values::InKeys(v) => keys.heads(of.k, v),
                 };
-                let shape = ops::Heads { n_head, n_head_kv: of.n_head_kv, scale, cap };
+                let shape = ops::Heads { n_head, n_head_kv: of.n_head_kv, scores };
                 let attend = |t: usize, out: &mut [f32]| {
-                    let last = step.positions[t] as usize;
-                    let first = of.window.map_or(0, |window| (last + 1).saturating_sub(window as usize));
+                    let own = step.positions[t] as usize;
+                    let first = of.window.map_or(0, |window| (own + 1).saturating_sub(window as usize));
+                    let last = if scores.causal { own } else { step.positions[step.last_of(t)] as usize };
                     let slots = memory::collect((first..=last).map(|p| step.slot(t, p)), "a token's cells")?;
                     let q = &q[t * q_width..][..q_width];
-                    ops::attention(q, &slots, k, v, shape, sinks.as_deref(), out)
+                    let cells = ops::Cells { slots: &slots, first, own };
+                    ops::attention(q, cells, k, v, shape, sinks.as_deref(), out)
                 };
                 let mut result = zeros("a step's activations", &[step.tokens.len(), plan.width(out)])?;
                 ops::each_row(&mut result, step.tokens.len(), program.threads, attend)?;
@@ -341,9 +351,10 @@ impl ReferenceSession {
                 }
             }
             Op::Binary { a, b, f, out } => {
+                let each = plan.width(a) / plan.width(b);
                 let (a, b) = (self.input(a, step)?, self.input(b, step)?);
-                for ((out, a), b) in self.output_rows(out, step).iter_mut().zip(a).zip(b) {
-                    *out = ops::binary(f, a, b);
+                for (i, (out, a)) in self.output_rows(out, step).iter_mut().zip(a).enumerate() {
+                    *out = ops::binary(f, a, b[i / each]);
                 }
             }
             Op::Route { logits, bias, routing, ids, weights } => {
@@ -381,14 +392,24 @@ impl ReferenceSession {
                     }
                 }
             }
-            Op::Combine { x, weights, out } => {
-                let (width, n_used) = (plan.width(out), plan.width(weights));
+            Op::Spread { x, weights, out } => {
+                let (width, n_used) = (plan.width(x), plan.width(weights));
                 let (x, weights) = (self.input(x, step)?, self.input(weights, step)?);
+                let parts = self.output_rows(out, step).chunks_exact_mut(width);
+                for (i, (out, weight)) in parts.zip(weights).enumerate() {
+                    let x = &x[i / n_used * width..][..width];
+                    out.iter_mut().zip(x).for_each(|(out, x)| *out = weight * x);
+                }
+            }
+            Op::Combine { x, weights, out } => {
+                let (width, n_used) = (plan.width(out), plan.width(x) / plan.width(out));
+                let x = self.input(x, step)?;
+                let weights = weights.map(|weights| self.input(weights, step)).transpose()?;
                 for (t, out) in self.output_rows(out, step).chunks_exact_mut(width).enumerate() {
                     out.fill(0.0);
                     for i in t * n_used..(t + 1) * n_used {
                         for (out, x) in out.iter_mut().zip(&x[i * width..][..width]) {
-                            *out += weights[i] * x;
+                            *out += weights.as_ref().map_or(1.0, |weights| weights[i]) * x;
                         }
                     }
                 }

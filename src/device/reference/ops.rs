@@ -1,6 +1,6 @@
 //! The arithmetic of the ops, over plain slices.
 
-use crate::plan::{Binary, DeltaShape, NormKind, Rope, RopePairs, Unary};
+use crate::plan::{Binary, DeltaShape, NormKind, RopePairs, Scores, Unary};
 use crate::{Result, memory, worker};
 
 /// Of the threads.
@@ -124,16 +124,23 @@ pub fn each_row(
 
 /// Rotates each head of `row`, from its element `first` on. The angle is computed in f64: its error is then that of `inv_freq` alone,
 /// one part in 2^24, at any position.
-pub fn rope(row: &mut [f32], head_dim: usize, first: usize, rope: &Rope, position: u32) -> Result<()> {
-    let half = rope.inv_freq.len();
-    let turns = rope.inv_freq.iter().map(|freq| {
+pub fn rope(
+    row: &mut [f32],
+    head_dim: usize,
+    first: usize,
+    pairs: RopePairs,
+    (inv_freq, magnitude): (&[f32], f32),
+    position: u32,
+) -> Result<()> {
+    let half = inv_freq.len();
+    let turns = inv_freq.iter().map(|freq| {
         let (sin, cos) = (f64::from(position) * f64::from(*freq)).sin_cos();
-        (sin as f32 * rope.magnitude, cos as f32 * rope.magnitude)
+        (sin as f32 * magnitude, cos as f32 * magnitude)
     });
     let turns = memory::collect(turns, SCRATCH)?;
     for head in row.chunks_exact_mut(head_dim) {
         for (i, (sin, cos)) in turns.iter().enumerate() {
-            let (a, b) = match rope.pairs {
+            let (a, b) = match pairs {
                 RopePairs::Consecutive => (first + 2 * i, first + 2 * i + 1),
                 RopePairs::Halves => (first + i, first + i + half),
             };
@@ -150,10 +157,7 @@ pub fn rope(row: &mut [f32], head_dim: usize, first: usize, rope: &Rope, positio
 pub struct Heads {
     pub n_head: usize,
     pub n_head_kv: usize,
-    /// Factor on a score.
-    pub scale: f32,
-    /// Soft cap on a score; 0: none.
-    pub cap: f32,
+    pub scores: Scores,
 }
 
 /// Keys or values of a cache: cells of `width` elements, in which head i has the `len` elements from `i * step` on.
@@ -171,13 +175,21 @@ impl<'a> CellHeads<'a> {
     }
 }
 
-/// One token's attention to the cells at `slots`. `sinks`: a score without a value for each head.
+/// A token's cells: slots of neighbouring positions from `first` on, and the token's own position.
+#[derive(Clone, Copy, Debug)]
+pub struct Cells<'a> {
+    pub slots: &'a [usize],
+    pub first: usize,
+    pub own: usize,
+}
+
+/// One token's attention to its cells. `sinks`: a score without a value for each head.
 pub fn attention(
     q: &[f32],
-    slots: &[usize],
+    Cells { slots, first, own }: Cells<'_>,
     keys: CellHeads<'_>,
     values: CellHeads<'_>,
-    Heads { n_head, n_head_kv, scale, cap }: Heads,
+    Heads { n_head, n_head_kv, scores }: Heads,
     sinks: Option<&[f32]>,
     out: &mut [f32],
 ) -> Result<()> {
@@ -185,9 +197,11 @@ pub fn attention(
     let mut weights = memory::filled(0.0f32, slots.len(), SCRATCH)?;
     for (n, (q, out)) in q.chunks_exact(k).zip(out.chunks_exact_mut(v)).enumerate() {
         let (head, sink) = (n / group, sinks.map_or(f32::NEG_INFINITY, |sinks| sinks[n]));
-        for (weight, slot) in weights.iter_mut().zip(slots) {
-            let score = dot(q, keys.at(*slot, head)) * scale;
-            *weight = if cap == 0.0 { score } else { cap * (score / cap).tanh() };
+        let slope = scores.slope(n, n_head);
+        for ((weight, slot), position) in weights.iter_mut().zip(slots).zip(first..) {
+            let score = dot(q, keys.at(*slot, head)) * scores.scale;
+            let capped = if scores.cap == 0.0 { score } else { unary(Unary::SoftCap(scores.cap), score) };
+            *weight = capped - slope * own.abs_diff(position) as f32;
         }
         let max = weights.iter().copied().fold(sink, f32::max);
         weights.iter_mut().for_each(|w| *w = (*w - max).exp());
@@ -257,6 +271,7 @@ pub fn unary(f: Unary, x: f32) -> f32 {
         Unary::Scale(factor) => x * factor,
         Unary::SoftCap(cap) => cap * (x / cap).tanh(),
         Unary::Softplus => x.max(0.0) + (-x.abs()).exp().ln_1p(),
+        Unary::Clamp(low, high) => x.max(low).min(high),
     }
 }
 
@@ -288,16 +303,16 @@ mod tests {
     #[test]
     fn rope_keeps_lengths_and_turns_by_the_angle() {
         for (pairs, partner) in [(RopePairs::Consecutive, 1), (RopePairs::Halves, 2)] {
-            let table = Rope { pairs, inv_freq: [0.5, 0.25].into(), magnitude: 1.0 };
+            let turns = (&[0.5, 0.25][..], 1.0);
             let mut head = [0.0; 6];
             head[0] = 1.0;
             head[5] = 7.0; // beyond n_rot = 4: untouched
-            rope(&mut head, 6, 0, &table, 3).unwrap();
+            rope(&mut head, 6, 0, pairs, turns, 3).unwrap();
             assert!((head[0] - 1.5f32.cos()).abs() < 1e-6);
             assert!((head[partner] - 1.5f32.sin()).abs() < 1e-6);
             assert_eq!(head[5], 7.0);
             let mut behind = [0.0, 0.0, head[0], head[1], head[2], head[3]];
-            rope(&mut behind, 6, 2, &table, 4).unwrap();
+            rope(&mut behind, 6, 2, pairs, turns, 4).unwrap();
             assert!((behind[2] - 3.5f32.cos()).abs() < 1e-6);
             assert!((behind[2 + partner] - 3.5f32.sin()).abs() < 1e-6);
             assert_eq!(behind[..2], [0.0; 2]);
@@ -306,14 +321,35 @@ mod tests {
 
     #[test]
     fn attention_to_equal_keys_is_the_mean_of_the_values() {
-        let heads = Heads { n_head: 2, n_head_kv: 1, scale: 0.7, cap: 0.0 };
+        let heads = Heads { n_head: 2, n_head_kv: 1, scores: Scores::scaled(0.7) };
         let rows = |cells| CellHeads { cells, width: 2, step: 2, len: 2 };
         let (k, v) = (rows(&[1.0; 6]), rows(&[0.0, 3.0, 3.0, 6.0, 6.0, 0.0]));
         let mut out = [9.0; 4];
-        attention(&[1.0, 2.0, 0.5, 0.5], &[0, 1, 2], k, v, heads, None, &mut out).unwrap();
+        let cells = Cells { slots: &[0, 1, 2], first: 0, own: 2 };
+        attention(&[1.0, 2.0, 0.5, 0.5], cells, k, v, heads, None, &mut out).unwrap();
         for value in out {
             assert!((value - 3.0).abs() < 1e-6, "{out:?}");
         }
+    }
+
+    #[test]
+    fn scores_fall_with_the_distance() {
+        let slopes = |n| -> Vec<f32> {
+            (0..n).map(|h| Scores { alibi: 8.0, ..Scores::scaled(1.0) }.slope(h, n)).collect()
+        };
+        assert_eq!(slopes(2), [1.0 / 16.0, 1.0 / 256.0]);
+        assert_eq!(slopes(4), [0.25, 1.0 / 16.0, 1.0 / 64.0, 1.0 / 256.0]);
+        // the third of three is the first of four
+        assert_eq!(slopes(3), [1.0 / 16.0, 1.0 / 256.0, 0.25]);
+        assert_eq!(Scores::scaled(1.0).slope(0, 1), 0.0);
+        // a key on each side of the token's own, as far away
+        let heads = Heads { n_head: 1, n_head_kv: 1, scores: Scores { alibi: 1.0, ..Scores::scaled(0.0) } };
+        let cells = Cells { slots: &[0, 1, 2], first: 4, own: 5 };
+        let rows = |cells| CellHeads { cells, width: 1, step: 1, len: 1 };
+        let mut out = [0.0];
+        attention(&[1.0], cells, rows(&[1.0; 3]), rows(&[1.0, 0.0, 3.0]), heads, None, &mut out).unwrap();
+        let far = (-0.5f32).exp();
+        assert!((out[0] - 4.0 * far / (1.0 + 2.0 * far)).abs() < 1e-6, "{out:?}");
     }
 
     #[test]

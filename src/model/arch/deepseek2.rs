@@ -2,21 +2,19 @@
 //! mixture of experts beside one that every token has.
 
 use super::Model;
-use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed, head};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed_without_nextn, head};
 use super::mixture::{Mixture, Shared};
 use super::rope::{Scaling, Turns, yarn_magnitude};
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Cache, Gating, RopeId, RopePairs, Unary, ValueId, Values};
+use crate::plan::{Cache, Gating, RopeId, RopePairs, Scores, Unary, ValueId, Values};
 use crate::{Error, Result};
 
 pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
-    let n_blocks = hyper.n_layer;
-    let hyper = &hyper.without_nextn()?;
-    let (mut b, mut x) = embed(hyper, file)?;
-    b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
+    let (hyper, mut b, mut x) = embed_without_nextn(hyper, file)?;
+    let hyper = &hyper;
     let norm = NormOf::rms(hyper)?;
     let heads = Latent::read(&mut b, hyper, norm)?;
     let n_dense = keys.number("leading_dense_block_count")?;
@@ -44,7 +42,7 @@ fn experts(hyper: &Hyper<'_>) -> Result<Option<Mixture>> {
     };
     // GLM 4.7 Flash, whose first files did not say
     let is_flash = matches!(hyper.n_layer, 47 | 48) && hyper.n_vocab == 154_880;
-    let experts = experts.by_keys(hyper, if is_flash { Gating::Sigmoid } else { Gating::Softmax })?;
+    let experts = experts.by_keys(hyper, Some(if is_flash { Gating::Sigmoid } else { Gating::Softmax }))?;
     let choice_bias = Presence::Optional;
     Ok(Some(Mixture {
         choice_bias,
@@ -147,7 +145,7 @@ impl Latent {
             let values = Values::InKeys(rank);
             let cache = b.cache(Cache { n_head_kv: 1, k: rank + n_rot, values, window: None })?;
             b.append(cache, row, None);
-            let heads = b.attention(cache, q, self.scale, 0.0, None);
+            let heads = b.attention(cache, q, Scores::scaled(self.scale), None);
             b.mat_mul_heads("attn_v_b", heads, v, n_head)?
         } else {
             let both = b.linear("attn_kv_b", row, n_head * (n + v), plain)?;
@@ -156,7 +154,7 @@ impl Latent {
             let keys = b.join("k", [still, turned], n_head, k);
             let cache = b.cache(Cache { n_head_kv: n_head, k, values: Values::Own(v), window: None })?;
             b.append(cache, keys, Some(values));
-            b.attention(cache, q, self.scale, 0.0, None)
+            b.attention(cache, q, Scores::scaled(self.scale), None)
         };
         b.linear("attn_output", heads, hyper.n_embd, Linear { scale: ScaleOrder::BeforeBias, ..plain })
     }

@@ -18,6 +18,7 @@ fn code(f: Unary) -> (u32, f32) {
         Unary::Scale(factor) => (5, factor),
         Unary::SoftCap(cap) => (6, cap),
         Unary::Softplus => (10, 0.0),
+        Unary::Clamp(..) => (IDENTITY, 0.0), // refused before
     }
 }
 

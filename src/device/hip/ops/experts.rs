@@ -28,7 +28,7 @@ pub fn route(
     n: usize,
     n_experts: usize,
 ) -> Result<()> {
-    let plan::Routing { gating, n_used, least_sum, scale, n_groups, n_groups_used } = *by;
+    let plan::Routing { gating, n_used, least_sum, scale, n_groups, n_groups_used, .. } = *by;
     if !(1..=MOST_EXPERTS).contains(&n_experts) || !(1..=n_experts).contains(&n_used) || n_groups > n_experts
     {
         return Err(Error::param(format!("{n_used} of {n_experts} experts in {n_groups} groups")));
