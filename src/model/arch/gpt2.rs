@@ -90,32 +90,28 @@ pub fn jais(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     Layers { pairs: None, heads, unit, output: Output::Own, ..layers }.model(hyper, file)
 }
 
-/// Biases, embeddings of positions, norms of queries and keys, bounds of both and of values, and divisors of what GELU makes
-/// are where a file has them.
+/// Biases, embeddings of positions, bounds of queries, keys and values, and divisors of what GELU makes are where a file has
+/// them. Norms of queries are not computed: llama.cpp fails on them. Without them one of keys is not used.
 pub fn mpt(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
     let (mut b, mut x) = embed(hyper, file)?;
     if b.has("position_embd.weight") {
         x = with_positions(&mut b, hyper, x)?;
     }
-    let norm = NormOf { bias: Presence::Optional, ..NormOf::layer(hyper)? };
-    let has_norms = b.has("blk.0.attn_q_norm.weight");
-    if !has_norms {
-        for (layer, part) in (0..hyper.n_layer).flat_map(|layer| [(layer, "weight"), (layer, "bias")]) {
-            b.ignore(&format!("blk.{layer}.attn_k_norm.{part}"), "queries have no norm")?;
-        }
+    for (layer, part) in (0..hyper.n_layer).flat_map(|layer| [(layer, "weight"), (layer, "bias")]) {
+        b.ignore(&format!("blk.{layer}.attn_k_norm.{part}"), "queries have no norm")?;
     }
     let layers = Layers::of(hyper)?;
     let heads = Attention {
         output_bias: Presence::Optional,
         clamp: keys.float_or("attention.clamp_kqv", 0.0)?,
-        norm: if has_norms { QkNorm::Row(norm) } else { QkNorm::None },
         scores: Scores { alibi: keys.float_or("attention.max_alibi_bias", 0.0)?, ..layers.heads.scores },
         ..layers.heads
     };
+    let block = Block::pre(NormOf { bias: Presence::Optional, ..layers.block.norm });
     let (bias, divisors) = (Presence::Optional, Presence::Optional);
     let unit = FeedForward { bias, divisors, ..layers.unit };
-    Layers { pairs: None, block: Block::pre(norm), heads, unit, ..layers }.over(hyper, b, x)
+    Layers { pairs: None, block, heads, unit, ..layers }.over(hyper, b, x)
 }
 
 pub fn starcoder2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
