@@ -170,6 +170,11 @@ impl Gguf {
         self.index.get(name).map(|&i| &self.tensors[i])
     }
 
+    /// The tensor with a row for each token: the embedding, or the matrix of logits where that serves as one.
+    pub fn embedding(&self) -> Option<&TensorInfo> {
+        self.tensor("token_embd.weight").or_else(|| self.tensor("output.weight"))
+    }
+
     /// The tensor's bytes in the map. Panics if `info` is not one of this file's.
     pub fn data(&self, info: &TensorInfo) -> &[u8] {
         &self.parts[info.file].bytes[info.offset as usize..][..info.bytes as usize]

@@ -79,18 +79,12 @@ impl<'a> Hyper<'a> {
             )));
         }
         let v = keys.find_dim("attention.value_length")?.unwrap_or(k);
-        let n_rot = keys.find_dim("rope.dimension_count")?.unwrap_or(k);
-        if n_rot > k || n_rot % 2 != 0 {
-            return Err(Error::model(format!(
-                "{} is {n_rot}; it must be even and at most the head's {k}",
-                keys.key("rope.dimension_count")
-            )));
-        }
+        let n_rot = rotated(&keys, "rope.dimension_count", k, k)?;
         let n_ff = match keys.find_per_layer("feed_forward_length", n_layer, 0)? {
             Some(n) => n,
             None => memory::filled(0, n_layer, "hyper-parameters")?,
         };
-        let embd = file.tensor("token_embd.weight");
+        let embd = file.embedding();
         let n_vocab = embd.ok_or_else(|| Error::model("the tensor token_embd.weight is missing"))?.rows();
         // Token ids are i32 in C.
         if n_vocab == 0 || i32::try_from(n_vocab).is_err() {
@@ -100,6 +94,11 @@ impl<'a> Hyper<'a> {
             )));
         }
         Ok(Hyper { keys, n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ff, k, v, n_rot })
+    }
+
+    /// Elements of a head that rotate as the key says; `default` where the file does not.
+    pub fn rotated(&self, key: &str, default: usize) -> Result<usize> {
+        rotated(&self.keys, key, self.k, default)
     }
 
     /// # Errors
@@ -142,4 +141,13 @@ impl<'a> Hyper<'a> {
             n_vocab: self.n_vocab,
         })
     }
+}
+
+fn rotated(keys: &Keys<'_>, key: &str, k: usize, default: usize) -> Result<usize> {
+    let n_rot = keys.find_dim(key)?.unwrap_or(default);
+    if n_rot > k || n_rot % 2 != 0 {
+        let key = keys.key(key);
+        return Err(Error::model(format!("{key} is {n_rot}; it must be even and at most the head's {k}")));
+    }
+    Ok(n_rot)
 }

@@ -90,6 +90,21 @@ impl<'a> Keys<'a> {
         self.find_per_layer(name, n, least)?.ok_or_else(|| self.missing(name))
     }
 
+    /// Numbers of `n` layers: the file has one for all, or an array of exactly `n`.
+    pub fn floats(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        let key = self.key(name);
+        let floats = match self.meta.get(&key) {
+            Some(Value::Array(Array::F32(values))) => {
+                memory::collect(values.iter().copied(), "hyper-parameters")
+            }
+            _ => memory::filled(self.float(name)?, n, "hyper-parameters"),
+        }?;
+        match floats.len() == n {
+            true => Ok(floats),
+            false => Err(Error::model(format!("{key} has {} values for {n} layers", floats.len()))),
+        }
+    }
+
     pub fn context_length(&self) -> Result<usize> {
         Ok(self.count("context_length", 1, MAX_CONTEXT)?.unwrap_or(2048))
     }
@@ -133,8 +148,32 @@ impl<'a> Keys<'a> {
     /// Whether each of `n` layers is of a kind: the file has an array of as many flags, or a period p, of which all
     /// layers but the last are (0: every layer is; 1: none).
     pub fn pattern(&self, name: &str, n: usize, period: u64) -> Result<Vec<bool>> {
+        self.pattern_but(name, n, period, |period| period - 1)
+    }
+
+    /// The same of a period of which all layers but the first are.
+    pub fn pattern_but_first(&self, name: &str, n: usize, period: u64) -> Result<Vec<bool>> {
+        self.pattern_but(name, n, period, |_| 0)
+    }
+
+    /// Of all layers of a period but that of the number that `but` says.
+    fn pattern_but(&self, name: &str, n: usize, period: u64, but: fn(u64) -> u64) -> Result<Vec<bool>> {
+        if let Some(flags) = self.find_flags(name, n)? {
+            return Ok(flags);
+        }
+        let period = self.meta.u64(&self.key(name))?.unwrap_or(period);
+        let is = |layer: u64| period == 0 || layer % period != but(period);
+        memory::collect((0..n as u64).map(is), "hyper-parameters")
+    }
+
+    /// An array of `n` flags.
+    pub fn flags(&self, name: &str, n: usize) -> Result<Vec<bool>> {
+        self.find_flags(name, n)?.ok_or_else(|| Error::model(format!("{} is no array", self.key(name))))
+    }
+
+    pub fn find_flags(&self, name: &str, n: usize) -> Result<Option<Vec<bool>>> {
         let key = self.key(name);
-        let flags = match self.meta.get(&key) {
+        let flags: Vec<bool> = match self.meta.get(&key) {
             Some(Value::Array(Array::Bool(flags))) => {
                 memory::collect(flags.iter().copied(), "hyper-parameters")?
             }
@@ -143,16 +182,16 @@ impl<'a> Keys<'a> {
                 let numbers = numbers.ok_or_else(|| Error::model(format!("{key} holds no whole numbers")))?;
                 memory::collect(numbers.into_iter().map(|n| n != 0), "hyper-parameters")?
             }
-            _ => {
-                let period = self.meta.u64(&key)?.unwrap_or(period);
-                let is = |layer: u64| period == 0 || layer % period < period - 1;
-                memory::collect((0..n as u64).map(is), "hyper-parameters")?
-            }
+            _ => return Ok(None),
         };
-        if flags.len() != n {
-            return Err(Error::model(format!("{key} has {} values for {n} layers", flags.len())));
+        match flags.len() == n {
+            true => Ok(Some(flags)),
+            false => Err(Error::model(format!("{key} has {} values for {n} layers", flags.len()))),
         }
-        Ok(flags)
+    }
+
+    pub fn bool(&self, name: &str) -> Result<bool> {
+        self.meta.bool(&self.key(name))?.ok_or_else(|| self.missing(name))
     }
 
     pub fn bool_or(&self, name: &str, default: bool) -> Result<bool> {

@@ -57,7 +57,7 @@ impl Vocab {
     /// As [`Self::from_metadata`].
     pub fn from_file(file: &Gguf) -> Result<Self> {
         let meta = file.metadata();
-        let n_vocab = match file.tensor("token_embd.weight") {
+        let n_vocab = match file.embedding() {
             Some(embeddings) => embeddings.rows(),
             None => strings(meta, TOKENS)?.map_or(0, <[String]>::len),
         };

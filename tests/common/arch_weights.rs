@@ -64,6 +64,7 @@ fn bounds(name: &str, dims: &[u64]) -> (f32, f32) {
         "ssm_a" => return (-0.5, -0.05), // a state that forgets within 2 to 20 tokens
         "attn_sinks" => return (-2.0, 2.0),
         "exp_probs_b" => return (-0.3, 0.3),
+        "ffn.act.scales" => return (0.5, 1.5), // something is divided by it
         // embeddings that some architectures multiply by sqrt(256)
         "token_embd" => return (-0.35, 0.35),
         _ if dims.len() == 1 => return (-0.3, 0.3),

@@ -106,7 +106,8 @@ impl Fixture {
     }
 
     pub fn n_vocab(&self) -> usize {
-        let embedding = self.tensors.iter().find(|t| t.name == "token_embd.weight");
+        let named = |name: &str| self.tensors.iter().find(|t| t.name == name);
+        let embedding = named("token_embd.weight").or_else(|| named("output.weight"));
         embedding.expect("an embedding").dims[1] as usize
     }
 

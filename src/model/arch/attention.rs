@@ -1,10 +1,10 @@
 //! Self-attention as architectures have it.
 
 use super::blocks::NormOf;
-use crate::Result;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
 use crate::plan::{Binary, Cache, RopeId, Scores, Unary, ValueId, Values};
+use crate::{Error, Result};
 
 /// Norms of queries and keys: `attn_q_norm`, `attn_k_norm`.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub enum QkNorm {
     ScaledBehindRope(NormOf),
 }
 
+const WINDOW: &str = "attention.sliding_window";
+
 /// What a head's result is multiplied by.
 #[derive(Clone, Copy, Debug)]
 pub enum Gate {
@@ -30,6 +32,8 @@ pub enum Gate {
     InQueries,
     /// The function of what `attn_gate` makes.
     Own(Unary),
+    /// The same with one number for each head.
+    OwnOfHeads(Unary),
 }
 
 /// Self-attention with a cache of its own.
@@ -38,6 +42,8 @@ pub struct Attention {
     /// Of q, k and v (or of `attn_qkv`), and of the output.
     pub bias: Presence,
     pub output_bias: Presence,
+    /// Bound on elements of q, k and v; 0: none.
+    pub clamp: f32,
     /// Whether the `.scale` of q, k and v apply; the output's does.
     pub scales: bool,
     pub norm: QkNorm,
@@ -58,6 +64,7 @@ impl Attention {
         Attention {
             bias: Presence::Optional,
             output_bias: Presence::Never,
+            clamp: 0.0,
             scales: true,
             norm: QkNorm::None,
             rope: None,
@@ -84,17 +91,49 @@ impl Windows {
 
     /// The same, of `window` positions where the file states no number.
     pub fn read_or(hyper: &Hyper<'_>, window: usize, period: u64) -> Result<Windows> {
-        let window =
-            hyper.keys.positions_or("attention.sliding_window", window)?.min(u32::MAX as usize) as u32;
+        Windows::of_layers(hyper, window, |name, n| hyper.keys.pattern(name, n, period))
+    }
+
+    /// The same with all layers of a period but the first.
+    pub fn read_but_first(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
+        Windows::of_layers(hyper, 0, |name, n| hyper.keys.pattern_but_first(name, n, period))
+    }
+
+    /// Where the file must say which layers have windows.
+    pub fn read_flags(hyper: &Hyper<'_>) -> Result<Windows> {
+        Windows::of_layers(hyper, 0, |name, n| hyper.keys.flags(name, n))
+    }
+
+    fn of_layers(
+        hyper: &Hyper<'_>,
+        default: usize,
+        layers: impl FnOnce(&str, usize) -> Result<Vec<bool>>,
+    ) -> Result<Windows> {
+        let window = hyper.keys.positions_or(WINDOW, default)?.min(u32::MAX as usize) as u32;
         let layers = match window {
             0 => Vec::new(),
-            _ => hyper.keys.pattern("attention.sliding_window_pattern", hyper.n_layer, period)?,
+            _ => layers("attention.sliding_window_pattern", hyper.keys.number("block_count")?)?,
         };
         Ok(Windows { window, layers })
     }
 
+    /// # Errors
+    /// Error::Model where the file states no window.
+    pub fn required(self, hyper: &Hyper<'_>) -> Result<Windows> {
+        match self.window {
+            0 => Err(Error::model(format!("{} is missing or 0", hyper.keys.key(WINDOW)))),
+            _ => Ok(self),
+        }
+    }
+
     pub fn of(&self, layer: usize) -> Option<u32> {
         self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
+    }
+
+    /// `heads` as layer `layer` has them, where `ropes` are what layers without and with a window rotate by.
+    pub fn heads(&self, layer: usize, heads: Attention, ropes: [Option<RopeId>; 2]) -> Attention {
+        let window = self.of(layer);
+        Attention { window, rope: ropes[usize::from(window.is_some())], ..heads }
     }
 }
 
@@ -121,9 +160,13 @@ pub fn attention(
             true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
             false => b.linear(name, x, width, linear)?,
         };
+        if of.clamp > 0.0 {
+            *out = b.unary("attn_clamp", Unary::Clamp(-of.clamp, of.clamp), *out);
+        }
         first += width;
     }
     let [mut q, mut k, v] = qkv;
+    let plain = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
     let gate = match of.gate {
         Gate::None => None,
         Gate::InQueries => {
@@ -131,10 +174,8 @@ pub fn attention(
             q = b.columns("attn_query", both, 2 * hyper.k, 0, hyper.k);
             Some((Unary::Sigmoid, b.columns("attn_gate", both, 2 * hyper.k, hyper.k, hyper.k)))
         }
-        Gate::Own(f) => {
-            let plain = Linear { bias: Presence::Never, scale: ScaleOrder::Ignored };
-            Some((f, b.linear("attn_gate", x, n_head * hyper.v, plain)?))
-        }
+        Gate::Own(f) => Some((f, b.linear("attn_gate", x, n_head * hyper.v, plain)?)),
+        Gate::OwnOfHeads(f) => Some((f, b.linear("attn_gate", x, n_head, plain)?)),
     };
     let rotate = |b: &mut Builder<'_>, [q, k]: [ValueId; 2]| match of.rope {
         Some(rope) => [b.rotate("rope_q", q, hyper.k, 0, rope), b.rotate("rope_k", k, hyper.k, 0, rope)],
@@ -176,7 +217,13 @@ pub fn attention(
     let sinks = b.vector_if("attn_sinks.weight", Part::all(n_head), of.sinks)?;
     let mut heads = b.attention(cache, q, of.scores, sinks);
     if let Some((f, gate)) = gate {
-        heads = b.binary("attn_gated", Binary::Glu(f), gate, heads);
+        heads = match of.gate {
+            Gate::OwnOfHeads(_) => {
+                let gate = b.unary("attn_gate_act", f, gate);
+                b.binary("attn_gated", Binary::Mul, heads, gate)
+            }
+            _ => b.binary("attn_gated", Binary::Glu(f), gate, heads),
+        };
     }
     let output = Linear { bias: of.output_bias, scale: ScaleOrder::BeforeBias };
     b.linear("attn_output", heads, hyper.n_embd, output)

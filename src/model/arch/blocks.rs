@@ -5,11 +5,11 @@
 use super::Model;
 use super::attention::{Attention, attention};
 use super::mixture::{Mixture, mixture};
-use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
 use crate::plan::{Binary, Norm, NormKind, Unary, ValueId};
+use crate::{Result, memory};
 
 /// A norm of an architecture, over whole rows or heads.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,17 @@ pub fn embed<'a>(hyper: &Hyper<'_>, file: &'a Gguf) -> Result<(Builder<'a>, Valu
     Ok((b, x))
 }
 
+/// The same without the last blocks, `nextn_predict_layers` of them, and the hyper-parameters of what is left.
+pub fn embed_without_nextn<'h, 'f>(
+    hyper: &Hyper<'h>,
+    file: &'f Gguf,
+) -> Result<(Hyper<'h>, Builder<'f>, ValueId)> {
+    let kept = hyper.without_nextn()?;
+    let (mut b, x) = embed(&kept, file)?;
+    b.ignore_layers(kept.n_layer..hyper.n_layer, "they predict tokens behind the next")?;
+    Ok((kept, b, x))
+}
+
 /// The norms of a layer, by their tensors. None: there is none there.
 #[derive(Clone, Copy, Debug)]
 pub struct Norms {
@@ -82,9 +93,12 @@ pub struct Norms {
 /// How a layer's two halves stand.
 #[derive(Clone, Copy, Debug)]
 pub struct Block {
+    /// In front of the halves, and behind them.
     pub norm: NormOf,
+    pub behind: NormOf,
     pub norms: Norms,
-    /// Both halves take the normed input of the layer: x += attention(n) + feed(n), n = norm(x).
+    /// Both halves take the layer's input: x += attention(norm(x)) + feed(norm(x)). A feed-forward without a norm of its
+    /// own takes what the attention takes.
     pub parallel: bool,
     /// On what each half adds.
     pub residual: f32,
@@ -94,7 +108,7 @@ impl Block {
     /// x += attention(norm(x)), x += feed(norm(x))
     pub fn pre(norm: NormOf) -> Block {
         let norms = Norms { attention: [Some("attn_norm"), None], feed: [Some("ffn_norm"), None] };
-        Block { norm, norms, parallel: false, residual: 1.0 }
+        Block { norm, behind: norm, norms, parallel: false, residual: 1.0 }
     }
 
     /// x += norm(attention(x)), x += norm(feed(x))
@@ -133,8 +147,8 @@ impl Block {
         attend: impl FnOnce(&mut Builder<'_>, ValueId) -> Result<ValueId>,
         feed: impl FnOnce(&mut Builder<'_>, ValueId) -> Result<ValueId>,
     ) -> Result<ValueId> {
-        let norm = |b: &mut Builder<'_>, name: Option<&'static str>, x| match name {
-            Some(name) => self.norm.row(b, name, x),
+        let normed_by = |b: &mut Builder<'_>, norm: NormOf, name: Option<&'static str>, x| match name {
+            Some(name) => norm.row(b, name, x),
             None => Ok(x),
         };
         let add = |b: &mut Builder<'_>, name, x, half| {
@@ -145,18 +159,20 @@ impl Block {
             };
             b.binary(name, Binary::Add, x, half)
         };
-        let normed = norm(b, self.norms.attention[0], x)?;
+        let normed = normed_by(b, self.norm, self.norms.attention[0], x)?;
         let attended = attend(b, normed)?;
-        let attended = norm(b, self.norms.attention[1], attended)?;
+        let attended = normed_by(b, self.behind, self.norms.attention[1], attended)?;
         if self.parallel {
+            let own = self.norms.feed[0];
+            let normed = normed_by(b, self.norm, own, if own.is_some() { x } else { normed })?;
             let fed = feed(b, normed)?;
             let both = b.binary("parallel", Binary::Add, attended, fed);
             return Ok(add(b, "residual", x, both));
         }
         let x = add(b, "attn_residual", x, attended);
-        let normed = norm(b, self.norms.feed[0], x)?;
+        let normed = normed_by(b, self.norm, self.norms.feed[0], x)?;
         let fed = feed(b, normed)?;
-        let fed = norm(b, self.norms.feed[1], fed)?;
+        let fed = normed_by(b, self.behind, self.norms.feed[1], fed)?;
         Ok(add(b, "ffn_residual", x, fed))
     }
 }
@@ -199,18 +215,27 @@ impl Feed {
 /// A feed-forward of two or three matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward {
-    /// On the gate; without a gate, on what goes up.
-    pub f: Unary,
+    pub unit: Unit,
     pub gate: UnitGate,
+    /// `ffn.act.scales`, which divide what f makes.
+    pub divisors: Presence,
     pub bias: Presence,
     /// Whether the products' `.scale` apply.
     pub scales: bool,
 }
 
-/// Where the gate of a feed-forward is.
+/// What a feed-forward or an expert computes between its matrices.
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    /// Of gate and up.
+    Gated(Binary),
+    /// Of up alone.
+    Plain(Unary),
+}
+
+/// Where a gated feed-forward has its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitGate {
-    None,
     /// `ffn_gate`
     Own,
     /// The first half of what `ffn_up` makes.
@@ -219,13 +244,15 @@ pub enum UnitGate {
 
 impl FeedForward {
     /// f(gate) * up, without biases and scales.
-    pub fn gated(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::Own, bias: Presence::Never, scales: false }
+    pub const fn gated(f: Unary) -> FeedForward {
+        let unit = Unit::Gated(Binary::Glu(f));
+        let (divisors, bias) = (Presence::Never, Presence::Never);
+        FeedForward { unit, gate: UnitGate::Own, divisors, bias, scales: false }
     }
 
     /// f(up) with biases.
     pub fn plain(f: Unary) -> FeedForward {
-        FeedForward { f, gate: UnitGate::None, bias: Presence::Required, scales: false }
+        FeedForward { unit: Unit::Plain(f), bias: Presence::Required, ..FeedForward::gated(f) }
     }
 }
 
@@ -243,7 +270,7 @@ pub fn feed_forward(
 /// Names of a feed-forward's ops: gate, up, gated unit, down.
 pub type FeedForwardNames = [&'static str; 4];
 
-const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
+pub const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
 pub const SHARED: FeedForwardNames = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_glu_shexp", "ffn_down_shexp"];
 
 /// A feed-forward of other tensors, with `n_ff` elements between its matrices.
@@ -257,24 +284,51 @@ pub fn feed_forward_of(
 ) -> Result<ValueId> {
     let linear =
         Linear { bias: of.bias, scale: if of.scales { ScaleOrder::AfterBias } else { ScaleOrder::Ignored } };
-    let unit = match of.gate {
-        UnitGate::None => {
+    let unit = match (of.unit, of.gate) {
+        (Unit::Plain(f), _) => {
             let up = b.linear(up, x, n_ff, linear)?;
-            b.unary("ffn_act", of.f, up)
+            let unit = b.unary("ffn_act", f, up);
+            match b.vector_if("ffn.act.scales", Part::all(n_ff), of.divisors)? {
+                Some(divisors) => b.divide("ffn_act_scaled", unit, divisors),
+                None => unit,
+            }
         }
-        UnitGate::Own => {
+        (Unit::Gated(f), UnitGate::Own) => {
             let gate = b.linear(gate, x, n_ff, linear)?;
             let up = b.linear(up, x, n_ff, linear)?;
-            b.binary(glu, Binary::Glu(of.f), gate, up)
+            b.binary(glu, f, gate, up)
         }
-        UnitGate::InUp => {
+        (Unit::Gated(f), UnitGate::InUp) => {
             let half = |first| Part { first, len: n_ff, of: 2 * n_ff };
             let first = b.linear_part(gate, up, x, half(0), linear)?;
             let second = b.linear_part(up, up, x, half(n_ff), linear)?;
-            b.binary(glu, Binary::Glu(of.f), first, second)
+            b.binary(glu, f, first, second)
         }
     };
     b.linear(down, unit, hyper.n_embd, linear)
+}
+
+/// What each layer has: the mixture where the file has a router, else the feed-forward. A feed-forward beside a mixture is
+/// not computed.
+pub fn mixtures_where_routed(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    dense: FeedForward,
+    experts: Mixture,
+) -> Result<Vec<Feed>> {
+    let [gate, up, _, down] = DENSE;
+    let feeds = (0..hyper.n_layer).map(|layer| {
+        if !b.has(&format!("blk.{layer}.ffn_gate_inp.weight")) {
+            return Ok(Feed::Dense(dense));
+        }
+        for name in [gate, up, down] {
+            for part in ["weight", "scale"] {
+                b.ignore(&format!("blk.{layer}.{name}.{part}"), "the layer has a mixture")?;
+            }
+        }
+        Ok(Feed::Mixture(experts))
+    });
+    memory::try_collect(feeds, "the plan")
 }
 
 /// The matrix that makes logits.

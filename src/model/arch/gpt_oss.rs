@@ -2,14 +2,14 @@
 
 use super::Model;
 use super::attention::{Attention, Windows};
-use super::blocks::{Block, Feed, Head, NormOf, Output, decoder, embed};
-use super::mixture::{Mixture, Unit};
+use super::blocks::{Block, Feed, Head, NormOf, Output, Unit, decoder, embed};
+use super::mixture::Mixture;
 use super::rope::Turns;
+use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
 use crate::plan::{Binary, Gating, RopePairs, Routing};
-use crate::{Error, Result};
 
 pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
@@ -18,19 +18,16 @@ pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
     let windows = Windows::read(hyper, 2)?;
     let turns = Turns::read(&b, hyper, RopePairs::Halves)?;
-    let near = Turns { base: keys.positive_or("rope.freq_base_swa", turns.base)?, ..turns.clone() };
-    let [all, near] = [b.rope(turns.table()?), b.rope(near.table()?)];
+    let ropes = [Some(b.rope(turns.table()?)), Some(b.rope(turns.near(hyper)?.table()?))];
     let norm = NormOf::rms(hyper)?;
     let heads =
         Attention { output_bias: Presence::Required, sinks: Presence::Required, ..Attention::of(hyper) };
-    let experts = Mixture::read(hyper, keys.dim("expert_feed_forward_length")?)?;
-    let experts = experts.ok_or_else(|| Error::model(format!("{} is 0", keys.key("expert_count"))))?;
+    let experts = Mixture::required(hyper, keys.dim("expert_feed_forward_length")?)?;
     let routing = Routing { gating: Gating::SoftmaxOfChosen, least_sum: 0.0, ..experts.routing };
     let unit = Unit::Gated(Binary::ClampedGlu);
     let feed = Feed::Mixture(Mixture { routing, unit, bias: Presence::Required, scales: false, ..experts });
     let block = Block::pre(norm).feed_norm("post_attention_norm");
     decoder(b, hyper, x, block, Head { output: Output::Own, ..Head::of(norm) }, |layer| {
-        let window = windows.of(layer);
-        (Attention { window, rope: Some(if window.is_some() { near } else { all }), ..heads }, feed)
+        (windows.heads(layer, heads, ropes), feed)
     })
 }

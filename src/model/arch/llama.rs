@@ -6,11 +6,11 @@ use super::attention::{Attention, QkNorm};
 use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
 use super::mixture::Mixture;
 use super::rope::{Scaling, Turns, original_context, yarn_magnitude};
+use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Presence};
 use crate::plan::{RopePairs, Unary, ValueId};
-use crate::{Error, Result};
 
 pub fn llama(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (b, x) = embed(hyper, file)?;
@@ -70,13 +70,7 @@ pub fn qwen3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 }
 
 pub fn qwen3moe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let used = hyper.keys.dim("expert_used_count")?;
-    let n_ff = match hyper.keys.number("expert_feed_forward_length")? {
-        0 => hyper.n_ff[0] / used,
-        n_ff => n_ff,
-    };
-    let missing = || Error::model(format!("{} is 0", hyper.keys.key("expert_count")));
-    head_norms(hyper, file, &[], Feed::Mixture(Mixture::read(hyper, n_ff)?.ok_or_else(missing)?))
+    head_norms(hyper, file, &[], Feed::Mixture(Mixture::required(hyper, Mixture::width(hyper)?)?))
 }
 
 fn head_norms(hyper: &Hyper<'_>, file: &Gguf, rerankers: &[&str], feed: Feed) -> Result<Model> {

@@ -1,27 +1,50 @@
 //! Architectures: each turns a file's hyper-parameters and tensors into a [`Plan`].
 
+mod afmoe;
+mod arctic;
 mod attention;
 mod blocks;
 mod cogvlm;
+mod cohere;
+mod cohere2moe;
+mod dbrx;
 mod deci;
+mod deepseek;
 mod deepseek2;
 mod diffusion;
 mod ernie;
 mod exaone;
 mod gemma3;
 mod glm4;
+mod gpt2;
 mod gpt_oss;
 mod granite;
+mod granite_swa;
+mod grok;
+mod grovemoe;
 mod hunyuan;
+mod hunyuan_moe;
 mod llama;
+mod llama4;
 mod loops;
+mod mellum;
+mod mimo2;
+mod minimax;
 mod mixture;
+mod muse_glimmer;
 mod olmo2;
+mod olmoe;
 mod phi2;
+mod phimoe;
 mod plain;
+mod plamo3;
 mod qwen;
 mod qwen35;
+mod qwen_moe;
+mod refact;
 mod rope;
+mod smallthinker;
+mod spark;
 mod talkie;
 
 use super::{Config, Hyper};
@@ -76,11 +99,61 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("hrm_text", loops::hrm_text),
     ("olmo2", olmo2::olmo2),
     ("talkie", talkie::talkie),
+    ("gemma2", gemma3::gemma2),
     ("gemma3", gemma3::gemma3),
+    ("plamo3", plamo3::plamo3),
+    ("spark2_5", spark::spark2_5),
+    ("granite_swa", granite_swa::granite_swa),
+    ("muse-glimmer", muse_glimmer::muse_glimmer),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
+    ("gpt2", gpt2::gpt2),
+    ("starcoder", gpt2::gpt2),
+    ("bloom", gpt2::bloom),
+    ("mpt", gpt2::mpt),
+    ("jais", gpt2::jais),
+    ("gptneox", gpt2::gptneox),
+    ("falcon", gpt2::falcon),
+    ("stablelm", gpt2::stablelm),
+    ("starcoder2", gpt2::starcoder2),
+    ("codeshell", gpt2::codeshell),
+    ("nemotron", gpt2::nemotron),
+    ("jais2", gpt2::jais2),
+    ("orion", gpt2::orion),
+    ("olmo", gpt2::olmo),
+    ("pockettts", gpt2::pockettts),
+    ("refact", refact::refact),
+    ("command-r", cohere::command_r),
+    ("cohere2", cohere::cohere2),
     ("deepseek2", deepseek2::deepseek2),
     ("qwen35", qwen35::qwen35),
+    ("deepseek", deepseek::deepseek),
+    ("dots1", deepseek::dots1),
+    ("bailingmoe", deepseek::bailingmoe),
+    ("bailingmoe2", deepseek::bailingmoe2),
+    ("glm4moe", deepseek::glm4moe),
+    ("ernie4_5-moe", deepseek::ernie4_5_moe),
+    ("qwen3vlmoe", qwen_moe::qwen3vlmoe),
+    ("olmoe", olmoe::olmoe),
+    ("minimax-m2", minimax::minimax_m2),
+    ("minimax-m3", minimax::minimax_m3),
+    ("hunyuan-moe", hunyuan_moe::hunyuan_moe),
+    ("hy_v3", hunyuan_moe::hy_v3),
+    ("grok", grok::grok),
+    ("arctic", arctic::arctic),
+    ("smallthinker", smallthinker::smallthinker),
+    ("afmoe", afmoe::afmoe),
+    ("mellum", mellum::mellum),
+    ("exaone-moe", mellum::exaone_moe),
+    ("mimo2", mimo2::mimo2),
+    ("cohere2moe", cohere2moe::cohere2moe),
+    ("qwen2moe", qwen_moe::qwen2moe),
+    ("dbrx", dbrx::dbrx),
+    ("phimoe", phimoe::phimoe),
+    ("grovemoe", grovemoe::grovemoe),
+    ("llama4", llama4::llama4),
+    ("laguna", afmoe::laguna),
+    ("maple", mellum::maple),
 ];
 
 /// Names of the supported architectures, comma-separated.

@@ -129,7 +129,7 @@ pub fn phi3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 pub fn gemma(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let mut plain = Plain::read(hyper, file, RopePairs::Halves)?;
     plain.x = plain.b.unary("embd_scale", Unary::Scale((hyper.n_embd as f32).sqrt()), plain.x);
-    plain.feed.f = Unary::Gelu;
+    plain.feed = FeedForward::gated(Unary::Gelu);
     plain.end.output = Output::Embedding;
     plain.build(hyper)
 }

@@ -138,6 +138,18 @@ impl Turns {
         Ok(self)
     }
 
+    /// The same for layers with windows, which may have a base of their own.
+    pub fn near(&self, hyper: &Hyper<'_>) -> Result<Turns> {
+        let base = hyper.keys.positive_or("rope.freq_base_swa", self.base)?;
+        Ok(Turns { base, ..self.clone() })
+    }
+
+    /// The same where these layers' positions are not scaled, and the base is 10000 in a file that states none.
+    pub fn near_unscaled(&self, hyper: &Hyper<'_>) -> Result<Turns> {
+        let base = hyper.keys.positive_or("rope.freq_base_swa", 10_000.0)?;
+        Ok(Turns { base, scaling: Scaling::None, ..self.clone() })
+    }
+
     pub fn table(&self) -> Result<Rope> {
         let (inv_freq, magnitude) = self.turns(self.factors.as_deref())?;
         let long = match &self.long {
