@@ -37,7 +37,7 @@ impl Graph {
     /// What is worth saying of an op.
     fn word(&self, op: &Op) -> Option<String> {
         match *op {
-            Op::Attention { cache, q, cap, sinks, .. } => {
+            Op::Attention { cache, q, scores, sinks, .. } => {
                 let Cache { n_head_kv, k, values, window } = self.cache(cache);
                 let mut words = format!("attention of {} heads of {k}", self.n_head(q, cache));
                 match values {
@@ -50,8 +50,8 @@ impl Graph {
                 if let Some(window) = window {
                     words += &format!(", window of {window}");
                 }
-                if cap != 0.0 {
-                    words += &format!(", scores capped at {cap}");
+                if scores.cap != 0.0 {
+                    words += &format!(", scores capped at {}", scores.cap);
                 }
                 if sinks.is_some() {
                     words += ", sinks";
@@ -78,6 +78,7 @@ impl Graph {
                 is_down.then(|| format!("{} of {} experts of {}", shape.n_used, shape.n_experts, shape.cols))
             }
             Op::Embed { .. }
+            | Op::Fill { .. }
             | Op::Norm { .. }
             | Op::Affine { .. }
             | Op::Rope { .. }
@@ -87,6 +88,7 @@ impl Graph {
             | Op::Unary { .. }
             | Op::Binary { .. }
             | Op::Route { .. }
+            | Op::Spread { .. }
             | Op::Combine { .. }
             | Op::Columns { .. }
             | Op::Join { .. }

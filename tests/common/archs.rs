@@ -125,7 +125,7 @@ impl Fixture {
         }
         for Tensor { name, ty, dims } in &self.tensors {
             assert_eq!(*ty, TensorType::F32, "{}: {name}", self.name);
-            file = file.f32_tensor(name, dims, &elements(name, dims, seed));
+            file = file.f32_tensor(name, dims, &elements(&self.name, name, dims, seed));
         }
         file.build()
     }

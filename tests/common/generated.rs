@@ -154,7 +154,8 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
 pub type Variant = (&'static str, &'static str, fn(&mut Fixture));
 
 fn variants() -> impl Iterator<Item = &'static Variant> {
-    VARIANTS.iter().chain(variants_moe::VARIANTS).chain(variants_norm::VARIANTS).chain(variants_rms::VARIANTS)
+    let ours = [VARIANTS, variants_rms::VARIANTS, variants_norm::VARIANTS, variants_moe::VARIANTS];
+    ours.into_iter().flatten()
 }
 
 const VARIANTS: &[Variant] = &[

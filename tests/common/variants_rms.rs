@@ -186,8 +186,8 @@ fn mistral3_yarn(fixture: &mut Fixture) {
 fn granite_still(fixture: &mut Fixture) {
     fixture.set("rope.scaling.finetuned", Value::Bool(false));
     fixture.set("attention.scale", Value::F32(0.05));
-    fixture.set("embedding_scale", Value::F32(3.0));
-    fixture.set("residual_scale", Value::F32(0.4));
+    fixture.set("embedding_scale", Value::F32(0.5));
+    fixture.set("residual_scale", Value::F32(1.3));
     fixture.set("logit_scale", Value::F32(2.5));
 }
 
