@@ -34,14 +34,14 @@ pub fn mimo2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
         0.0 => 1.0,
         scale => scale,
     };
-    for layer in 0..hyper.n_layer {
+    for (layer, feed) in feeds.iter().enumerate() {
         let heads = windows.heads(layer, heads, ropes);
         x = b.layer(layer, |b| {
             let attend = |b: &mut Builder<'_>, n| {
                 let attended = attention(b, hyper, layer, n, heads)?;
                 Ok(if scale == 1.0 { attended } else { b.unary("attn_scale", Unary::Scale(scale), attended) })
             };
-            Block::pre(norm).over(b, x, attend, |b, n| feeds[layer].over(b, hyper, layer, n))
+            Block::pre(norm).over(b, x, attend, |b, n| feed.over(b, hyper, layer, n))
         })?;
     }
     head(b, hyper, x, Head { output: Output::Own, ..Head::of(norm) })

@@ -27,7 +27,7 @@ pub fn smallthinker(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let heads = |layer: usize| {
         let window = windows.of(layer).map(|_| WINDOW);
         let rope = if window.is_some() { near } else { all };
-        let rope = (all_rotate || layer % STEP != 0).then_some(rope);
+        let rope = (all_rotate || !layer.is_multiple_of(STEP)).then_some(rope);
         Attention { window, rope, ..Attention::of(hyper) }
     };
     let experts = Mixture::required(hyper, keys.dim("expert_feed_forward_length")?)?;
