@@ -74,6 +74,7 @@ fn senseless_values_are_named() {
         ("llama.attention.head_count", per_layer(vec![4, 2]), "blk.1.attn_q.weight has shape"),
         ("llama.attention.head_count", per_layer(vec![4, 4, 4]), "head_count has 3 values for 2 layers"),
         ("llama.attention.head_count_kv", U32(3), "3 kv heads"),
+        ("llama.attention.head_count_kv", per_layer(vec![2, 0]), "layer 1 has 4 query heads over 0 kv heads"),
         ("llama.attention.key_length", U32(32), "blk.0.attn_q.weight has shape [256, 256]; [256, 128]"),
         ("llama.attention.value_length", U32(1 << 21), "value_length is 2097152"),
         ("llama.rope.dimension_count", U32(66), "dimension_count is 66"),

@@ -136,6 +136,11 @@ pub fn attention(
     of: Attention,
 ) -> Result<ValueId> {
     let (n_head, n_head_kv) = (hyper.n_head[layer], hyper.n_head_kv[layer]);
+    if n_head == 0 || n_head_kv == 0 {
+        return Err(Error::model(format!(
+            "layer {layer} has {n_head} query heads over {n_head_kv} kv heads"
+        )));
+    }
     let with_gate = matches!(of.gate, Gate::InQueries);
     let q_width = n_head * hyper.k * if with_gate { 2 } else { 1 };
     let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
