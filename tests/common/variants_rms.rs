@@ -22,6 +22,7 @@ pub const VARIANTS: &[Variant] = &[
     ("gemma-long-heads", "gemma-dense", gemma_long_heads),
     ("glm4-still", "glm4-dense", glm4_still),
     ("granite-bare", "granite-dense", granite_bare),
+    ("granite-longrope", "granite-dense", granite_longrope),
     ("granite-still", "granite-dense", granite_still),
     ("granitemoe-grouped", "granitemoe-moe", granitemoe_grouped),
     ("hrm_text-stacks", "hrm_text-dense", hrm_text_stacks),
@@ -189,6 +190,18 @@ fn granite_still(fixture: &mut Fixture) {
     fixture.set("embedding_scale", Value::F32(0.5));
     fixture.set("residual_scale", Value::F32(1.3));
     fixture.set("logit_scale", Value::F32(2.5));
+}
+
+/// Sessions longer than what the model was first trained on, with factors and positions scaled.
+fn granite_longrope(fixture: &mut Fixture) {
+    fixture.set("rope.scaling.type", Value::String("longrope".into()));
+    fixture.set("rope.scaling.original_context_length", Value::U32(64));
+    linear(fixture, 2.0);
+    for tensor in fixture.tensors.iter_mut().filter(|tensor| tensor.name == "rope_freqs.weight") {
+        tensor.name = "rope_factors_long.weight".to_owned();
+    }
+    let name = "rope_factors_short.weight".to_owned();
+    fixture.tensors.push(Tensor { name, ty: TensorType::F32, dims: vec![64] });
 }
 
 /// No factor but the logits', no bias, no matrix of its own for the output.
