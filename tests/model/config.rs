@@ -86,7 +86,7 @@ fn senseless_values_are_named() {
         ("llama.rope.scaling.factor", F32(-4.0), "factor is -4"),
         ("llama.rope.scaling.factor", F32(f32::NAN), "factor is NaN"),
         ("llama.rope.scaling.attn_factor", F32(f32::NAN), "no rotation"),
-        ("llama.rope.scaling.type", Text("longrope".into()), "longrope"),
+        ("llama.rope.scaling.type", Text("dynamic".into()), "dynamic"),
         ("llama.context_length", U32(0), "context_length is 0"),
         ("llama.expert_count", U32(8), "expert_used_count is 0; it must be 1 to 8"),
     ];
