@@ -50,13 +50,6 @@ pub struct Hyper<'a> {
 impl<'a> Hyper<'a> {
     pub fn read(file: &'a Gguf, arch: &'a str) -> Result<Self> {
         let keys = Keys::new(file.metadata(), arch);
-        if !keys.bool_or("attention.causal", true)? {
-            return Err(Error::Unsupported {
-                what: "attention",
-                name: format!("to later positions ({} is false)", keys.key("attention.causal")),
-                supported: "causal attention, in which no position sees a later one".into(),
-            });
-        }
         let (n_embd, n_layer) = (keys.dim("embedding_length")?, keys.dim("block_count")?);
         // before anything is sized by it
         if n_layer > file.tensors().len() {

@@ -90,6 +90,21 @@ impl<'a> Keys<'a> {
         self.find_per_layer(name, n, least)?.ok_or_else(|| self.missing(name))
     }
 
+    /// Numbers of `n` layers: the file has one for all, or an array of exactly `n`.
+    pub fn floats(&self, name: &str, n: usize) -> Result<Vec<f32>> {
+        let key = self.key(name);
+        let floats = match self.meta.get(&key) {
+            Some(Value::Array(Array::F32(values))) => {
+                memory::collect(values.iter().copied(), "hyper-parameters")
+            }
+            _ => memory::filled(self.float(name)?, n, "hyper-parameters"),
+        }?;
+        match floats.len() == n {
+            true => Ok(floats),
+            false => Err(Error::model(format!("{key} has {} values for {n} layers", floats.len()))),
+        }
+    }
+
     pub fn context_length(&self) -> Result<usize> {
         Ok(self.count("context_length", 1, MAX_CONTEXT)?.unwrap_or(2048))
     }

@@ -62,8 +62,9 @@ pub struct Builder<'a> {
     ids: HashMap<(String, usize, usize), WeightId>,
     /// Tensors of the file that are spoken for.
     known: HashSet<String>,
-    /// In front of names: "blk.3.".
+    /// In front of names of tensors, and of ops: "blk.3.".
     prefix: String,
+    place: String,
 }
 
 impl<'a> Builder<'a> {
@@ -74,6 +75,7 @@ impl<'a> Builder<'a> {
             ids: HashMap::new(),
             known: HashSet::new(),
             prefix: String::new(),
+            place: String::new(),
         }
     }
 
@@ -83,13 +85,26 @@ impl<'a> Builder<'a> {
 
     /// The ops that `build` adds are layer `layer`'s, and names of ops and tensors begin with "blk.{layer}.".
     pub fn layer<T>(&mut self, layer: usize, build: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        self.layer_again(layer, layer, build)
+    }
+
+    /// The same of the tensors of layer `layer` at another place among the layers, of which there may be several. The
+    /// scales of products are the place's.
+    pub fn layer_again<T>(
+        &mut self,
+        place: usize,
+        layer: usize,
+        build: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
         let first = self.graph.ops.len();
         // a layer has fewer ops and values; each of their names is small
         memory::reserve(&mut self.graph.ops, 128, PLAN)?;
         memory::reserve(&mut self.graph.values, 128, PLAN)?;
         self.prefix = format!("blk.{layer}.");
+        self.place = format!("blk.{place}.");
         let built = build(self);
         self.prefix.clear();
+        self.place.clear();
         memory::push(&mut self.graph.layers, first..self.graph.ops.len(), PLAN)?;
         memory::check()?;
         built
@@ -97,7 +112,8 @@ impl<'a> Builder<'a> {
 
     /// The tensor's name in the file.
     pub fn name(&self, name: &str) -> String {
-        format!("{}{name}", self.prefix)
+        let prefix = if name.ends_with(".scale") { &self.place } else { &self.prefix };
+        format!("{prefix}{name}")
     }
 
     pub fn tensor(&self, name: &str) -> Option<&'a TensorInfo> {
@@ -238,7 +254,7 @@ impl<'a> Builder<'a> {
     }
 
     fn op(&mut self, name: &str, op: Op) {
-        let name = self.name(name);
+        let name = format!("{}{name}", self.place);
         self.graph.ops.push(NamedOp { name, op });
     }
 

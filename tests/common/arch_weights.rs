@@ -1,5 +1,5 @@
-//! The rule that makes the weights of `Fixture`'s models (archs.rs): a tensor's name, its dimensions and a seed decide
-//! every element. Elements are uniform between two bounds that depend on what the tensor is for. Only additions,
+//! The rule that makes the weights of `Fixture`'s models (archs.rs): a tensor's name, its dimensions, a seed and for a few
+//! the model's name decide every element. Elements are uniform between two bounds that depend on what the tensor is for. Only additions,
 //! products and square roots are used, so that the bytes are the same on every machine.
 //!
 //! llama.cpp's generator draws all weights from one narrow distribution, with which attention hardly matters. Here
@@ -8,14 +8,23 @@
 
 use super::tiny_model::Rng;
 
-/// The elements of the tensor in the file's order.
-pub fn elements(name: &str, dims: &[u64], seed: u64) -> Vec<f32> {
+/// Factors on embeddings, by what models' names begin with: of models that multiply them by 12 and more themselves, where
+/// layers would hardly show, and of models of so many layers that each one's rounding would grow.
+const EMBEDDINGS: [(&str, f32); 4] =
+    [("gemma-", 0.125), ("minicpm-", 0.125), ("baichuan-7b", 4.0), ("baichuan-13b", 4.0)];
+
+/// The elements of a model's tensor in the file's order.
+pub fn elements(model: &str, name: &str, dims: &[u64], seed: u64) -> Vec<f32> {
     let mut rng = Rng(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ fnv1a(name));
     let n = dims.iter().product::<u64>() as usize;
     if name.starts_with("rope_f") {
         return (0..n).map(|_| rope_factor(&mut rng)).collect();
     }
-    let (low, high) = bounds(name, dims);
+    let (mut low, mut high) = bounds(name, dims);
+    let factor = EMBEDDINGS.iter().find(|(of, _)| model.starts_with(of));
+    if let (Some((_, factor)), "token_embd.weight") = (factor, name) {
+        (low, high) = (low * factor, high * factor);
+    }
     (0..n).map(|_| low + (high - low) * unit(&mut rng)).collect()
 }
 

@@ -17,4 +17,6 @@ pub mod models;
 pub mod operands;
 pub mod tiny_model;
 pub mod types;
+pub mod variants_moe;
 pub mod variants_norm;
+pub mod variants_rms;

@@ -18,6 +18,8 @@ pub enum QkNorm {
     EachHead(NormOf),
     /// Over the heads together.
     Row(NormOf),
+    /// Over each head behind the rotation, without a weight; then each query head times a number of its own.
+    ScaledBehindRope(NormOf),
 }
 
 const WINDOW: &str = "attention.sliding_window";
@@ -46,6 +48,8 @@ pub struct Attention {
     pub scales: bool,
     pub norm: QkNorm,
     pub rope: Option<RopeId>,
+    /// Of queries by position: scale and length.
+    pub temper: Option<(f32, usize)>,
     /// Positions that a token sees.
     pub window: Option<u32>,
     pub scores: Scores,
@@ -64,6 +68,7 @@ impl Attention {
             scales: true,
             norm: QkNorm::None,
             rope: None,
+            temper: None,
             window: None,
             scores: Scores::scaled(1.0 / (hyper.k as f32).sqrt()),
             sinks: Presence::Never,
@@ -89,6 +94,11 @@ impl Windows {
         Windows::of_layers(hyper, window, |name, n| hyper.keys.pattern(name, n, period))
     }
 
+    /// The same with all layers of a period but the first.
+    pub fn read_but_first(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
+        Windows::of_layers(hyper, 0, |name, n| hyper.keys.pattern_but_first(name, n, period))
+    }
+
     /// Where the file must say which layers have windows.
     pub fn read_flags(hyper: &Hyper<'_>) -> Result<Windows> {
         Windows::of_layers(hyper, 0, |name, n| hyper.keys.flags(name, n))
@@ -102,7 +112,7 @@ impl Windows {
         let window = hyper.keys.positions_or(WINDOW, default)?.min(u32::MAX as usize) as u32;
         let layers = match window {
             0 => Vec::new(),
-            _ => layers("attention.sliding_window_pattern", hyper.n_layer)?,
+            _ => layers("attention.sliding_window_pattern", hyper.keys.number("block_count")?)?,
         };
         Ok(Windows { window, layers })
     }
@@ -190,11 +200,22 @@ pub fn attention(
             let heads = [norm.each(b, "attn_q_norm", q, n_head)?, norm.each(b, "attn_k_norm", k, n_head_kv)?];
             rotate(b, heads)
         }
+        QkNorm::ScaledBehindRope(norm) => {
+            let [q, k] = rotate(b, [q, k]);
+            let norm = norm.bare();
+            let q = norm.over(b, "attn_q_norm", q, hyper.k)?;
+            let scale = b.row_vectors("attn_q_norm.weight", 1, Part::all(n_head))?;
+            let q = b.affine("attn_q_scaled", q, Some(scale), None);
+            [q, norm.over(b, "attn_k_norm", k, hyper.k)?]
+        }
         QkNorm::Row(norm) => {
             let rows = [norm.row(b, "attn_q_norm", q)?, norm.row(b, "attn_k_norm", k)?];
             rotate(b, rows)
         }
     };
+    if let Some((scale, length)) = of.temper {
+        q = b.temper(q, scale, length);
+    }
     let values = Values::Own(hyper.v);
     let cache = b.cache(Cache { n_head_kv, k: hyper.k, values, window: of.window })?;
     b.append(cache, k, Some(v));

@@ -5,11 +5,11 @@
 use super::Model;
 use super::attention::{Attention, attention};
 use super::mixture::{Mixture, mixture};
-use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
 use crate::plan::{Binary, Norm, NormKind, Unary, ValueId};
+use crate::{Result, memory};
 
 /// A norm of an architecture, over whole rows or heads.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +68,17 @@ pub fn embed<'a>(hyper: &Hyper<'_>, file: &'a Gguf) -> Result<(Builder<'a>, Valu
     let mut b = Builder::new(file);
     let x = b.embed("token_embd", hyper.n_embd, hyper.n_vocab)?;
     Ok((b, x))
+}
+
+/// The same without the last blocks, `nextn_predict_layers` of them, and the hyper-parameters of what is left.
+pub fn embed_without_nextn<'h, 'f>(
+    hyper: &Hyper<'h>,
+    file: &'f Gguf,
+) -> Result<(Hyper<'h>, Builder<'f>, ValueId)> {
+    let kept = hyper.without_nextn()?;
+    let (mut b, x) = embed(&kept, file)?;
+    b.ignore_layers(kept.n_layer..hyper.n_layer, "they predict tokens behind the next")?;
+    Ok((kept, b, x))
 }
 
 /// The norms of a layer, by their tensors. None: there is none there.
@@ -204,8 +215,7 @@ impl Feed {
 /// A feed-forward of two or three matrices.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedForward {
-    /// On the gate; without a gate, on what goes up.
-    pub f: Unary,
+    pub unit: Unit,
     pub gate: UnitGate,
     /// `ffn.act.scales`, which divide what f makes.
     pub divisors: Presence,
@@ -214,10 +224,18 @@ pub struct FeedForward {
     pub scales: bool,
 }
 
-/// Where the gate of a feed-forward is.
+/// What a feed-forward or an expert computes between its matrices.
+#[derive(Clone, Copy, Debug)]
+pub enum Unit {
+    /// Of gate and up.
+    Gated(Binary),
+    /// Of up alone.
+    Plain(Unary),
+}
+
+/// Where a gated feed-forward has its gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnitGate {
-    None,
     /// `ffn_gate`
     Own,
     /// The first half of what `ffn_up` makes.
@@ -226,14 +244,15 @@ pub enum UnitGate {
 
 impl FeedForward {
     /// f(gate) * up, without biases and scales.
-    pub fn gated(f: Unary) -> FeedForward {
+    pub const fn gated(f: Unary) -> FeedForward {
+        let unit = Unit::Gated(Binary::Glu(f));
         let (divisors, bias) = (Presence::Never, Presence::Never);
-        FeedForward { f, gate: UnitGate::Own, divisors, bias, scales: false }
+        FeedForward { unit, gate: UnitGate::Own, divisors, bias, scales: false }
     }
 
     /// f(up) with biases.
     pub fn plain(f: Unary) -> FeedForward {
-        FeedForward { gate: UnitGate::None, bias: Presence::Required, ..FeedForward::gated(f) }
+        FeedForward { unit: Unit::Plain(f), bias: Presence::Required, ..FeedForward::gated(f) }
     }
 }
 
@@ -251,7 +270,7 @@ pub fn feed_forward(
 /// Names of a feed-forward's ops: gate, up, gated unit, down.
 pub type FeedForwardNames = [&'static str; 4];
 
-const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
+pub const DENSE: FeedForwardNames = ["ffn_gate", "ffn_up", "ffn_glu", "ffn_down"];
 pub const SHARED: FeedForwardNames = ["ffn_gate_shexp", "ffn_up_shexp", "ffn_glu_shexp", "ffn_down_shexp"];
 
 /// A feed-forward of other tensors, with `n_ff` elements between its matrices.
@@ -265,28 +284,51 @@ pub fn feed_forward_of(
 ) -> Result<ValueId> {
     let linear =
         Linear { bias: of.bias, scale: if of.scales { ScaleOrder::AfterBias } else { ScaleOrder::Ignored } };
-    let unit = match of.gate {
-        UnitGate::None => {
+    let unit = match (of.unit, of.gate) {
+        (Unit::Plain(f), _) => {
             let up = b.linear(up, x, n_ff, linear)?;
-            let unit = b.unary("ffn_act", of.f, up);
+            let unit = b.unary("ffn_act", f, up);
             match b.vector_if("ffn.act.scales", Part::all(n_ff), of.divisors)? {
                 Some(divisors) => b.divide("ffn_act_scaled", unit, divisors),
                 None => unit,
             }
         }
-        UnitGate::Own => {
+        (Unit::Gated(f), UnitGate::Own) => {
             let gate = b.linear(gate, x, n_ff, linear)?;
             let up = b.linear(up, x, n_ff, linear)?;
-            b.binary(glu, Binary::Glu(of.f), gate, up)
+            b.binary(glu, f, gate, up)
         }
-        UnitGate::InUp => {
+        (Unit::Gated(f), UnitGate::InUp) => {
             let half = |first| Part { first, len: n_ff, of: 2 * n_ff };
             let first = b.linear_part(gate, up, x, half(0), linear)?;
             let second = b.linear_part(up, up, x, half(n_ff), linear)?;
-            b.binary(glu, Binary::Glu(of.f), first, second)
+            b.binary(glu, f, first, second)
         }
     };
     b.linear(down, unit, hyper.n_embd, linear)
+}
+
+/// What each layer has: the mixture where the file has a router, else the feed-forward. A feed-forward beside a mixture is
+/// not computed.
+pub fn mixtures_where_routed(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    dense: FeedForward,
+    experts: Mixture,
+) -> Result<Vec<Feed>> {
+    let [gate, up, _, down] = DENSE;
+    let feeds = (0..hyper.n_layer).map(|layer| {
+        if !b.has(&format!("blk.{layer}.ffn_gate_inp.weight")) {
+            return Ok(Feed::Dense(dense));
+        }
+        for name in [gate, up, down] {
+            for part in ["weight", "scale"] {
+                b.ignore(&format!("blk.{layer}.{name}.{part}"), "the layer has a mixture")?;
+            }
+        }
+        Ok(Feed::Mixture(experts))
+    });
+    memory::try_collect(feeds, "the plan")
 }
 
 /// The matrix that makes logits.
@@ -304,6 +346,8 @@ pub enum Output {
 pub struct Head {
     pub norm: Option<NormOf>,
     pub output: Output,
+    /// Rows of an `output` that makes logits of so many last tokens; those of all before are -infinity.
+    pub last: Option<usize>,
     pub bias: Presence,
     /// Factor on the logits.
     pub scale: f32,
@@ -314,7 +358,8 @@ pub struct Head {
 impl Head {
     /// A norm, and a matrix that may be the embedding.
     pub fn of(norm: NormOf) -> Head {
-        Head { norm: Some(norm), output: Output::OwnOrEmbedding, bias: Presence::Never, scale: 1.0, cap: 0.0 }
+        let output = Output::OwnOrEmbedding;
+        Head { norm: Some(norm), output, last: None, bias: Presence::Never, scale: 1.0, cap: 0.0 }
     }
 }
 
@@ -330,7 +375,8 @@ pub fn head(mut b: Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Head) -> Resu
         Output::Embedding => true,
     };
     let tensor = if tied { "token_embd.weight" } else { "output.weight" };
-    let all = Part::all(hyper.n_vocab);
+    let n_made = of.last.filter(|n| !tied && *n < hyper.n_vocab).unwrap_or(hyper.n_vocab);
+    let all = Part::all(n_made);
     let bias = b.vector_if("output.bias", all, of.bias)?;
     let mut logits = b.product("output", tensor, wanted, all, bias)?;
     if of.scale != 1.0 {
@@ -338,6 +384,10 @@ pub fn head(mut b: Builder<'_>, hyper: &Hyper<'_>, x: ValueId, of: Head) -> Resu
     }
     if of.cap != 0.0 {
         logits = b.unary("logit_cap", Unary::SoftCap(of.cap), logits);
+    }
+    if n_made < hyper.n_vocab {
+        let before = b.fill("no_logits", wanted, hyper.n_vocab - n_made, f32::NEG_INFINITY);
+        logits = b.join("all_logits", [before, logits], 1, hyper.n_vocab);
     }
     Ok((hyper.config()?, b.finish(logits)?))
 }

@@ -2,7 +2,7 @@
 //! mixture of experts beside one that every token has.
 
 use super::Model;
-use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed, head};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed_without_nextn, head};
 use super::mixture::{Mixture, Shared};
 use super::rope::{Scaling, Turns, yarn_magnitude};
 use crate::gguf::Gguf;
@@ -13,10 +13,8 @@ use crate::{Error, Result};
 
 pub fn deepseek2(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
-    let n_blocks = hyper.n_layer;
-    let hyper = &hyper.without_nextn()?;
-    let (mut b, mut x) = embed(hyper, file)?;
-    b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
+    let (hyper, mut b, mut x) = embed_without_nextn(hyper, file)?;
+    let hyper = &hyper;
     let norm = NormOf::rms(hyper)?;
     let heads = Latent::read(&mut b, hyper, norm)?;
     let n_dense = keys.number("leading_dense_block_count")?;
@@ -44,7 +42,7 @@ fn experts(hyper: &Hyper<'_>) -> Result<Option<Mixture>> {
     };
     // GLM 4.7 Flash, whose first files did not say
     let is_flash = matches!(hyper.n_layer, 47 | 48) && hyper.n_vocab == 154_880;
-    let experts = experts.by_keys(hyper, if is_flash { Gating::Sigmoid } else { Gating::Softmax })?;
+    let experts = experts.by_keys(hyper, Some(if is_flash { Gating::Sigmoid } else { Gating::Softmax }))?;
     let choice_bias = Presence::Optional;
     Ok(Some(Mixture {
         choice_bias,

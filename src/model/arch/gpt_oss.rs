@@ -2,14 +2,14 @@
 
 use super::Model;
 use super::attention::{Attention, Windows};
-use super::blocks::{Block, Feed, Head, NormOf, Output, decoder, embed};
-use super::mixture::{Mixture, Unit};
+use super::blocks::{Block, Feed, Head, NormOf, Output, Unit, decoder, embed};
+use super::mixture::Mixture;
 use super::rope::Turns;
+use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
 use crate::plan::{Binary, Gating, RopePairs, Routing};
-use crate::{Error, Result};
 
 pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
@@ -22,8 +22,7 @@ pub fn gpt_oss(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let norm = NormOf::rms(hyper)?;
     let heads =
         Attention { output_bias: Presence::Required, sinks: Presence::Required, ..Attention::of(hyper) };
-    let experts = Mixture::read(hyper, keys.dim("expert_feed_forward_length")?)?;
-    let experts = experts.ok_or_else(|| Error::model(format!("{} is 0", keys.key("expert_count"))))?;
+    let experts = Mixture::required(hyper, keys.dim("expert_feed_forward_length")?)?;
     let routing = Routing { gating: Gating::SoftmaxOfChosen, least_sum: 0.0, ..experts.routing };
     let unit = Unit::Gated(Binary::ClampedGlu);
     let feed = Feed::Mixture(Mixture { routing, unit, bias: Presence::Required, scales: false, ..experts });

@@ -1,6 +1,6 @@
 //! Mixtures of experts as architectures have them.
 
-use super::blocks::{FeedForward, SHARED, UnitGate, feed_forward_of};
+use super::blocks::{FeedForward, FeedForwardNames, SHARED, Unit, UnitGate, feed_forward_of};
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence};
 use crate::plan::{Binary, Gating, Routing, Unary, ValueId};
@@ -14,6 +14,10 @@ pub struct Mixture {
     pub n_ff: usize,
     pub routing: Routing,
     pub unit: Unit,
+    /// Bound on up, and from above on the gate, in a mixture whose gate and up are apart; 0: none.
+    pub limit: f32,
+    /// The weights are for what the experts take instead of what they leave.
+    pub on_input: bool,
     /// Of the router and the experts.
     pub bias: Presence,
     /// `exp_probs_b`: takes part in the choice alone.
@@ -26,26 +30,22 @@ pub struct Mixture {
     pub shared: Option<Shared>,
 }
 
-/// What an expert computes between its matrices.
-#[derive(Clone, Copy, Debug)]
-pub enum Unit {
-    /// Of gate and up.
-    Gated(Binary),
-    /// Of up alone.
-    Plain(Unary),
-}
-
 #[derive(Clone, Copy, Debug)]
 pub struct Shared {
     /// Elements between the matrices.
     pub n_ff: usize,
+    pub names: FeedForwardNames,
     pub gate: UnitGate,
+    /// Whether the sigmoid of what `ffn_gate_inp_shexp` makes, one number, is a factor on its result.
+    pub weighed: bool,
+    /// Factor on the sum of its result and the experts'.
+    pub sum: f32,
 }
 
 impl Shared {
     /// None: of no elements.
     pub fn of(n_ff: usize) -> Option<Shared> {
-        (n_ff > 0).then_some(Shared { n_ff, gate: UnitGate::Own })
+        (n_ff > 0).then_some(Shared { n_ff, names: SHARED, gate: UnitGate::Own, weighed: false, sum: 1.0 })
     }
 }
 
@@ -81,6 +81,8 @@ impl Mixture {
             n_ff,
             routing,
             unit,
+            limit: 0.0,
+            on_input: false,
             bias,
             choice_bias,
             scales: true,
@@ -89,12 +91,35 @@ impl Mixture {
         }))
     }
 
-    /// Gating, division by the sum and factor as `expert_gating_func`, `expert_weights_norm` and `expert_weights_scale`
-    /// say; `gating` where the file does not.
-    pub fn by_keys(self, hyper: &Hyper<'_>, gating: Gating) -> Result<Mixture> {
+    /// The same of a model that must have experts.
+    pub fn required(hyper: &Hyper<'_>, n_ff: usize) -> Result<Mixture> {
+        let missing = || Error::model(format!("{} is 0", hyper.keys.key("expert_count")));
+        Mixture::read(hyper, n_ff)?.ok_or_else(missing)
+    }
+
+    /// Elements between an expert's matrices, in a model whose experts share what a dense feed-forward would have where the
+    /// file does not say.
+    pub fn width(hyper: &Hyper<'_>) -> Result<usize> {
         let keys = &hyper.keys;
+        keys.number_or("expert_feed_forward_length", hyper.n_ff[0] / keys.dim("expert_used_count")?)
+    }
+
+    /// The chosen weights as they are.
+    pub fn without_norm(self) -> Mixture {
+        Mixture { routing: Routing { least_sum: 0.0, ..self.routing }, ..self }
+    }
+
+    /// Gating, division by the sum and factor by their keys.
+    pub fn by_keys(self, hyper: &Hyper<'_>, gating: Option<Gating>) -> Result<Mixture> {
+        self.gating_by_key(hyper, gating)?.norm_by_key(hyper)?.scale_by_key(hyper)
+    }
+
+    /// As `expert_gating_func` says; `gating` where the file does not. None: it must.
+    pub fn gating_by_key(self, hyper: &Hyper<'_>, gating: Option<Gating>) -> Result<Mixture> {
+        let keys = &hyper.keys;
+        let missing = || Error::model(format!("{} does not say how", keys.key("expert_gating_func")));
         let gating = match keys.number("expert_gating_func")? {
-            0 => gating,
+            0 => gating.ok_or_else(missing)?,
             1 => Gating::Softmax,
             2 => Gating::Sigmoid,
             3 => Gating::SoftmaxOfChosen,
@@ -106,12 +131,22 @@ impl Mixture {
                 });
             }
         };
-        let least_sum = if keys.bool_or("expert_weights_norm", false)? { LEAST_SUM } else { 0.0 };
-        let scale = match keys.float_or("expert_weights_scale", 0.0)? {
+        Ok(Mixture { routing: Routing { gating, ..self.routing }, ..self })
+    }
+
+    /// Whether the chosen weights are divided by their sum as `expert_weights_norm` says.
+    pub fn norm_by_key(self, hyper: &Hyper<'_>) -> Result<Mixture> {
+        let least_sum = if hyper.keys.bool_or("expert_weights_norm", false)? { LEAST_SUM } else { 0.0 };
+        Ok(Mixture { routing: Routing { least_sum, ..self.routing }, ..self })
+    }
+
+    /// The factor on the weights as `expert_weights_scale` says; 0: none.
+    pub fn scale_by_key(self, hyper: &Hyper<'_>) -> Result<Mixture> {
+        let scale = match hyper.keys.float_or("expert_weights_scale", 0.0)? {
             0.0 => 1.0,
             scale => scale,
         };
-        Ok(Mixture { routing: Routing { gating, least_sum, scale, ..self.routing }, ..self })
+        Ok(Mixture { routing: Routing { scale, ..self.routing }, ..self })
     }
 }
 
@@ -131,11 +166,48 @@ pub fn routed_by(
     x: ValueId,
     of: Mixture,
 ) -> Result<ValueId> {
+    let router = Linear { bias: of.bias, ..Linear::default() };
+    let logits = b.linear("ffn_gate_inp", routed, of.n_experts, router)?;
+    let sum = experts(b, hyper, EXPERTS, logits, x, of)?;
+    let Some(shared) = of.shared else {
+        return Ok(sum);
+    };
+    let unit = FeedForward {
+        unit: of.unit,
+        gate: shared.gate,
+        scales: of.scales,
+        ..FeedForward::gated(Unary::Silu)
+    };
+    let mut beside = feed_forward_of(b, hyper, shared.names, shared.n_ff, x, unit)?;
+    if shared.weighed {
+        let weight = b.linear("ffn_gate_inp_shexp", x, 1, Linear { bias: Presence::Never, ..router })?;
+        let weight = b.unary("ffn_weight_shexp", Unary::Sigmoid, weight);
+        beside = b.binary("ffn_weighed_shexp", Binary::Mul, beside, weight);
+    }
+    let both = b.binary("ffn_sum", Binary::Add, sum, beside);
+    Ok(if shared.sum == 1.0 { both } else { b.unary("ffn_sum_scale", Unary::Scale(shared.sum), both) })
+}
+
+/// Names of the experts' products: gate, up, down.
+pub type ExpertNames = [&'static str; 3];
+
+pub const EXPERTS: ExpertNames = ["ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"];
+
+/// The sum of what the experts that `logits` choose make of x.
+pub fn experts(
+    b: &mut Builder<'_>,
+    hyper: &Hyper<'_>,
+    [gate, up, down]: ExpertNames,
+    logits: ValueId,
+    x: ValueId,
+    of: Mixture,
+) -> Result<ValueId> {
     let Mixture { n_experts, n_ff, .. } = of;
-    let logits =
-        b.linear("ffn_gate_inp", routed, n_experts, Linear { bias: of.bias, ..Linear::default() })?;
-    let choice_bias = b.vector_if("exp_probs_b.bias", Part::all(n_experts), of.choice_bias)?;
+    // some files' names are without the suffix
+    let name = if b.has("exp_probs_b") { "exp_probs_b" } else { "exp_probs_b.bias" };
+    let choice_bias = b.vector_if(name, Part::all(b.width(logits)), of.choice_bias)?;
     let (ids, weights) = b.route(logits, choice_bias, of.routing);
+    let (x, weights) = if of.on_input { (b.spread(x, weights), None) } else { (x, Some(weights)) };
     let product = |b: &mut Builder<'_>, name: &'static str, x, cols, rows| -> Result<ValueId> {
         let weight = b.experts(&format!("{name}.weight"), cols, rows, n_experts)?;
         let scale_name = format!("{name}.scale");
@@ -151,32 +223,25 @@ pub fn routed_by(
     };
     let unit = match of.unit {
         Unit::Plain(f) => {
-            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            let up = product(b, up, x, hyper.n_embd, n_ff)?;
             b.unary("ffn_act", f, up)
         }
         Unit::Gated(f) if of.merged && b.has("ffn_gate_up_exps.weight") => {
             let both = product(b, "ffn_gate_up_exps", x, hyper.n_embd, 2 * n_ff)?;
             let mut half = |name, first| b.columns(name, both, 2 * n_ff, first, n_ff);
-            let (gate, up) = (half("ffn_gate_exps", 0), half("ffn_up_exps", n_ff));
+            let (gate, up) = (half(gate, 0), half(up, n_ff));
             b.binary("ffn_glu", f, gate, up)
         }
         Unit::Gated(f) => {
-            let gate = product(b, "ffn_gate_exps", x, hyper.n_embd, n_ff)?;
-            let up = product(b, "ffn_up_exps", x, hyper.n_embd, n_ff)?;
+            let mut gate = product(b, gate, x, hyper.n_embd, n_ff)?;
+            let mut up = product(b, up, x, hyper.n_embd, n_ff)?;
+            if of.limit > 0.0 {
+                gate = b.unary("ffn_gate_clamp", Unary::Clamp(f32::NEG_INFINITY, of.limit), gate);
+                up = b.unary("ffn_up_clamp", Unary::Clamp(-of.limit, of.limit), up);
+            }
             b.binary("ffn_glu", f, gate, up)
         }
     };
-    let down = product(b, "ffn_down_exps", unit, n_ff, hyper.n_embd)?;
-    let sum = b.combine(down, Some(weights), hyper.n_embd);
-    let Some(Shared { n_ff, gate }) = of.shared else {
-        return Ok(sum);
-    };
-    let f = match of.unit {
-        Unit::Gated(Binary::Glu(f)) | Unit::Plain(f) => f,
-        Unit::Gated(f) => return Err(Error::Internal(format!("a shared expert of {f:?}"))),
-    };
-    let gate = if matches!(of.unit, Unit::Plain(_)) { UnitGate::None } else { gate };
-    let unit = FeedForward { gate, scales: of.scales, ..FeedForward::gated(f) };
-    let shared = feed_forward_of(b, hyper, SHARED, n_ff, x, unit)?;
-    Ok(b.binary("ffn_sum", Binary::Add, sum, shared))
+    let down = product(b, down, unit, n_ff, hyper.n_embd)?;
+    Ok(b.combine(down, weights, hyper.n_embd))
 }

@@ -2,7 +2,7 @@
 
 use super::Model;
 use super::attention::{Attention, Gate, QkNorm, attention};
-use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed, head};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, embed_without_nextn, head};
 use super::rope::{Sections, Turns};
 use crate::gguf::Gguf;
 use crate::model::Hyper;
@@ -15,17 +15,10 @@ pub fn qwen35(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
     let interval = keys.find_dim("full_attention_interval")?.unwrap_or(4);
     let recurrent = keys.pattern("attention.recurrent_layers", hyper.n_layer, interval as u64)?;
-    let n_blocks = hyper.n_layer;
-    let hyper = &hyper.without_nextn()?;
-    let (mut b, mut x) = embed(hyper, file)?;
-    b.ignore_layers(hyper.n_layer..n_blocks, "they predict tokens behind the next")?;
-
-    let sections = keys.find_per_layer("rope.dimension_sections", 4, 0)?;
-    let sections = sections.and_then(|sections| <[usize; 4]>::try_from(sections).ok());
-    let sections = sections
-        .ok_or_else(|| Error::model(format!("the key {} is missing", keys.key("rope.dimension_sections"))))?;
-    let turns =
-        Turns { sections: Some(Sections::Turns(sections)), ..Turns::read(&b, hyper, RopePairs::Halves)? };
+    let (hyper, mut b, mut x) = embed_without_nextn(hyper, file)?;
+    let hyper = &hyper;
+    let sections = Some(Sections::Turns(Sections::lengths(keys)?));
+    let turns = Turns { sections, ..Turns::read(&b, hyper, RopePairs::Halves)? };
     let rope = Some(b.rope(turns.table()?));
     let norm = NormOf::rms(hyper)?;
     let heads = Attention { rope, norm: QkNorm::Heads(norm), gate: Gate::InQueries, ..Attention::of(hyper) };

@@ -58,11 +58,22 @@ pub enum Sections {
     /// One of each of the first three in turns, as long as a section has pairs left; the fourth takes what is left over.
     Turns([usize; 4]),
     /// One section behind the other.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the architectures that have it follow"))]
     Ranges([usize; 4]),
 }
 
 impl Sections {
+    /// The sections' lengths, which the file must have.
+    pub fn lengths(keys: &Keys<'_>) -> Result<[usize; 4]> {
+        let missing = || Error::model(format!("the key {} is missing", keys.key(SECTIONS)));
+        find_sections(keys)?.ok_or_else(missing)
+    }
+
+    /// Ranges, in a file whose first two have pairs.
+    pub fn find(keys: &Keys<'_>) -> Result<Option<Sections>> {
+        let lengths = find_sections(keys)?.filter(|lengths| lengths[0] > 0 && lengths[1] > 0);
+        Ok(lengths.map(Sections::Ranges))
+    }
+
     /// Whether pair `i` follows the fourth coordinate.
     fn is_fourth(self, i: usize) -> bool {
         let (Sections::Turns(sections) | Sections::Ranges(sections)) = self;
@@ -75,11 +86,18 @@ impl Sections {
     }
 }
 
+const SECTIONS: &str = "rope.dimension_sections";
+
+fn find_sections(keys: &Keys<'_>) -> Result<Option<[usize; 4]>> {
+    Ok(keys.find_per_layer(SECTIONS, 4, 0)?.and_then(|lengths| lengths.try_into().ok()))
+}
+
 impl Turns {
     /// As the file's keys say. A table is as long as a head, which a tensor of the file must bear out first.
     pub fn read(b: &Builder<'_>, hyper: &Hyper<'_>, pairs: RopePairs) -> Result<Turns> {
-        if !b.has("blk.0.attn_qkv.weight") {
-            b.expect("blk.0.attn_q.weight", hyper.n_embd, hyper.n_head[0] * hyper.k)?;
+        let layer = hyper.n_head_kv.iter().position(|n| *n > 0).unwrap_or(0);
+        if !b.has(&format!("blk.{layer}.attn_qkv.weight")) {
+            b.expect(&format!("blk.{layer}.attn_q.weight"), hyper.n_embd, hyper.n_head[layer] * hyper.k)?;
         }
         Turns::of(hyper, pairs)
     }
@@ -102,6 +120,33 @@ impl Turns {
         })
     }
 
+    /// With the factors that the file has: one set, or in a file whose scaling is longrope by a session's length.
+    pub fn factored(mut self, b: &mut Builder<'_>, hyper: &Hyper<'_>, file: &Gguf) -> Result<Turns> {
+        if hyper.keys.str("rope.scaling.type")? == Some("longrope") {
+            return self.factored_by_length(b, hyper, file);
+        }
+        b.ignore(FACTORS, "it went into the table of rotations")?;
+        self.factors = factors(file, FACTORS, self.n_rot / 2)?;
+        Ok(self)
+    }
+
+    /// With the factors that the file has for sessions by their length.
+    pub fn factored_by_length(
+        mut self,
+        b: &mut Builder<'_>,
+        hyper: &Hyper<'_>,
+        file: &Gguf,
+    ) -> Result<Turns> {
+        for name in [SHORT_FACTORS, LONG_FACTORS] {
+            b.ignore(name, "it went into the table of rotations")?;
+        }
+        self.factors = factors(file, SHORT_FACTORS, self.n_rot / 2)?;
+        if let Some(long) = factors(file, LONG_FACTORS, self.n_rot / 2)? {
+            self.long = Some((original_context(&hyper.keys)?, long));
+        }
+        Ok(self)
+    }
+
     /// The same for layers with windows, which may have a base of their own.
     pub fn near(&self, hyper: &Hyper<'_>) -> Result<Turns> {
         let base = hyper.keys.positive_or("rope.freq_base_swa", self.base)?;
@@ -112,24 +157,6 @@ impl Turns {
     pub fn near_unscaled(&self, hyper: &Hyper<'_>) -> Result<Turns> {
         let base = hyper.keys.positive_or("rope.freq_base_swa", 10_000.0)?;
         Ok(Turns { base, scaling: Scaling::None, ..self.clone() })
-    }
-
-    /// With the factors that the file has, for all sessions or by their length.
-    pub fn factored(mut self, b: &mut Builder<'_>, hyper: &Hyper<'_>, file: &Gguf) -> Result<Turns> {
-        let n = self.n_rot / 2;
-        self.factors = match factors(file, FACTORS, n)? {
-            Some(factors) => Some(factors),
-            None => factors(file, SHORT_FACTORS, n)?,
-        };
-        if !b.has(FACTORS)
-            && let Some(long) = factors(file, LONG_FACTORS, n)?
-        {
-            self.long = Some((original_context(&hyper.keys)?, long));
-        }
-        for name in [FACTORS, SHORT_FACTORS, LONG_FACTORS] {
-            b.ignore(name, "it went into the table of rotations")?;
-        }
-        Ok(self)
     }
 
     pub fn table(&self) -> Result<Rope> {
@@ -226,7 +253,7 @@ fn scaling(keys: &Keys<'_>) -> Result<Scaling> {
 }
 
 /// The context that a model was trained on before scaling.
-fn original_context(keys: &Keys<'_>) -> Result<usize> {
+pub fn original_context(keys: &Keys<'_>) -> Result<usize> {
     match keys.find_positions("rope.scaling.original_context_length")? {
         Some(n) => Ok(n),
         None => keys.context_length(),
