@@ -165,6 +165,13 @@ pub fn attention(
             true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
             false => b.linear(name, x, width, linear)?,
         };
+        // biases may stand by themselves beside the matrix of all
+        if fused && of.bias == Presence::Optional && !b.has("attn_qkv.bias") {
+            let bias = b.vector_if(&format!("{name}.bias"), Part::all(width), Presence::Optional)?;
+            if bias.is_some() {
+                *out = b.affine("attn_bias", *out, None, bias);
+            }
+        }
         if of.clamp > 0.0 {
             *out = b.unary("attn_clamp", Unary::Clamp(-of.clamp, of.clamp), *out);
         }
