@@ -263,12 +263,14 @@ fn plamo3_heads(fixture: &mut Fixture) {
     yarn(fixture);
 }
 
-/// Every fourth layer sees all, and near positions have a base of their own.
+/// Every fourth layer sees all, and near positions have a base of their own; norms but those behind a layer's halves have an
+/// epsilon that shows.
 fn muse_glimmer_period(fixture: &mut Fixture) {
     Sizes { n_layer: 5, n_rot: 16, ..Sizes::SMALL }.give(fixture);
     fixture.set("attention.sliding_window", Value::U32(7));
     fixture.set("attention.sliding_window_pattern", Value::U32(4));
     fixture.set("rope.freq_base_swa", Value::F32(300.0));
+    fixture.set("attention.layer_norm_rms_epsilon", Value::F32(0.05));
     fixture.set("final_logit_softcapping", Value::F32(4.0));
     fixture.set("logit_scale", Value::F32(0.25));
     yarn(fixture);

@@ -22,12 +22,14 @@ pub const VARIANTS: &[Variant] = &[
     ("gemma-long-heads", "gemma-dense", gemma_long_heads),
     ("glm4-still", "glm4-dense", glm4_still),
     ("granite-bare", "granite-dense", granite_bare),
+    ("granite-longrope", "granite-dense", granite_longrope),
     ("granite-still", "granite-dense", granite_still),
     ("granitemoe-grouped", "granitemoe-moe", granitemoe_grouped),
     ("hrm_text-stacks", "hrm_text-dense", hrm_text_stacks),
     ("hunyuan-alpha", "hunyuan-dense-dense", hunyuan_alpha),
     ("hunyuan_vl-fourth", "hunyuan_vl-dense", |f| grouped(f, 2)),
     ("hunyuan_vl-still", "hunyuan_vl-dense", without_sections),
+    ("internlm2-fused", "internlm2-dense", internlm2_fused),
     ("minicpm-bare", "minicpm-dense", minicpm_bare),
     ("mistral3-yarn", "mistral3-dense", mistral3_yarn),
     ("nanbeige-loops", "nanbeige-dense", nanbeige_loops),
@@ -191,6 +193,18 @@ fn granite_still(fixture: &mut Fixture) {
     fixture.set("logit_scale", Value::F32(2.5));
 }
 
+/// Sessions longer than what the model was first trained on, with factors and positions scaled.
+fn granite_longrope(fixture: &mut Fixture) {
+    fixture.set("rope.scaling.type", Value::String("longrope".into()));
+    fixture.set("rope.scaling.original_context_length", Value::U32(64));
+    linear(fixture, 2.0);
+    for tensor in fixture.tensors.iter_mut().filter(|tensor| tensor.name == "rope_freqs.weight") {
+        tensor.name = "rope_factors_long.weight".to_owned();
+    }
+    let name = "rope_factors_short.weight".to_owned();
+    fixture.tensors.push(Tensor { name, ty: TensorType::F32, dims: vec![64] });
+}
+
 /// No factor but the logits', no bias, no matrix of its own for the output.
 fn granite_bare(fixture: &mut Fixture) {
     without_keys(
@@ -330,12 +344,28 @@ fn chatglm_half(fixture: &mut Fixture) {
     grouped(fixture, 1);
     fixture.set("rope.dimension_count", Value::U32(HEAD as u32 / 2));
     linear(fixture, 2.0);
+    fused(fixture, 6 * HEAD);
     without(fixture, &["attn_q.", "attn_k.", "attn_v."]);
     for layer in 0..2 {
-        let name = |suffix: &str| format!("blk.{layer}.attn_qkv.{suffix}");
-        for (suffix, dims) in [("weight", vec![256, 6 * HEAD]), ("bias", vec![6 * HEAD]), ("scale", vec![1])]
-        {
-            fixture.tensors.push(Tensor { name: name(suffix), ty: TensorType::F32, dims });
+        let name = format!("blk.{layer}.attn_qkv.bias");
+        fixture.tensors.push(Tensor { name, ty: TensorType::F32, dims: vec![6 * HEAD] });
+    }
+}
+
+/// q, k and v in one matrix, their biases by themselves.
+fn internlm2_fused(fixture: &mut Fixture) {
+    grouped(fixture, 2);
+    fused(fixture, 8 * HEAD);
+}
+
+/// A matrix of `rows` rows for q, k and v.
+fn fused(fixture: &mut Fixture, rows: u64) {
+    let apart = ["attn_q.", "attn_k.", "attn_v."];
+    fixture.tensors.retain(|t| t.name.ends_with("bias") || !apart.iter().any(|part| t.name.contains(part)));
+    for layer in 0..2 {
+        for (suffix, dims) in [("weight", vec![256, rows]), ("scale", vec![1])] {
+            let name = format!("blk.{layer}.attn_qkv.{suffix}");
+            fixture.tensors.push(Tensor { name, ty: TensorType::F32, dims });
         }
     }
 }

@@ -16,7 +16,7 @@ use rocmforge::device::{BLOCK_LEN, Device, DeviceInfo, Needs, Program, Progress,
 use rocmforge::engine::{
     Backend, Batch, Context, ContextParams, DeviceKind, GpuLayers, Model, ModelParams, Slice, Target,
 };
-use rocmforge::gguf::{Gguf, TensorType};
+use rocmforge::gguf::{Gguf, TensorType, Value};
 use rocmforge::model::arch;
 use rocmforge::plan::{Plan, split};
 
@@ -176,6 +176,17 @@ fn parts_compute_what_the_whole_does() {
                 assert!(bits(&parts) == bits(&one), "{} cut before {cuts:?}", tiny.arch);
             }
         }
+    }
+}
+
+#[test]
+fn layers_that_run_again_are_cut_like_others() {
+    let tiny = TinyModel::new("nanbeige").meta("{}.num_loops", Value::U32(3)).types(&[TensorType::Q8_0]);
+    let (file, tokens) = (tiny.gguf(), tokens(50, tiny.n_vocab));
+    let one = bits(&run(cut(&file, &[], &[cpu()]), &tokens, 40));
+    let everywhere: Vec<usize> = (0..=6).collect();
+    for cuts in [&[1][..], &[2], &[3, 5], &everywhere] {
+        assert!(bits(&run(cut(&file, cuts, &[cpu(), cpu()]), &tokens, 40)) == one, "cut before {cuts:?}");
     }
 }
 

@@ -74,6 +74,7 @@ fn senseless_values_are_named() {
         ("llama.attention.head_count", per_layer(vec![4, 2]), "blk.1.attn_q.weight has shape"),
         ("llama.attention.head_count", per_layer(vec![4, 4, 4]), "head_count has 3 values for 2 layers"),
         ("llama.attention.head_count_kv", U32(3), "3 kv heads"),
+        ("llama.attention.head_count_kv", per_layer(vec![2, 0]), "layer 1 has 4 query heads over 0 kv heads"),
         ("llama.attention.key_length", U32(32), "blk.0.attn_q.weight has shape [256, 256]; [256, 128]"),
         ("llama.attention.value_length", U32(1 << 21), "value_length is 2097152"),
         ("llama.rope.dimension_count", U32(66), "dimension_count is 66"),
@@ -86,7 +87,7 @@ fn senseless_values_are_named() {
         ("llama.rope.scaling.factor", F32(-4.0), "factor is -4"),
         ("llama.rope.scaling.factor", F32(f32::NAN), "factor is NaN"),
         ("llama.rope.scaling.attn_factor", F32(f32::NAN), "no rotation"),
-        ("llama.rope.scaling.type", Text("longrope".into()), "longrope"),
+        ("llama.rope.scaling.type", Text("dynamic".into()), "dynamic"),
         ("llama.context_length", U32(0), "context_length is 0"),
         ("llama.expert_count", U32(8), "expert_used_count is 0; it must be 1 to 8"),
     ];
@@ -101,6 +102,44 @@ fn senseless_values_are_named() {
     assert!(arch::plan(&with("llama.attention.causal", Value::Bool(true))).is_ok());
     assert!(arch::plan(&with("llama.attention.head_count", per_layer(vec![4, 4]))).is_ok());
     assert!(arch::plan(&with("llama.expert_count", U32(0))).is_ok());
+}
+
+/// Of architectures whose tensors are those of the tiny model.
+#[test]
+fn senseless_values_of_an_architecture_are_named() {
+    use Value::{F32, U32};
+    let loops = |n| TinyModel::new("nanbeige").meta("{}.num_loops", U32(n)).gguf();
+    assert_eq!(arch::plan(&loops(256)).unwrap().1.layers.len(), 512);
+    assert!(message(&loops(257)).contains("nanbeige.num_loops is 257 of 2 layers"));
+
+    let granite = |scale: Option<f32>| match scale {
+        Some(scale) => TinyModel::new("granite").meta("{}.logit_scale", F32(scale)).gguf(),
+        None => TinyModel::new("granite").gguf(),
+    };
+    assert!(arch::plan(&granite(Some(2.0))).is_ok());
+    assert!(message(&granite(Some(0.0))).contains("granite.logit_scale is 0"));
+    assert!(message(&granite(None)).contains("granite.logit_scale is missing"));
+
+    let sections = |lengths| {
+        let lengths = Value::Array(Array::U32(lengths));
+        TinyModel::new("qwen2vl").meta("{}.rope.dimension_sections", lengths).gguf()
+    };
+    assert!(arch::plan(&sections(vec![8, 12, 12, 0])).is_ok());
+    assert!(message(&sections(vec![8, 12, 12])).contains("dimension_sections has 3 values"));
+    assert!(
+        message(&TinyModel::new("qwen2vl").gguf()).contains("qwen2vl.rope.dimension_sections is missing")
+    );
+
+    let cycles = |n: [u32; 3]| {
+        let keys = ["{}.hrm.layers_per_stack", "{}.hrm.h_cycles", "{}.hrm.l_cycles"];
+        let model =
+            keys.into_iter().zip(n).fold(TinyModel::new("hrm_text"), |m, (key, n)| m.meta(key, U32(n)));
+        message(&model.gguf())
+    };
+    assert!(cycles([1, 2, 1]).contains("2 layers do not hold 2 times 1 + 1 stacks of 1"));
+    assert!(cycles([1 << 20, 1 << 20, 1 << 20]).contains("do not hold"));
+    // the layers are as many as said; what else hrm_text has is not in the file
+    assert!(cycles([1, 1, 1]).contains("hrm.z_l_init is missing"));
 }
 
 #[test]

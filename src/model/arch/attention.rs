@@ -146,6 +146,11 @@ pub fn attention(
     of: Attention,
 ) -> Result<ValueId> {
     let (n_head, n_head_kv) = (hyper.n_head[layer], hyper.n_head_kv[layer]);
+    if n_head == 0 || n_head_kv == 0 {
+        return Err(Error::model(format!(
+            "layer {layer} has {n_head} query heads over {n_head_kv} kv heads"
+        )));
+    }
     let with_gate = matches!(of.gate, Gate::InQueries);
     let q_width = n_head * hyper.k * if with_gate { 2 } else { 1 };
     let widths = [q_width, n_head_kv * hyper.k, n_head_kv * hyper.v];
@@ -160,6 +165,13 @@ pub fn attention(
             true => b.linear_part(name, "attn_qkv", x, Part { first, len: width, of: total }, linear)?,
             false => b.linear(name, x, width, linear)?,
         };
+        // biases may stand by themselves beside the matrix of all
+        if fused && of.bias == Presence::Optional && !b.has("attn_qkv.bias") {
+            let bias = b.vector_if(&format!("{name}.bias"), Part::all(width), Presence::Optional)?;
+            if bias.is_some() {
+                *out = b.affine("attn_bias", *out, None, bias);
+            }
+        }
         if of.clamp > 0.0 {
             *out = b.unary("attn_clamp", Unary::Clamp(-of.clamp, of.clamp), *out);
         }

@@ -83,7 +83,7 @@ pub fn bloom(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 /// Scores are divided by a head's length instead of its root.
 pub fn jais(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let layers = Layers::of(hyper)?;
-    let alibi = hyper.keys.float_or("attention.max_alibi_bias", 0.0)?;
+    let alibi = hyper.keys.float_or("attention.max_alibi_bias", 0.0)?.max(0.0);
     let scores = Scores { alibi, ..Scores::scaled(1.0 / hyper.k as f32) };
     let heads = Attention { bias: Presence::Required, scores, ..layers.heads };
     let unit = FeedForward { bias: Presence::Required, ..FeedForward::gated(Unary::Silu) };
@@ -102,10 +102,11 @@ pub fn mpt(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
         b.ignore(&format!("blk.{layer}.attn_k_norm.{part}"), "queries have no norm")?;
     }
     let layers = Layers::of(hyper)?;
+    let alibi = keys.float_or("attention.max_alibi_bias", 0.0)?.max(0.0);
     let heads = Attention {
         output_bias: Presence::Optional,
         clamp: keys.float_or("attention.clamp_kqv", 0.0)?,
-        scores: Scores { alibi: keys.float_or("attention.max_alibi_bias", 0.0)?, ..layers.heads.scores },
+        scores: Scores { alibi, ..layers.heads.scores },
         ..layers.heads
     };
     let block = Block::pre(NormOf { bias: Presence::Optional, ..layers.block.norm });

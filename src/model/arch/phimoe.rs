@@ -14,7 +14,7 @@ use crate::plan::builder::Presence;
 
 pub fn phimoe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
-    let turns = Turns::read(&b, hyper, RopePairs::Halves)?.factored(&mut b, hyper, file)?;
+    let turns = Turns::read(&b, hyper, RopePairs::Halves)?.factored_by_length(&mut b, hyper, file)?;
     let rope = Some(b.rope(turns.table()?));
     let heads = Attention { rope, output_bias: Presence::Required, ..Attention::of(hyper) };
     let feed = Feed::Mixture(Mixture { scales: false, ..Mixture::required(hyper, hyper.n_ff[0])? });

@@ -119,7 +119,8 @@ pub fn chatglm(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
 
 /// phi3: gate and up in one matrix; factors of rotations by a session's length.
 pub fn phi3(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
-    let turns = |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Halves)?.factored(b, hyper, file);
+    let turns =
+        |b: &mut Builder<'_>| Turns::read(b, hyper, RopePairs::Halves)?.factored_by_length(b, hyper, file);
     let mut plain = Plain::turned(hyper, file, turns)?;
     plain.feed.gate = UnitGate::InUp;
     plain.build(hyper)

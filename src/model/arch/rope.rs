@@ -120,20 +120,29 @@ impl Turns {
         })
     }
 
-    /// With the factors that the file has, for all sessions or by their length.
+    /// With the factors that the file has: one set, or in a file whose scaling is longrope by a session's length.
     pub fn factored(mut self, b: &mut Builder<'_>, hyper: &Hyper<'_>, file: &Gguf) -> Result<Turns> {
-        let n = self.n_rot / 2;
-        self.factors = match factors(file, FACTORS, n)? {
-            Some(factors) => Some(factors),
-            None => factors(file, SHORT_FACTORS, n)?,
-        };
-        if !b.has(FACTORS)
-            && let Some(long) = factors(file, LONG_FACTORS, n)?
-        {
-            self.long = Some((original_context(&hyper.keys)?, long));
+        if hyper.keys.str("rope.scaling.type")? == Some("longrope") {
+            return self.factored_by_length(b, hyper, file);
         }
-        for name in [FACTORS, SHORT_FACTORS, LONG_FACTORS] {
+        b.ignore(FACTORS, "it went into the table of rotations")?;
+        self.factors = factors(file, FACTORS, self.n_rot / 2)?;
+        Ok(self)
+    }
+
+    /// With the factors that the file has for sessions by their length.
+    pub fn factored_by_length(
+        mut self,
+        b: &mut Builder<'_>,
+        hyper: &Hyper<'_>,
+        file: &Gguf,
+    ) -> Result<Turns> {
+        for name in [SHORT_FACTORS, LONG_FACTORS] {
             b.ignore(name, "it went into the table of rotations")?;
+        }
+        self.factors = factors(file, SHORT_FACTORS, self.n_rot / 2)?;
+        if let Some(long) = factors(file, LONG_FACTORS, self.n_rot / 2)? {
+            self.long = Some((original_context(&hyper.keys)?, long));
         }
         Ok(self)
     }
