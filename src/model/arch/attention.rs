@@ -84,6 +84,10 @@ pub struct Windows {
 }
 
 impl Windows {
+    pub fn none() -> Windows {
+        Windows { window: 0, layers: Vec::new() }
+    }
+
     /// As `attention.sliding_window` and its pattern say; `period` where the file states no pattern. A window of 0 is none.
     pub fn read(hyper: &Hyper<'_>, period: u64) -> Result<Windows> {
         Windows::read_or(hyper, 0, period)

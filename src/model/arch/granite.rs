@@ -1,16 +1,16 @@
-//! granite, granitemoe and minicpm: llama's layers with factors on embeddings, on what each half of a layer adds, and on
-//! logits; experts beside one that every token has.
+//! granite, granitemoe, granite_swa and minicpm: llama's layers with factors on embeddings, on what each half of a layer
+//! adds, and on logits; experts beside one that every token has. granite_swa has windows and sinks.
 
 use super::Model;
-use super::attention::Attention;
-use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
+use super::attention::{Attention, Windows};
+use super::blocks::{Block, Feed, FeedForward, Head, NormOf, UnitGate, decoder, embed};
 use super::mixture::{Mixture, Shared};
 use super::rope::Turns;
-use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
 use crate::plan::{RopePairs, Unary};
+use crate::{Result, memory};
 
 /// Factors and options by which they differ.
 struct Granite {
@@ -21,9 +21,13 @@ struct Granite {
     logits: f32,
     /// On q.k; 0: what the head's length says.
     attention: f32,
-    rotates: bool,
-    /// Elements between the matrices of the shared expert.
-    n_ff_shared: usize,
+    /// Layers that rotate; None: all.
+    rotated: Option<Vec<bool>>,
+    windows: Windows,
+    sinks: Presence,
+    /// Whether a file may have gate and up of the experts in one tensor.
+    merged: bool,
+    shared: Option<Shared>,
 }
 
 impl Granite {
@@ -34,8 +38,11 @@ impl Granite {
             residual: keys.float_or("residual_scale", 0.0)?,
             logits: keys.positive("logit_scale")?,
             attention: keys.float_or("attention.scale", 0.0)?,
-            rotates: true,
-            n_ff_shared: keys.number("expert_shared_feed_forward_length")?,
+            rotated: None,
+            windows: Windows::none(),
+            sinks: Presence::Never,
+            merged: false,
+            shared: Shared::of(keys.number("expert_shared_feed_forward_length")?),
         })
     }
 
@@ -45,14 +52,15 @@ impl Granite {
             x = b.unary("embd_scale", Unary::Scale(self.embedding), x);
         }
         let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
-        let rope = if self.rotates { Some(b.rope(turns.table()?)) } else { None };
-        let mut heads = Attention { rope, output_bias: Presence::Optional, ..Attention::of(hyper) };
+        let rope = b.rope(turns.table()?);
+        let mut heads =
+            Attention { output_bias: Presence::Optional, sinks: self.sinks, ..Attention::of(hyper) };
         if self.attention != 0.0 {
             heads.scores.scale = self.attention;
         }
-        let shared = Shared::of(self.n_ff_shared);
+        let Granite { merged, shared, .. } = self;
         let feed = match Mixture::read(hyper, hyper.n_ff[0])? {
-            Some(experts) => Feed::Mixture(Mixture { scales: false, shared, ..experts }),
+            Some(experts) => Feed::Mixture(Mixture { scales: false, merged, shared, ..experts }),
             None => Feed::Dense(FeedForward { bias: Presence::Optional, ..FeedForward::gated(Unary::Silu) }),
         };
         let norm = NormOf::rms(hyper)?;
@@ -61,18 +69,38 @@ impl Granite {
             block.residual = self.residual;
         }
         let end = Head { scale: 1.0 / self.logits, ..Head::of(norm) };
-        decoder(b, hyper, x, block, end, |_| (heads, feed))
+        decoder(b, hyper, x, block, end, |layer| {
+            let rope = self.rotated.as_ref().is_none_or(|rotated| rotated[layer]).then_some(rope);
+            (self.windows.heads(layer, heads, [rope; 2]), feed)
+        })
     }
 }
 
 pub fn granite(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     // what the key means here is whether heads rotate at all
-    let rotates = hyper.keys.bool_or("rope.scaling.finetuned", true)?;
-    Granite { rotates, ..Granite::read(hyper)? }.build(hyper, file)
+    let rotated = match hyper.keys.bool_or("rope.scaling.finetuned", true)? {
+        true => None,
+        false => Some(memory::filled(false, hyper.n_layer, "hyper-parameters")?),
+    };
+    Granite { rotated, ..Granite::read(hyper)? }.build(hyper, file)
 }
 
 pub fn granitemoe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     Granite::read(hyper)?.build(hyper, file)
+}
+
+/// Gate and up of the shared expert are one matrix.
+pub fn granite_swa(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
+    let granite = Granite::read(hyper)?;
+    let granite = Granite {
+        rotated: hyper.keys.find_flags("attention.rope_pattern", hyper.n_layer)?,
+        windows: Windows::read_flags(hyper)?.required(hyper)?,
+        sinks: Presence::Required,
+        merged: true,
+        shared: granite.shared.map(|shared| Shared { gate: UnitGate::InUp, ..shared }),
+        ..granite
+    };
+    granite.build(hyper, file)
 }
 
 pub fn minicpm(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
@@ -82,8 +110,11 @@ pub fn minicpm(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
         residual: keys.float_or("residual_scale", 1.4 / (hyper.n_layer as f32).sqrt())?,
         logits: keys.positive_or("logit_scale", 256.0 / hyper.n_embd as f32)?,
         attention: 0.0,
-        rotates: true,
-        n_ff_shared: 0,
+        rotated: None,
+        windows: Windows::none(),
+        sinks: Presence::Never,
+        merged: false,
+        shared: None,
     };
     minicpm.build(hyper, file)
 }

@@ -19,7 +19,6 @@ mod glm4;
 mod gpt2;
 mod gpt_oss;
 mod granite;
-mod granite_swa;
 mod grok;
 mod grovemoe;
 mod hunyuan;
@@ -92,6 +91,7 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("glm4", glm4::glm4),
     ("granite", granite::granite),
     ("granitemoe", granite::granitemoe),
+    ("granite_swa", granite::granite_swa),
     ("minicpm", granite::minicpm),
     ("hunyuan-dense", hunyuan::hunyuan_dense),
     ("hunyuan_vl", hunyuan::hunyuan_vl),
@@ -103,7 +103,6 @@ const ARCHITECTURES: &[(&str, Build)] = &[
     ("gemma3", gemma3::gemma3),
     ("plamo3", plamo3::plamo3),
     ("spark2_5", spark::spark2_5),
-    ("granite_swa", granite_swa::granite_swa),
     ("muse-glimmer", muse_glimmer::muse_glimmer),
     ("gpt-oss", gpt_oss::gpt_oss),
     ("phi2", phi2::phi2),
