@@ -79,7 +79,8 @@ impl<'a> Hyper<'a> {
             )));
         }
         let v = keys.find_dim("attention.value_length")?.unwrap_or(k);
-        let n_rot = rotated(&keys, "rope.dimension_count", k, k)?;
+        let n_rot = keys.find_dim(ROTATED)?.unwrap_or(k);
+        check_rotated(&keys, ROTATED, n_rot, k)?;
         let n_ff = match keys.find_per_layer("feed_forward_length", n_layer, 0)? {
             Some(n) => n,
             None => memory::filled(0, n_layer, "hyper-parameters")?,
@@ -96,9 +97,11 @@ impl<'a> Hyper<'a> {
         Ok(Hyper { keys, n_layer, n_embd, n_vocab, n_head, n_head_kv, n_ff, k, v, n_rot })
     }
 
-    /// Elements of a head that rotate as the key says; `default` where the file does not.
-    pub fn rotated(&self, key: &str, default: usize) -> Result<usize> {
-        rotated(&self.keys, key, self.k, default)
+    /// Elements of a head that rotate in layers with windows, of an architecture where these have a number of their own.
+    pub fn near_n_rot(&self) -> Result<usize> {
+        let n_rot = self.keys.number_or(ROTATED_NEAR, self.n_rot)?;
+        check_rotated(&self.keys, ROTATED_NEAR, n_rot, self.k)?;
+        Ok(n_rot)
     }
 
     /// # Errors
@@ -143,11 +146,13 @@ impl<'a> Hyper<'a> {
     }
 }
 
-fn rotated(keys: &Keys<'_>, key: &str, k: usize, default: usize) -> Result<usize> {
-    let n_rot = keys.find_dim(key)?.unwrap_or(default);
+const ROTATED: &str = "rope.dimension_count";
+const ROTATED_NEAR: &str = "rope.dimension_count_swa";
+
+fn check_rotated(keys: &Keys<'_>, key: &str, n_rot: usize, k: usize) -> Result<()> {
     if n_rot > k || n_rot % 2 != 0 {
         let key = keys.key(key);
         return Err(Error::model(format!("{key} is {n_rot}; it must be even and at most the head's {k}")));
     }
-    Ok(n_rot)
+    Ok(())
 }

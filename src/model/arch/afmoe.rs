@@ -6,11 +6,11 @@ use super::attention::{Attention, Gate, QkNorm, Windows};
 use super::blocks::{Block, Feed, FeedForward, Head, NormOf, decoder, embed};
 use super::mixture::{Mixture, Shared};
 use super::rope::Turns;
+use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Presence;
 use crate::plan::{Gating, RopePairs, Unary};
-use crate::{Error, Result};
 
 pub fn afmoe(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let keys = &hyper.keys;
@@ -39,7 +39,7 @@ pub fn laguna(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
     let windows = Windows::read_but_first(hyper, 4)?;
     let turns = Turns::read(&b, hyper, RopePairs::Halves)?;
-    let near = Turns { n_rot: near_n_rot(hyper)?, attn_factor: 1.0, ..turns.near_unscaled(hyper)? };
+    let near = Turns { n_rot: hyper.near_n_rot()?, attn_factor: 1.0, ..turns.near_unscaled(hyper)? };
     let ropes = [turns.table()?, near.table()?].map(|table| Some(b.rope(table)));
     let norm = NormOf::rms(hyper)?;
     // one number for each head, or for each element
@@ -54,16 +54,6 @@ pub fn laguna(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     decoder(b, hyper, x, Block::pre(norm), Head::of(norm), |layer| {
         (windows.heads(layer, heads, ropes), if layer < n_dense { DENSE } else { experts })
     })
-}
-
-/// Elements of a head that rotate in layers with windows.
-fn near_n_rot(hyper: &Hyper<'_>) -> Result<usize> {
-    let key = "rope.dimension_count_swa";
-    let n = hyper.keys.number_or(key, hyper.n_rot)?;
-    match n % 2 == 0 && n <= hyper.k {
-        true => Ok(n),
-        false => Err(Error::model(format!("{} is {n} of {} elements", hyper.keys.key(key), hyper.k))),
-    }
 }
 
 const DENSE: Feed = Feed::Dense(FeedForward::gated(Unary::Silu));

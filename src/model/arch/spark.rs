@@ -14,7 +14,7 @@ pub fn spark2_5(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let (mut b, x) = embed(hyper, file)?;
     let windows = Windows::read_flags(hyper)?.required(hyper)?;
     let all = Turns::read(&b, hyper, RopePairs::Halves)?;
-    let near = Turns { n_rot: hyper.rotated("rope.dimension_count_swa", hyper.n_rot)?, ..all.near(hyper)? };
+    let near = Turns { n_rot: hyper.near_n_rot()?, ..all.near(hyper)? };
     let ropes = [Some(b.rope(all.table()?)), Some(b.rope(near.table()?))];
     let heads = Attention { gate: Gate::OwnOfHeads(Unary::Sigmoid), ..Attention::of(hyper) };
     let feed = Feed::Dense(FeedForward::gated(Unary::Gelu));
