@@ -785,7 +785,7 @@ typedef struct rf_context_params {
     size_t size;
     /**
      * Positions of cache in all, shared by the sequences, rounded up to whole blocks; 0 (default): what the model was
-     * trained on, at most 4096.
+     * trained on, at most 4096. A model with a table of positions has no more of them in a sequence.
      */
     uint32_t n_ctx;
     /**

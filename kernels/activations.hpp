@@ -5,7 +5,9 @@
 
 // Functions of one number, as ops::elementwise numbers them; IDENTITY to CLAMPED are for functions of two numbers: a product, a
 // sum, gpt-oss's gated unit.
-enum Function : u32 { SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD, CLAMPED, SOFTPLUS };
+enum Function : u32 {
+    SILU, GELU, RELU, RELU2, SIGMOID, SCALE, SOFT_CAP, IDENTITY, ADD, CLAMPED, SOFTPLUS, BOUNDED, CONSTANT
+};
 
 // silu is x * sigmoid(x). gelu, in the tanh approximation (Hendrycks & Gimpel 2016, section 2), is x * sigmoid(2 y), as
 // 1 + tanh(y) = 2 sigmoid(2 y).
@@ -32,8 +34,8 @@ DEVICE float softplus(float x) {
     return fma(u, series, max(x, 0.0f));
 }
 
-// c: a scale's factor, a soft cap's cap.
-DEVICE float apply(u32 f, float c, float x) {
+// c: a scale's factor, a soft cap's cap, the constant; c and d: the bounds.
+DEVICE float apply(u32 f, float c, float d, float x) {
     switch (f) {
     case SILU:
     case GELU: return activate(x, f == GELU);
@@ -43,6 +45,8 @@ DEVICE float apply(u32 f, float c, float x) {
     case SCALE: return x * c;
     case SOFT_CAP: return c - 2.0f * c / (exp(2.0f * x / c) + 1.0f); // c * tanh(x / c)
     case SOFTPLUS: return softplus(x);
+    case BOUNDED: return __builtin_fminf(max(x, c), d);
+    case CONSTANT: return c;
     default: return x;
     }
 }
@@ -67,6 +71,17 @@ DEVICE float score_factor(float scale, float cap) {
 DEVICE float capped_score(float x, float cap) {
     constexpr float LOG2_E = 1.44269504f;
     return fma(cap * (-2.0f * LOG2_E), reciprocal(exp2_normal(x) + 1.0f), cap * LOG2_E);
+}
+
+// By how much scores to base 2 fall from one position to the next, as Scores::slope of src/plan/op.rs has it.
+DEVICE float score_slope(float alibi, u32 head, u32 n_head) {
+    constexpr float LOG2_E = 1.44269504f;
+    u32 whole = 1;
+    while (whole * 2 <= n_head) whole *= 2;
+    const bool beyond = head >= whole;
+    const float step = (float)(beyond ? 2 * (head - whole) + 1 : head + 1);
+    // whole is a power of two: its reciprocal is exact
+    return exp2(-alibi * step * (1.0f / (float)(beyond ? 2 * whole : whole))) * LOG2_E;
 }
 
 // Four columns of a block of 32 rounded to 8 bits, as src/device/cpu/matmul/activations.rs defines it: the same bits.

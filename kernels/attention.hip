@@ -8,8 +8,9 @@ constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
 // a row of `table_stride` blocks a sequence. Where keys hold the values (k and v are then one), a cell is D + 64 long: the
-// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own;
-// scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a value, or null.
+// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own, and to
+// those behind it up to lasts[token] where `lasts` is not null; scores are capped softly if `cap` is not 0, and then fall
+// with the distance if `alibi` is not. sinks: f32 [head], of each head one more score without a value, or null.
 // The result goes to out (f32 [token][head][value_dim]), to oq and ods as quantize_q8 leaves them, or to both. z of the grid
 // counts the tokens that `chosen` names, or all if it is null. parts: f32 [z][head][splits][D + 2]; tickets: u32 [z][y of the
 // grid], zero before and after.
@@ -23,8 +24,9 @@ struct Attend {
     u32 *oq;
     f32x2 *ods;
     const float *sinks;
+    const u32 *lasts;
     u32 n_head, n_head_kv, head_dim, value_dim, table_stride, splits, window;
-    float scale, cap;
+    float scale, cap, alibi;
 };
 
 // The softmax of some positions, not yet divided by its sum: logarithms are to base 2.
@@ -68,7 +70,8 @@ DEVICE void attend(const Attend &a) {
     const u32 nth = group_z(), t = a.chosen ? a.chosen[nth] : nth;
     const u32 kv_head = group_y() / runs, first_head = group_y() % runs * HEADS;
     const u32 n_heads = min(per_kv - first_head, HEADS), head0 = kv_head * per_kv + first_head;
-    const u32 length = a.positions[t] + 1, start = length > a.window ? length - a.window : 0;
+    const u32 own = a.positions[t], start = own + 1 > a.window ? own + 1 - a.window : 0;
+    const u32 length = (a.lasts ? a.lasts[t] : own) + 1;
     // blocks wholly behind the window are nobody's
     const u32 base = start / BLOCK * BLOCK, rest = length - base;
     const u32 chunk = ((rest + a.splits - 1) / a.splits + BLOCK - 1) / BLOCK * BLOCK;
@@ -110,6 +113,12 @@ DEVICE void attend(const Attend &a) {
         for (u32 c = 0; c < COLS; c++) partial[h].out[c] = 0.0f;
     }
 
+    // the same in all lanes: in scalar registers
+    float slopes[HEADS];
+#pragma unroll
+    for (u32 h = 0; h < HEADS; h++) {
+        slopes[h] = a.alibi != 0.0f ? bits<float>(uniform(bits<u32>(score_slope(a.alibi, head0 + h, a.n_head)))) : 0.0f;
+    }
     const u32 *table = a.table + (u64)a.sequences[t] * a.table_stride;
     for (u32 from = first; from < last; from += TEAMS * AT_ONCE) {
         // the same number of rounds for all lanes: what is past the end repeats the last position, and counts nothing
@@ -146,6 +155,11 @@ DEVICE void attend(const Attend &a) {
                 sum = lanes_sum<TEAM>(sum);
                 if (a.cap != 0.0f) sum = capped_score(sum, a.cap);
                 scores[h][u] = at + u < last ? sum : -__builtin_inff();
+            }
+            if (a.alibi != 0.0f) {
+                const float away = __builtin_fabsf((float)(i32)(own - at - u));
+#pragma unroll
+                for (u32 h = 0; h < HEADS; h++) scores[h][u] = fma(away, -slopes[h], scores[h][u]);
             }
         }
 #pragma unroll

@@ -16,39 +16,40 @@ DEVICE void each(u64 first, u64 n, F f) {
 }
 
 // dst[i] = f(x[i])
-KERNEL(256, 8) void unary_f32(const float *x, float *dst, u64 n, u32 f, float c) {
+KERNEL(256, 8) void unary_f32(const float *x, float *dst, u64 n, u32 f, float c, float d) {
     const u64 first = (u64)group_x() * (THREADS * PER_THREAD);
     float v[PER_THREAD];
     each(first, n, [&](u64 i, u32 k) { v[k] = x[i]; });
-    each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, v[k]); });
+    each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, d, v[k]); });
 }
 
-// dst[i] = f(a[i]) * b[i], their sum, or the clamped unit of both
-KERNEL(256, 8) void binary_f32(const float *a, const float *b, float *dst, u64 n, u32 f, float c) {
+// dst[i] = f(a[i]) * b[i / each_b], their sum, or the clamped unit of both; n is below 2^32 where each_b is not 1.
+KERNEL(256, 8) void binary_f32(const float *a, const float *b, float *dst, u64 n, u32 each_b, u32 f, float c, float d) {
     const u64 first = (u64)group_x() * (THREADS * PER_THREAD);
     float v[PER_THREAD], w[PER_THREAD];
     each(first, n, [&](u64 i, u32 k) {
         v[k] = a[i];
-        w[k] = b[i];
+        w[k] = b[each_b == 1 ? i : (u32)i / each_b];
     });
     if (f == ADD) {
         each(first, n, [&](u64 i, u32 k) { dst[i] = v[k] + w[k]; });
     } else if (f == CLAMPED) {
         each(first, n, [&](u64 i, u32 k) { dst[i] = gated(v[k], w[k], CLAMPED); });
     } else {
-        each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, v[k]) * w[k]; });
+        each(first, n, [&](u64 i, u32 k) { dst[i] = apply(f, c, d, v[k]) * w[k]; });
     }
 }
 
-// Rows of `width`: dst[t][i] = x[t][i] * scale[i] + bias[i]. Either vector has `width` elements, or one, or is null. x
-// counts rows, y runs of 1,024 columns.
+// Rows of `width`: dst[t][i] = x[t][i] * scale[i / each_scale] + bias[i / each_bias], or x / scale + bias if `divides`.
+// Either vector may be null. x counts rows, y runs of 1,024 columns.
 KERNEL(256, 8) void affine_f32(const float *x, const float *scale, const float *bias, float *dst, u32 width,
-                               u32 one_scale, u32 one_bias) {
+                               u32 each_scale, u32 each_bias, u32 divides) {
     const u64 row = (u64)group_x() * width;
     each((u64)group_y() * (THREADS * PER_THREAD), width, [&](u64 i, u32) {
         float v = x[row + i];
-        if (scale) v = v * scale[one_scale ? 0 : i];
-        if (bias) v = v + bias[one_bias ? 0 : i];
+        const auto of = [&](const float *vector, u32 each) { return vector[each == 1 ? i : (u32)i / each]; };
+        if (scale) v = divides ? v / of(scale, each_scale) : v * of(scale, each_scale);
+        if (bias) v = v + of(bias, each_bias);
         dst[row + i] = v;
     });
 }

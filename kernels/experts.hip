@@ -11,7 +11,7 @@ enum Gating : u32 { SOFTMAX, SIGMOID, SOFTMAX_OF_CHOSEN };
 struct Routing {
     u32 n_experts, n_used, gating;
     float least_sum, scale;
-    u32 n_groups, n_groups_used;
+    u32 n_groups, n_groups_used, per_id;
 };
 
 DEVICE float sum_of(float a, float b) { return a + b; }
@@ -92,8 +92,9 @@ KERNEL(64, 2) void route(const float *logits, const float *bias, u32 *ids, float
         const u32 expert = best ? ~(u32)best : r.n_experts - 1;
         if (expert % THREADS == thread_x()) {
             select[expert] = __builtin_nanf("");
-            chosen[k] = values[expert];
-            ids[token * r.n_used + k] = expert;
+            const u32 shared = r.per_id == 1 ? expert : expert / r.per_id;
+            chosen[k] = values[shared];
+            ids[token * r.n_used + k] = shared;
         }
     }
 
@@ -163,14 +164,14 @@ KERNEL(1024, 4) void sort_pairs(const u32 *ids, u32 *pairs, u32 *tokens, u32x4 *
     }
 }
 
-// dst[t] = sum over k, in order, of weights[t][k] * x[t][k], rows of `width`. x counts tokens, y runs of 1,024 columns.
+// dst[t] = sum over k, in order, of weights[t][k] * x[t][k], or of x[t][k] where weights is null, rows of `width`. x counts tokens, y runs of 1,024 columns.
 KERNEL(256, 8) void combine(const float *x, const float *weights, float *dst, u32 width, u32 n_used) {
     constexpr u32 THREADS = 256, PER_THREAD = 4;
     const u64 token = group_x();
     const u32 first = group_y() * (THREADS * PER_THREAD) + thread_x();
     float sums[PER_THREAD] = {};
     for (u32 k = 0; k < n_used; k++) {
-        const float weight = weights[token * n_used + k];
+        const float weight = weights ? weights[token * n_used + k] : 1.0f;
         const float *row = x + (token * n_used + k) * width;
 #pragma unroll
         for (u32 c = 0; c < PER_THREAD; c++) {
@@ -182,6 +183,19 @@ KERNEL(256, 8) void combine(const float *x, const float *weights, float *dst, u3
     for (u32 c = 0; c < PER_THREAD; c++) {
         const u32 col = first + c * THREADS;
         if (col < width) dst[token * width + col] = sums[c];
+    }
+}
+
+// dst[t][k] = weights[t][k] * x[t], rows of `width`. x counts pairs of t and k, y runs of 1,024 columns.
+KERNEL(256, 8) void spread(const float *x, const float *weights, float *dst, u32 width, u32 n_used) {
+    constexpr u32 THREADS = 256, PER_THREAD = 4;
+    const u64 pair = group_x();
+    const float weight = weights[pair];
+    const float *row = x + pair / n_used * width;
+#pragma unroll
+    for (u32 c = 0; c < PER_THREAD; c++) {
+        const u32 col = (group_y() * PER_THREAD + c) * THREADS + thread_x();
+        if (col < width) dst[pair * width + col] = weight * row[col];
     }
 }
 

@@ -1,5 +1,5 @@
-// Attention of many tokens, causal, over the paged cache. A group makes a tile of tokens of one sequence and one query
-// head: it walks the keys from the first token's window up to the last token's position, with a running maximum and sum (Milakov & Gimelshein 2018,
+// Attention of many tokens over the paged cache. A group makes a tile of tokens of one sequence and one query
+// head: it walks the keys from the first token's window up to the last that its tokens see, with a running maximum and sum (Milakov & Gimelshein 2018,
 // Dao et al. 2022). Both products are of f16 matrix tiles; scores, weights' sums and outputs are f32.
 #include "activations.hpp"
 
@@ -19,7 +19,8 @@ struct Tile {
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
 // `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all; scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a
+// 2^31 for all, and to those behind it up to lasts[token], of a sequence's tokens the same, where `lasts` is not null; scores
+// are capped softly if `cap` is not 0, and then fall with the distance if `alibi` is not. sinks: f32 [head], of each head one more score without a
 // value, or null. Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D
 // on what a key has beyond them. out: [token][head][value_dim].
 struct Task {
@@ -29,8 +30,9 @@ struct Task {
     const u32 *table;
     float *out;
     const float *sinks;
+    const u32 *lasts;
     u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window;
-    float scale, cap;
+    float scale, cap, alibi;
 };
 
 // For heads padded to D, with REST elements of a cell behind them. LDS holds a step's keys and values, and before them or beside them the queries.
@@ -56,6 +58,8 @@ struct Shape {
     static constexpr u32 LDS = WEIGHTS_AT + (TileChain::SCRATCH ? 16 * QUERY_TILES * WAVES * V_STRIDE : 0);
 };
 
+constexpr u32 NO_WINDOW = 1u << 31;
+
 // Below every score, yet finite: a token may see none of a step's keys.
 constexpr float LOWEST = -3e38f;
 
@@ -72,7 +76,8 @@ DEVICE void attend(const Task &a) {
 
     const Tile tile = a.tiles[group_y()];
     const u32 head = group_x() / S::SLICES, slice0 = group_x() % S::SLICES * S::SLICE;
-    const u32 kv_head = head / (a.n_head / a.n_head_kv), last = tile.position + tile.count - 1;
+    const u32 kv_head = head / (a.n_head / a.n_head_kv);
+    const u32 last = a.lasts ? a.lasts[tile.first] : tile.position + tile.count - 1;
     const u32 *table = a.table + (u64)tile.sequence * a.table_stride;
 
     const u32 wave = uniform(thread_x() / LANES), sharer = wave % S::SHARING;
@@ -169,17 +174,18 @@ DEVICE void attend(const Task &a) {
     }
     barrier();
 
-    // Of each query that the lane has to do with: what its scores are multiplied by, its position, the running maximum
-    // and the lane's part of the sum. Logarithms are to base 2.
+    // Of each query that the lane has to do with: what its scores are multiplied by, the last position that it sees, the
+    // running maximum and the lane's part of the sum. Logarithms are to base 2.
     float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
-    u32 position[S::QUERY_TILES][T::QUERIES];
+    u32 seen[S::QUERY_TILES][T::QUERIES];
+    const auto own = [&](u32 t, u32 q) { return tile.position + query0 + t * 16 + T::query(2 * q); };
 #pragma unroll
     for (u32 t = 0; t < S::QUERY_TILES; t++) {
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
             const u32 query = query0 + t * 16 + T::query(2 * q);
             factor[t][q] = factors[query];
-            position[t][q] = tile.position + query;
+            seen[t][q] = a.lasts ? last : tile.position + query;
             most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
@@ -196,10 +202,12 @@ DEVICE void attend(const Task &a) {
     }
 
     T::Sums out[S::QUERY_TILES][S::OUT_TILES] = {};
+    const u32 span = a.lasts ? NO_WINDOW : a.window;
+    const float slope = a.alibi != 0.0f ? bits<float>(uniform(bits<u32>(score_slope(a.alibi, head, a.n_head)))) : 0.0f;
 #pragma unroll 1
     for (u32 position0 = start; position0 <= last; position0 += S::KEYS) {
         // whether some token sees some of the step's keys only
-        const bool partly = position0 + S::KEYS > tile.position + 1 || last - position0 >= a.window;
+        const bool partly = position0 + S::KEYS > (a.lasts ? last : tile.position) + 1 || last - position0 >= span;
         T::Scores scores[S::QUERY_TILES][S::KEY_TILES] = {};
         const auto add_scores = [&](u32 col0) {
 #pragma unroll
@@ -268,13 +276,24 @@ DEVICE void attend(const Task &a) {
             } else {
                 each_score([](float score) { return score; });
             }
+            if (a.alibi != 0.0f || (a.lasts && a.window != NO_WINDOW)) {
+#pragma unroll
+                for (u32 k = 0; k < S::KEY_TILES; k++) {
+#pragma unroll
+                    for (u32 i = 0; i < T::SIZE; i++) {
+                        const i32 away = own(t, T::slot(i)) - (position0 + k * 16 + T::key(i));
+                        const float score = fma(__builtin_fabsf((float)away), -slope, scores[t][k][i]);
+                        scores[t][k][i] = a.lasts && away >= 0 && (u32)away >= a.window ? -__builtin_inff() : score;
+                    }
+                }
+            }
 #pragma unroll
             for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
-                    // a key behind the token is 2^31 and more before it
-                    if (partly && position[t][q] - (position0 + k * 16 + T::key(i)) >= a.window) {
+                    // a key behind what the token sees is 2^31 and more before it
+                    if (partly && seen[t][q] - (position0 + k * 16 + T::key(i)) >= span) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);
@@ -347,11 +366,11 @@ DEVICE void attend(const Task &a) {
 
 #define PREFILL_ATTENTION(NAME, ...)                                                                                  \
     KERNEL(128, 1) void prefill_attention_##NAME(const float *q, const f16 *k, const f16 *v, const Tile *tiles,       \
-                                                 const u32 *table, float *out, const float *sinks, u32 n_head,        \
-                                                 u32 n_head_kv, u32 head_dim, u32 value_dim, u32 table_stride,        \
-                                                 u32 window, float scale, float cap) {                                \
-        attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, n_head, n_head_kv, head_dim, value_dim, table_stride, \
-                             window, scale, cap});                                                                    \
+                                                 const u32 *table, float *out, const float *sinks, const u32 *lasts,  \
+                                                 u32 n_head, u32 n_head_kv, u32 head_dim, u32 value_dim,              \
+                                                 u32 table_stride, u32 window, float scale, float cap, float alibi) { \
+        attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, lasts, n_head, n_head_kv, head_dim, value_dim,        \
+                             table_stride, window, scale, cap, alibi});                                               \
     }
 
 PREFILL_ATTENTION(d32, 32)

@@ -14,10 +14,11 @@ use crate::{Error, Result, memory};
 
 #[derive(Clone, Debug, Default)]
 pub struct ContextParams {
-    /// Positions of cache in all, shared by the sequences; 0: min(the model's training context, 4096).
-    /// Rounded up to whole blocks.
+    /// Positions of cache in all, shared by the sequences; 0: min(the model's training context, 4096). At most the
+    /// positions that the model has a table of, for each sequence. Rounded up to whole blocks.
     pub n_ctx: usize,
-    /// Most tokens computed in one device step; longer batches are cut into several. 0: 512.
+    /// Most tokens computed in one device step; longer batches are cut into several, but for a sequence of a model whose
+    /// tokens see those behind them. 0: 512.
     pub n_batch: usize,
     /// Most sequences at once. 0: 1.
     pub n_seq_max: usize,
@@ -273,7 +274,10 @@ pub(super) fn session_limits(config: &Config, plan: &Plan, params: &ContextParam
     let n_blocks = n_ctx.div_ceil(BLOCK_LEN);
     let max_tokens = n_batch.min(n_blocks * BLOCK_LEN);
     let row_bytes = config.n_vocab * size_of::<f32>();
-    let max_outputs = (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, max_tokens);
+    let max_outputs = match plan.sees_later() {
+        true => max_tokens,
+        false => (MAX_LOGITS_BYTES / row_bytes.max(1)).clamp(1, max_tokens),
+    };
     let n_states = states::n_slots(n_sequences, n_blocks * BLOCK_LEN, interval(params));
     Ok(SessionLimits { max_tokens, max_outputs, n_blocks, n_sequences, n_states })
 }
@@ -481,6 +485,14 @@ impl Context {
                 return Err(Error::Cancelled);
             }
             let end = self.cut(first);
+            let sequences = &self.batch.sequences;
+            if end < n && sequences[end - 1] == sequences[end] && self.model.program().plan().sees_later() {
+                let (n_batch, sequence) = (self.n_batch, sequences[end]);
+                return Err(Error::param(format!(
+                    "sequence {sequence} of the batch does not end in a step of {n_batch} tokens; the model's tokens see \
+                     those behind them"
+                )));
+            }
             self.run_step(first, end)?;
             for output in &self.batch.outputs {
                 let origin = self.batch.origin[first + *output as usize];
@@ -711,4 +723,57 @@ impl Context {
 
 fn no_row(row: usize, n: usize) -> Error {
     Error::param(format!("row {row} of the logits; the last decode left {n}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::TensorType;
+    use crate::plan::{
+        Cache, CacheId, Graph, In, Lookup, LookupBy, NamedOp, Op, Out, Rows, Scores, Value, ValueId, Values,
+        Weight, WeightId,
+    };
+
+    /// Rows by position, of which there are `n`, that attend to each other.
+    fn plan(n: usize, causal: bool) -> Plan {
+        let mut graph = Graph::default();
+        graph.weights.push(Weight::whole("position_embd", TensorType::F32, 8, n));
+        graph.caches.push(Cache { n_head_kv: 1, k: 8, values: Values::Own(8), window: None });
+        graph.values = vec![Value { name: "x", width: 8, rows: Rows::Tokens }; 2];
+        let (x, out) = (ValueId(0), ValueId(1));
+        let weight = Lookup(WeightId(0));
+        let scores = Scores { causal, ..Scores::scaled(1.0) };
+        let (cache, by) = (CacheId(0), LookupBy::Position);
+        for op in [
+            Op::Embed { weight, by, out: Out(x) },
+            Op::Attention { cache, q: In(x), scores, sinks: None, out: Out(out) },
+        ] {
+            graph.ops.push(NamedOp { name: op.kind().into(), op });
+        }
+        Plan::new(graph).unwrap()
+    }
+
+    #[test]
+    fn a_context_has_no_more_positions_than_the_model() {
+        let config = Config { n_ctx_train: 2048, n_vocab: 1 << 20, ..Config::default() };
+        let limits = |n_ctx, n_seq_max| {
+            let params = ContextParams { n_ctx, n_seq_max, ..ContextParams::default() };
+            session_limits(&config, &plan(1000, true), &params)
+        };
+        assert_eq!(limits(0, 1).unwrap().n_blocks, 16);
+        assert_eq!(limits(0, 4).unwrap().n_blocks, 32);
+        assert_eq!(limits(4000, 4).unwrap().n_blocks, 63);
+        for (n_ctx, n_seq_max, most) in [(1001, 1, "1000"), (4001, 4, "4000")] {
+            let error = limits(n_ctx, n_seq_max).unwrap_err().to_string();
+            assert!(error.ends_with(&format!("n_ctx is {n_ctx}; the most is {most}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn tokens_that_see_later_ones_leave_their_logits_in_one_step() {
+        let config = Config { n_ctx_train: 2048, n_vocab: 1 << 20, ..Config::default() };
+        let limits = |causal| session_limits(&config, &plan(1000, causal), &ContextParams::default());
+        assert_eq!(limits(true).unwrap().max_outputs, 16);
+        assert_eq!(limits(false).unwrap().max_outputs, 512);
+    }
 }

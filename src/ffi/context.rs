@@ -99,7 +99,7 @@ pub struct rf_context_params {
     /// sizeof(rf_context_params), set by rf_context_params_init.
     pub size: usize,
     /// Positions of cache in all, shared by the sequences, rounded up to whole blocks; 0 (default): what the model was
-    /// trained on, at most 4096.
+    /// trained on, at most 4096. A model with a table of positions has no more of them in a sequence.
     pub n_ctx: u32,
     /// Most tokens computed in one step; longer batches are cut into several. 0 (default): 512.
     pub n_batch: u32,

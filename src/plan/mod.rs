@@ -254,6 +254,11 @@ impl Graph {
         rows.min().unwrap_or(usize::MAX)
     }
 
+    /// Whether some attention shows tokens what stands behind them: those of a sequence then belong in one step.
+    pub fn sees_later(&self) -> bool {
+        self.ops.iter().any(|named| matches!(named.op, Op::Attention { scores, .. } if !scores.causal))
+    }
+
     /// Query heads of an attention over the cache.
     pub fn n_head(&self, q: impl Into<ValueId>, cache: CacheId) -> usize {
         self.width(q) / self.cache(cache).k

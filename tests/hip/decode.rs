@@ -23,7 +23,7 @@ use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::TensorType;
-use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary};
+use rocmforge::plan::{self, Binary, NormKind, Rope, RopePairs, Unary};
 
 use TensorType::*;
 
@@ -46,6 +46,8 @@ pub const TESTS: &[Test] = &[
     Test::new("attend_windows", attend_windows),
     Test::new("attend_caps", attend_caps),
     Test::new("attend_sinks", attend_sinks),
+    Test::new("attend_by_distance", attend_by_distance),
+    Test::new("attend_to_later_positions", attend_to_later_positions),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
 
@@ -401,8 +403,10 @@ fn qkv(gpu: &Gpu, case: QkvCase) {
     project::qkv(&gpu.stream, products, x.input(), turns, tokens, cache.layer()).unwrap();
 
     let [mut want_q, mut want_k, want_v] = [0, 1, 2].map(|i| matrices[i].times(&x.values));
-    reference::rope(&mut want_q, head_dim, 0, &rope, position).unwrap();
-    reference::rope(&mut want_k, head_dim, 0, &rope, position).unwrap();
+    reference::rope(&mut want_q, head_dim, 0, rope.pairs, (&rope.inv_freq, rope.magnitude), position)
+        .unwrap();
+    reference::rope(&mut want_k, head_dim, 0, rope.pairs, (&rope.inv_freq, rope.magnitude), position)
+        .unwrap();
     let untouched = |output| gpu.read::<u32>(output).iter().all(|bits| *bits == u32::MAX);
     if present[0] {
         let error = nmse(&want_q, &gpu.read(&q));
@@ -604,7 +608,15 @@ fn prepare_heads(gpu: &Gpu) {
                 if pairs.is_some() {
                     let width = rows[i].len() / n;
                     for (row, position) in rows[i].chunks_exact_mut(width).zip(&placed.positions) {
-                        reference::rope(row, head_dim, 0, &rope, *position).unwrap();
+                        reference::rope(
+                            row,
+                            head_dim,
+                            0,
+                            rope.pairs,
+                            (&rope.inv_freq, rope.magnitude),
+                            *position,
+                        )
+                        .unwrap();
                     }
                 }
             }
@@ -635,10 +647,6 @@ struct AttendCase {
     scores: Scores<'static>,
 }
 
-const fn scaled(scale: f32) -> Scores<'static> {
-    Scores { scale, cap: 0.0, window: None, sinks: None }
-}
-
 /// The first position that a token sees.
 fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
     scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
@@ -646,14 +654,14 @@ fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
 
 impl AttendCase {
     fn run(&self, gpu: &Gpu) {
-        self.run_with(gpu, None);
+        self.run_with(gpu, None, false);
     }
 
-    /// `sinks`: one a query head.
-    fn run_with(&self, gpu: &Gpu, sinks: Option<&[f32]>) {
+    /// `sinks`: one a query head; `later`: tokens see all of their sequence.
+    fn run_with(&self, gpu: &Gpu, sinks: Option<&[f32]>, later: bool) {
         let AttendCase { n_head, n_head_kv, head_dim, splits, ref tokens, scores } = *self;
         let what = format!(
-            "{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}, sinks {sinks:?}"
+            "{n_head}/{n_head_kv} x {head_dim}, {splits} splits, tokens {tokens:?}, {scores:?}, sinks {sinks:?}, later {later}"
         );
         let sinks_on_card = sinks.map(|sinks| gpu.input(sinks));
         let mut rng = Rng(37);
@@ -691,6 +699,9 @@ impl AttendCase {
         }
 
         let n = tokens.len();
+        let last = |sequence: u32| tokens.iter().filter(|(of, _)| *of == sequence).map(|(_, at)| *at).max();
+        let lasts: Vec<u32> = tokens.iter().map(|(sequence, _)| last(*sequence).unwrap()).collect();
+        let lasts_on_card = gpu.input(&lasts);
         let q = floats(&mut rng, n * n_head * head_dim, 1.0);
         let q_on_card = gpu.input(&q);
         let attend_shape = AttendShape { n_head, n_head_kv, splits };
@@ -700,7 +711,8 @@ impl AttendCase {
         let run = |chosen: Option<Chosen<'_>>, to: Dest<'_>| {
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let tokens = placed.tokens();
-            let scores = Scores { sinks: sinks_on_card.as_ref().map(Buffer::span), ..scores };
+            let sinks = sinks_on_card.as_ref().map(Buffer::span);
+            let scores = Scores { sinks, lasts: later.then(|| lasts_on_card.span()), ..scores };
             attend::attend(
                 &gpu.stream,
                 attend_shape,
@@ -748,14 +760,20 @@ impl AttendCase {
 
         for (t, (sequence, position)) in tokens.iter().enumerate() {
             let [k, v] = &keys_values[*sequence as usize];
-            let cells: Vec<usize> =
-                (first_seen(scores, *position)..=*position).map(|position| position as usize).collect();
+            let (first, own) = (first_seen(scores, *position) as usize, *position as usize);
+            let slots: Vec<usize> = (first..=if later { lasts[t] as usize } else { own }).collect();
+            let cells = reference::Cells { slots: &slots, first, own };
             let mut want = vec![0.0; cols];
-            let heads = reference::Heads { n_head, n_head_kv, scale: scores.scale, cap: scores.cap };
+            let Scores { scale, cap, alibi, .. } = scores;
+            let heads = reference::Heads {
+                n_head,
+                n_head_kv,
+                scores: plan::Scores { scale, cap, alibi, causal: !later },
+            };
             let q = &q[t * cols..][..cols];
             let [k, v] =
                 [k, v].map(|cells| reference::CellHeads { cells, width, step: head_dim, len: head_dim });
-            reference::attention(q, &cells, k, v, heads, sinks, &mut want).unwrap();
+            reference::attention(q, cells, k, v, heads, sinks, &mut want).unwrap();
             let error = nmse(&want, &got[t * cols..][..cols]);
             assert!(error <= 1e-6, "{what}: token {t}: NMSE {error:.1e}");
         }
@@ -763,7 +781,7 @@ impl AttendCase {
 }
 
 fn attend(gpu: &Gpu, head_dim: usize) {
-    let scores = scaled(1.0 / (head_dim as f32).sqrt());
+    let scores = Scores::scaled(1.0 / (head_dim as f32).sqrt());
     for per_kv in [1, 2, 3, 4, 7, 8, 16] {
         for splits in [1, 3, 64] {
             // kv heads beyond one with the fewer
@@ -787,7 +805,8 @@ fn attend_odd_heads(gpu: &Gpu) {
         let tokens = vec![(0, 70), (1, 0), (0, 7)];
         for (n_head, splits) in [(1, 1), (4, 3)] {
             let tokens = tokens.clone();
-            AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores: scaled(0.3) }.run(gpu);
+            AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores: Scores::scaled(0.3) }
+                .run(gpu);
         }
     }
 }
@@ -796,7 +815,8 @@ fn attend_odd_heads(gpu: &Gpu) {
 fn attend_sharp(gpu: &Gpu) {
     for (splits, scale) in [(1, 30.0), (3, 30.0), (64, -30.0), (64, 0.0)] {
         let tokens = vec![(0, 299), (1, 130)];
-        AttendCase { n_head: 4, n_head_kv: 2, head_dim: 64, splits, tokens, scores: scaled(scale) }.run(gpu);
+        AttendCase { n_head: 4, n_head_kv: 2, head_dim: 64, splits, tokens, scores: Scores::scaled(scale) }
+            .run(gpu);
     }
 }
 
@@ -806,7 +826,7 @@ fn attend_windows(gpu: &Gpu) {
     for head_dim in [64, 256] {
         for (window, splits) in [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)] {
             let tokens = vec![(0, 0), (1, 63), (1, 64), (2, 127), (0, 299)];
-            let scores = Scores { window: Some(window), ..scaled(0.2) };
+            let scores = Scores { window: Some(window), ..Scores::scaled(0.2) };
             AttendCase { n_head: 6, n_head_kv: 2, head_dim, splits, tokens, scores }.run(gpu);
         }
     }
@@ -818,9 +838,32 @@ fn attend_caps(gpu: &Gpu) {
         for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
             for window in [None, Some(70)] {
                 let tokens = vec![(0, 199), (1, 5)];
-                let scores = Scores { scale, cap, window, sinks: None };
+                let scores = Scores { cap, window, ..Scores::scaled(scale) };
                 AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
             }
+        }
+    }
+}
+
+/// Scores that fall with the distance: powers of two of heads and others, with caps and windows.
+fn attend_by_distance(gpu: &Gpu) {
+    for (n_head, head_dim) in [(1, 64), (8, 128), (6, 80), (3, 32), (5, 512)] {
+        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(70))] {
+            let tokens = vec![(0, 299), (1, 5), (2, 64)];
+            let scores = Scores { alibi, cap, window, ..Scores::scaled(0.3) };
+            AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
+        }
+    }
+}
+
+/// Tokens that see what stands behind them, up to the last of their sequence.
+fn attend_to_later_positions(gpu: &Gpu) {
+    for (n_head, head_dim, splits) in [(1, 64, 1), (8, 128, 64), (6, 80, 3), (2, 512, 3)] {
+        for (alibi, window) in [(0.0, None), (2.0, None), (1.0, Some(70))] {
+            let tokens = vec![(0, 3), (0, 130), (0, 299), (1, 5), (2, 63), (2, 64)];
+            let scores = Scores { alibi, window, ..Scores::scaled(0.3) };
+            let case = AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores };
+            case.run_with(gpu, None, true);
         }
     }
 }
@@ -831,10 +874,10 @@ fn attend_sinks(gpu: &Gpu) {
         for splits in [1, 64] {
             for (cap, window) in [(0.0, None), (5.0, Some(70))] {
                 let tokens = vec![(0, 299), (1, 5), (2, 0)];
-                let scores = Scores { cap, window, ..scaled(0.3) };
+                let scores = Scores { cap, window, ..Scores::scaled(0.3) };
                 let sinks = [2.0, -1.5, 0.0, 9.0, f32::NEG_INFINITY, -300.0, 300.0, 4.0];
                 let case = AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores };
-                case.run_with(gpu, Some(&sinks[..n_head]));
+                case.run_with(gpu, Some(&sinks[..n_head]), false);
             }
         }
     }
@@ -977,7 +1020,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let shape = AttendShape { n_head: 2, n_head_kv: 1, splits: 2 };
     let scratch = AttendScratch { parts: all, tickets: all };
     let attend = |shape, q, tokens, cache, scratch, to| {
-        attend::attend(s, shape, q, scaled(1.0), tokens, None, cache, scratch, to)
+        attend::attend(s, shape, q, Scores::scaled(1.0), tokens, None, cache, scratch, to)
     };
     refused.extend([
         attend(shape, part(1023), tokens, cache, scratch, plain),

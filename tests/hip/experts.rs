@@ -32,6 +32,8 @@ pub const TESTS: &[Test] = &[
     Test::new("sorting", sorting),
     Test::of_each_type("matmul", matmul),
     Test::new("matmul_shapes", matmul_shapes),
+    Test::new("choices_of_shared_ids", choices_of_shared_ids),
+    Test::new("spread", spread),
     Test::new("combine", combine),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
@@ -98,6 +100,16 @@ fn choices(gpu: &Gpu) {
                 }
                 chosen(gpu, &logits, n_experts, None, &by);
             }
+        }
+    }
+}
+
+/// Neighbours that share an id, and the weight of the expert of that id.
+fn choices_of_shared_ids(gpu: &Gpu) {
+    for (n_experts, n_used, per_id) in [(4, 2, 2), (9, 4, 3), (70, 8, 7), (256, 8, 2)] {
+        for gating in GATINGS {
+            let by = Routing { gating, n_used, least_sum: 1e-20, per_id, ..PLAIN };
+            chosen(gpu, &floats(&mut Rng(59), 3 * n_experts, 3.0), n_experts, None, &by);
         }
     }
 }
@@ -417,13 +429,30 @@ fn combine(gpu: &Gpu) {
     for (n, n_used, width) in [(1, 1, 1), (3, 2, 33), (2, 8, 1025), (gpu.pick(512, 2), 6, 4096)] {
         let mut rng = Rng(57);
         let (x, weights) = (floats(&mut rng, n * n_used * width, 2.0), floats(&mut rng, n * n_used, 1.0));
-        let mut want = vec![0.0; n * width];
-        for (pair, x) in x.chunks_exact(width).enumerate() {
-            let sums = &mut want[pair / n_used * width..][..width];
-            sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += weights[pair] * x);
+        let (input, on_card, output) = (gpu.input(&x), gpu.input(&weights), gpu.output::<f32>(n * width));
+        for weighs in [true, false] {
+            let mut want = vec![0.0; n * width];
+            for (pair, x) in x.chunks_exact(width).enumerate() {
+                let (sums, weight) = (&mut want[pair / n_used * width..][..width], weights[pair]);
+                sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += if weighs { weight * x } else { *x });
+            }
+            let weights = weighs.then(|| on_card.span());
+            experts::combine(&gpu.stream, input.span(), weights, output.span(), n, n_used, width).unwrap();
+            assert!(bits(&gpu.read(&output)) == bits(&want), "{n} x {n_used} x {width}, weights {weighs}");
         }
-        let (input, weights, output) = (gpu.input(&x), gpu.input(&weights), gpu.output::<f32>(n * width));
-        experts::combine(&gpu.stream, input.span(), weights.span(), output.span(), n, n_used, width).unwrap();
+    }
+}
+
+fn spread(gpu: &Gpu) {
+    for (n, n_used, width) in [(1, 1, 1), (3, 2, 33), (2, 8, 1025), (gpu.pick(512, 2), 6, 4096)] {
+        let mut rng = Rng(60);
+        let (x, weights) = (floats(&mut rng, n * width, 2.0), floats(&mut rng, n * n_used, 1.0));
+        let pairs = weights.iter().enumerate();
+        let want: Vec<f32> = pairs
+            .flat_map(|(pair, weight)| x[pair / n_used * width..][..width].iter().map(move |x| weight * x))
+            .collect();
+        let (input, weights, output) = (gpu.input(&x), gpu.input(&weights), gpu.output::<f32>(want.len()));
+        experts::spread(&gpu.stream, input.span(), weights.span(), output.span(), n, n_used, width).unwrap();
         assert!(bits(&gpu.read(&output)) == bits(&want), "{n} x {n_used} x {width}");
     }
 }
@@ -466,9 +495,12 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         matmul(product, sorting, HalfRows { scale: part, ..half }),
         matmul(product, sorting, HalfRows { h: part, ..half }),
         matmul(Product { dst: part, ..product }, sorting, half),
-        experts::combine(s, all, all, part, 20, 2, 8),
-        experts::combine(s, all, part, all, 20, 2, 8),
-        experts::combine(s, part, all, all, 20, 2, 8),
+        experts::combine(s, all, Some(all), part, 20, 2, 8),
+        experts::combine(s, all, Some(part), all, 20, 2, 8),
+        experts::combine(s, part, None, all, 20, 2, 8),
+        experts::spread(s, all, all, part, 20, 2, 8),
+        experts::spread(s, all, part, all, 20, 2, 8),
+        experts::spread(s, part, all, all, 20, 2, 8),
     ];
     for (i, result) in refused.into_iter().enumerate() {
         assert!(matches!(result, Err(Error::Param(_))), "case {i}: {result:?}");

@@ -14,7 +14,7 @@ use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_atten
 use rocmforge::device::hip::ops::project::{Dest, LATENT_PAD, LayerCache, Tokens, cell_pad};
 use rocmforge::device::hip::ops::rows::{self, Parts};
 use rocmforge::device::reference::ops as reference;
-use rocmforge::plan::{Cache, Values};
+use rocmforge::plan::{self, Cache, Values};
 
 pub const TESTS: &[Test] = &[
     Test::new("values_of_another_length", values_of_another_length),
@@ -90,19 +90,20 @@ impl Case {
         // the definition, over cells as f16 holds them
         let rounded = rows.map(|rows| rows.iter().map(|x| f16::from_f32(*x).to_f32()).collect::<Vec<f32>>());
         let scale = 1.5 / (k as f32).sqrt();
-        let heads = reference::Heads { n_head, n_head_kv, scale, cap: 0.0 };
+        let heads = reference::Heads { n_head, n_head_kv, scores: plan::Scores::scaled(scale) };
         let of = |cells, step, len| reference::CellHeads { cells, width: n_head_kv * step, step, len };
         let values = if own_v > 0 { of(&rounded[1], v, v) } else { of(&rounded[0], k, v) };
         let mut want = vec![0.0; n * n_head * v];
         for (t, out) in want.chunks_exact_mut(n_head * v).enumerate() {
             let (start, position) = (t - tokens[t].1 as usize, tokens[t].1);
             let seen = window.map_or(0, |window| (position + 1).saturating_sub(window));
-            let cells: Vec<usize> = (seen..=position).map(|position| start + position as usize).collect();
+            let slots: Vec<usize> = (seen..=position).map(|position| start + position as usize).collect();
+            let cells = reference::Cells { slots: &slots, first: seen as usize, own: position as usize };
             let q = &q[t * n_head * k..][..n_head * k];
-            reference::attention(q, &cells, of(&rounded[0], k, k), values, heads, None, out).unwrap();
+            reference::attention(q, cells, of(&rounded[0], k, k), values, heads, None, out).unwrap();
         }
 
-        let scores = Scores { scale, cap: 0.0, window, sinks: None };
+        let scores = Scores { window, ..Scores::scaled(scale) };
         let tiles = attention_tiles(tokens.iter().copied(), pad);
         let tiles_on_card = gpu.input(&tiles.concat());
         let tiles = Tiles {

@@ -237,7 +237,7 @@ impl Counter {
     }
 
     fn count(&self, stream: &Stream) -> rocmforge::Result<()> {
-        elementwise::binary(stream, Binary::Add, self.x.span(), self.step.span(), self.x.span(), 4)
+        elementwise::binary(stream, Binary::Add, self.x.span(), (self.step.span(), 1), self.x.span(), 4)
     }
 
     fn value(&self, gpu: &Gpu) -> f32 {

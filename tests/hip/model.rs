@@ -6,23 +6,27 @@
 
 use crate::common;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use common::emulated::Emulator;
+use common::gguf_writer::GgufWriter;
 use common::gpu::{Test, nmse};
 use common::logits::evaluate;
-use common::tiny_model::TinyModel;
+use common::tiny_model::{Rng, TinyModel, random_tensor};
 use rocmforge::Error;
 use rocmforge::device::hip::device::HipDevice;
 use rocmforge::device::hip::graph::SWITCH;
 use rocmforge::device::reference::ReferenceDevice;
 use rocmforge::device::sampling::{Draw, WHOLE};
-use rocmforge::device::{Device, DeviceChoice, SessionLimits, Step};
+use rocmforge::device::{Cancel, Device, DeviceChoice, SessionLimits, Step};
 use rocmforge::engine::{
     Backend, BackendParams, Batch, Context, ContextParams, DeviceKind, Model, ModelParams,
 };
+use rocmforge::gguf::Gguf;
 use rocmforge::gguf::TensorType::{self, *};
 use rocmforge::model::arch;
+use rocmforge::plan::*;
 
 pub const TESTS: &[Test] = &[
     Test::new("llama", |_| architecture("llama")),
@@ -35,6 +39,7 @@ pub const TESTS: &[Test] = &[
     Test::new("shapes", |_| shapes()),
     Test::new("mixtures", |_| mixtures()),
     Test::new("timing_of_mixtures", |_| timing_of_mixtures()),
+    Test::new("ops_of_no_tiny_model", |_| ops_of_no_tiny_model()),
     Test::new("each_op", |_| each_op()),
     Test::new("sequences", |_| sequences()),
     Test::new("graphs_replay", |_| graphs_replay()).env(&[(SWITCH, "1")]),
@@ -115,6 +120,113 @@ fn mixtures() {
     for types in [&[Q8_0][..], &[MXFP4], &[F16], &[Q4_K, Q6_K]] {
         let model = TinyModel { n_layer: 1, ..mixture([3, 3], types) };
         check(&device, &format!("experts of {types:?}"), &model, 12);
+    }
+}
+
+/// A plan by hand of what the models here do without: rows by position, narrow operands, quotients, bounds, rotations of
+/// long sessions, attention by distance to later positions, experts of weighted inputs that share their matrices, filled
+/// rows. Two sequences, in steps of many tokens, of one and of few.
+fn ops_of_no_tiny_model() {
+    const WIDTH: usize = 64;
+    let (mut graph, mut file, mut rng) = (Graph::default(), GgufWriter::new(), Rng(61));
+    let mut weight = |graph: &mut Graph, cols: usize, rows: usize, sigma: f32| {
+        let name = format!("w{}", graph.weights.len());
+        let bytes = random_tensor(&mut rng, F32, cols * rows, sigma);
+        file = std::mem::take(&mut file).tensor(&name, F32, &[cols as u64, rows as u64], bytes);
+        graph.weights.push(Weight::whole(name, F32, cols, rows));
+        WeightId(graph.weights.len() as u32 - 1)
+    };
+    fn value(graph: &mut Graph, width: usize, rows: Rows) -> ValueId {
+        graph.values.push(Value { name: "value", width, rows });
+        ValueId(graph.values.len() as u32 - 1)
+    }
+    fn op(graph: &mut Graph, width: usize, op: impl FnOnce(Out) -> Op) -> ValueId {
+        let out = value(graph, width, Rows::Tokens);
+        graph.ops.push(NamedOp { name: format!("op{}", graph.ops.len()), op: op(Out(out)) });
+        out
+    }
+    let g = &mut graph;
+    let table = Lookup(weight(g, WIDTH, 40, 1.0));
+    let a = op(g, WIDTH, |out| Op::Embed { weight: table, by: LookupBy::Token, out });
+    let table = Lookup(weight(g, WIDTH, 30, 1.0));
+    let b = op(g, WIDTH, |out| Op::Embed { weight: table, by: LookupBy::Position, out });
+    let x = op(g, WIDTH, |out| Op::Binary { a: Over(a), b: Over(b), f: Binary::Add, out });
+    let gates = op(g, 2, |out| Op::Columns { x: In(x), group: 32, first: 5, out });
+    let x = op(g, WIDTH, |out| Op::Binary { a: Over(x), b: Over(gates), f: Binary::Mul, out });
+    let [scale, bias] = [4, 16].map(|len| Some(Vector(weight(g, len, 1, 1.0))));
+    let x = op(g, WIDTH, |out| Op::Affine { x: Over(x), scale, divides: true, bias, out });
+    let x = op(g, WIDTH, |out| Op::Unary { x: Over(x), f: Unary::Clamp(-1.5, 2.0), out });
+
+    let freq = |base: f32| (0..8).map(|i| base.powf(-0.1 * i as f32)).collect::<Vec<f32>>();
+    let long = LongTurns { beyond: 64, inv_freq: freq(3e4).into(), magnitude: 0.75 };
+    let (pairs, inv_freq) = (RopePairs::Halves, freq(1e2).into());
+    g.ropes.push(Rope { pairs, inv_freq, magnitude: 1.25, long: Some(long) });
+    g.caches.push(Cache { n_head_kv: 2, k: 32, values: Values::Own(32), window: None });
+    let (rope, cache) = (RopeId(0), CacheId(0));
+    let q = op(g, WIDTH, |out| Op::Rope { x: Over(x), head_dim: 32, first: 0, rope, out });
+    g.ops.push(NamedOp { name: "append".into(), op: Op::Append { cache, k: In(q), v: Some(In(x)) } });
+    let scores = Scores { scale: 0.2, cap: 0.0, alibi: 2.0, causal: false };
+    let x = op(g, WIDTH, |out| Op::Attention { cache, q: In(q), scores, sinks: None, out });
+
+    let logits = op(g, 6, |out| Op::Columns { x: In(x), group: WIDTH, first: 3, out });
+    let routing = Routing {
+        gating: Gating::Sigmoid,
+        n_used: 3,
+        least_sum: 0.0,
+        scale: 1.0,
+        n_groups: 0,
+        n_groups_used: 0,
+        per_id: 2,
+    };
+    let by = value(g, 3, Rows::Tokens);
+    let (logits, weights) = (In(logits), Out(by));
+    let ids = op(g, 3, |ids| Op::Route { logits, bias: None, routing, ids, weights });
+    let spread = op(g, 3 * WIDTH, |out| Op::Spread { x: In(x), weights: In(by), out });
+    let matrices = Experts(weight(g, WIDTH, 3 * 20, 0.2));
+    let (x, ids, scale, bias) = (In(spread), In(ids), None, None);
+    let each = op(g, 3 * 20, |out| Op::MatMulExperts { x, ids, weight: matrices, scale, bias, out });
+    let sum = op(g, 20, |out| Op::Combine { x: In(each), weights: None, out });
+    let filled = op(g, 11, |out| Op::Fill { like: In(sum), value: -0.25, out });
+    let joined = op(g, 31, |out| Op::Join { a: In(filled), b: In(sum), n: 1, out });
+    let out = value(g, 31, Rows::Outputs);
+    g.ops.push(NamedOp { name: "select".into(), op: Op::SelectRows { x: In(joined), out: Out(out) } });
+    g.outputs.push(out);
+    let (plan, file) =
+        (Arc::new(Plan::new(graph).unwrap()), Arc::new(Gguf::from_bytes(file.build(), "by hand").unwrap()));
+
+    let limits = SessionLimits { max_tokens: 32, max_outputs: 32, n_blocks: 2, n_sequences: 2, n_states: 0 };
+    let run = |device: &dyn Device| -> Vec<Vec<f32>> {
+        let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
+        let mut session = program.session(limits).unwrap();
+        let steps = [vec![(0, 0..12), (1, 0..9)], vec![(0, 12..13)], vec![(1, 9..12), (0, 13..15)]];
+        let steps = steps.into_iter().chain((15..18).map(|at| vec![(0, at..at + 1)]));
+        steps
+            .map(|pieces| {
+                let of =
+                    |piece: &(u32, Range<u32>)| piece.1.clone().map(|at| (piece.0, at)).collect::<Vec<_>>();
+                let (sequences, positions): (Vec<u32>, Vec<u32>) = pieces.iter().flat_map(of).unzip();
+                let n = positions.len() as u32;
+                let tokens: Vec<u32> = (0..n).map(|t| (t * 7 + positions[0]) % 40).collect();
+                let outputs: Vec<u32> = (0..n).collect();
+                let step = Step {
+                    tokens: &tokens,
+                    positions: &positions,
+                    sequences: &sequences,
+                    tables: &[&[1], &[0]],
+                    states: &[],
+                    outputs: &outputs,
+                    inputs: &[],
+                };
+                session.run(&step, &Cancel::default()).unwrap();
+                session.output(0).unwrap().to_vec()
+            })
+            .collect()
+    };
+    let (want, got) = (run(&ReferenceDevice::new(1)), run(&device()));
+    for (i, (want, got)) in want.iter().zip(&got).enumerate() {
+        let error = nmse(want, got);
+        println!("step {i}: NMSE {error:.1e}");
+        assert!(error <= 1e-5, "step {i}: NMSE {error:.1e}");
     }
 }
 

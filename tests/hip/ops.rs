@@ -13,7 +13,7 @@ use common::tiny_model::{Rng, random_tensor};
 use common::types::{extreme_blocks, quantized};
 use rocmforge::Error;
 use rocmforge::device::hip::memory::{Buffer, Span};
-use rocmforge::device::hip::ops::elementwise::{affine, binary, unary};
+use rocmforge::device::hip::ops::elementwise::{affine, binary, fill, unary};
 use rocmforge::device::hip::ops::norm::{Norm, norm};
 use rocmforge::device::hip::ops::project::{self, Input as Operand, Product, wants_rounded};
 use rocmforge::device::hip::ops::recurrent::{self, Conv, NO_SLOT, Runs};
@@ -37,6 +37,8 @@ pub const TESTS: &[Test] = &[
     Test::new("norms", norms),
     Test::new("functions_of_one", functions_of_one),
     Test::new("functions_of_two", functions_of_two),
+    Test::new("functions_of_a_narrow_operand", functions_of_a_narrow_operand),
+    Test::new("filled", filled),
     Test::new("affine", affine_rows),
     Test::new("convolutions", convolutions),
     Test::new("delta_nets", delta_nets),
@@ -217,7 +219,7 @@ fn norms(gpu: &Gpu) {
     }
 }
 
-const UNARY: [Unary; 9] = [
+const UNARY: [Unary; 10] = [
     Unary::Silu,
     Unary::Gelu,
     Unary::Relu,
@@ -227,6 +229,7 @@ const UNARY: [Unary; 9] = [
     Unary::SoftCap(30.0),
     Unary::SoftCap(2.5),
     Unary::Softplus,
+    Unary::Clamp(-0.75, 60.0),
 ];
 
 /// Values of both signs, small ones, and those where e^x ends.
@@ -273,37 +276,76 @@ fn functions_of_two(gpu: &Gpu) {
                 let error = nmse(&want, &got);
                 assert!(error <= bound, "{f:?} of {n} to {size}, {what}: NMSE {error:.1e}");
             };
-            binary(&gpu.stream, f, a.span(), b.span(), output.span(), n).unwrap();
+            binary(&gpu.stream, f, a.span(), (b.span(), 1), output.span(), n).unwrap();
             check("apart");
             gpu.stream.copy(a.span(), output.span()).unwrap();
-            binary(&gpu.stream, f, output.span(), b.span(), output.span(), n).unwrap();
+            binary(&gpu.stream, f, output.span(), (b.span(), 1), output.span(), n).unwrap();
             check("on the first");
             gpu.stream.copy(b.span(), output.span()).unwrap();
-            binary(&gpu.stream, f, a.span(), output.span(), output.span(), n).unwrap();
+            binary(&gpu.stream, f, a.span(), (output.span(), 1), output.span(), n).unwrap();
             check("on the second");
         }
     }
 }
 
+/// Elements of the second operand that serve several of the first, within a run of 1,024 and across its end.
+fn functions_of_a_narrow_operand(gpu: &Gpu) {
+    for f in [Binary::Add, Binary::Mul, Binary::Glu(Unary::Sigmoid), Binary::ClampedGlu] {
+        for (n, each) in [(2, 2), (33, 11), (2050, 205), (4864, 64), (5001, 3)] {
+            let (a, b) = (arguments(n, 1.0), floats(&mut Rng(10), n / each, 1.0));
+            let pairs = a.iter().enumerate();
+            let want: Vec<f32> = pairs.map(|(i, a)| reference::binary(f, *a, b[i / each])).collect();
+            let (a, b, output) = (gpu.input(&a), gpu.input(&b), gpu.output::<f32>(n));
+            let bound = if matches!(f, Binary::Glu(_) | Binary::ClampedGlu) { 1e-10 } else { 0.0 };
+            binary(&gpu.stream, f, a.span(), (b.span(), each), output.span(), n).unwrap();
+            let got = gpu.read::<f32>(&output);
+            assert!(nmse(&want, &got) <= bound, "{f:?} of {n} by {each}");
+            gpu.stream.copy(a.span(), output.span()).unwrap();
+            binary(&gpu.stream, f, output.span(), (b.span(), each), output.span(), n).unwrap();
+            assert!(bits(&gpu.read(&output)) == bits(&got), "{f:?} of {n} by {each}: in place");
+        }
+    }
+}
+
+fn filled(gpu: &Gpu) {
+    for (n, value) in [(1, 0.5), (1023, -3.0), (2049, f32::NEG_INFINITY)] {
+        let output = gpu.output::<f32>(n + 1);
+        fill(&gpu.stream, value, output.span(), n).unwrap();
+        let got = gpu.read::<f32>(&output);
+        assert!(got[..n].iter().all(|x| *x == value) && got[n].is_nan(), "{n} times {value}");
+    }
+}
+
 fn affine_rows(gpu: &Gpu) {
-    for (n, width) in [(1, 1), (3, 5), (2, 1024), (2, 1025), (4, 3000)] {
-        for (scales, biases) in [(1, 1), (width, 0), (0, width), (1, width), (width, width), (0, 0)] {
+    for (n, width) in [(1, 1usize), (3, 6), (2, 1024), (2, 1026), (4, 3000)] {
+        let half = width.div_ceil(2);
+        let lengths =
+            [(1, 1), (width, 0), (0, width), (1, width), (width, width), (0, 0), (half, half), (half, width)];
+        for ((scales, biases), divides) in lengths.into_iter().flat_map(|l| [(l, false), (l, true)]) {
             let mut rng = Rng(11);
             let x = floats(&mut rng, n * width, 2.0);
             let [scale, bias] = [scales, biases].map(|len| floats(&mut rng, len, 2.0));
             let at = |vector: &[f32], i: usize, none| match vector.len() {
                 0 => none,
-                len => vector[i % width % len],
+                len => vector[i % width / (width / len)],
+            };
+            let scaled = |i: usize, x: f32| match divides {
+                true => x / at(&scale, i, 1.0),
+                false => x * at(&scale, i, 1.0),
             };
             let each = x.iter().enumerate();
-            let want: Vec<f32> = each.map(|(i, x)| x * at(&scale, i, 1.0) + at(&bias, i, 0.0)).collect();
+            let want: Vec<f32> = each.map(|(i, x)| scaled(i, *x) + at(&bias, i, 0.0)).collect();
             let (input, output) = (gpu.input(&x), gpu.output::<f32>(n * width));
             let on_card = [&scale, &bias].map(|vector| (!vector.is_empty()).then(|| gpu.input(vector)));
             let [scale, bias] = on_card.each_ref().map(|vector| vector.as_ref().map(Input::span));
-            affine(&gpu.stream, input.span(), scale, bias, output.span(), n, width).unwrap();
-            assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, {scales} scales, {biases} biases");
+            affine(&gpu.stream, input.span(), scale, divides, bias, output.span(), n, width).unwrap();
+            assert_eq!(
+                gpu.read::<f32>(&output),
+                want,
+                "{n} x {width}, {scales} scales, {divides}, {biases} biases"
+            );
             gpu.stream.copy(input.span(), output.span()).unwrap();
-            affine(&gpu.stream, output.span(), scale, bias, output.span(), n, width).unwrap();
+            affine(&gpu.stream, output.span(), scale, divides, bias, output.span(), n, width).unwrap();
             assert_eq!(gpu.read::<f32>(&output), want, "{n} x {width}, in place");
         }
     }
@@ -462,7 +504,15 @@ fn rope(gpu: &Gpu) {
             let x = floats(&mut rng, n * n_heads * head_dim, 1.0);
             let mut want = x.clone();
             for (row, position) in want.chunks_exact_mut(n_heads * head_dim).zip(&positions) {
-                reference::rope(row, head_dim, first, &rope, *position).unwrap();
+                reference::rope(
+                    row,
+                    head_dim,
+                    first,
+                    rope.pairs,
+                    (&rope.inv_freq, rope.magnitude),
+                    *position,
+                )
+                .unwrap();
             }
             let (input, output) = (gpu.input(&x), gpu.output::<f32>(x.len()));
             let (positions, table) = (gpu.input(&positions), gpu.input(&table));
@@ -615,11 +665,15 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         norm(s, plain, all, part, 1, 512),
         unary(s, Unary::Relu, part, all, 1024),
         unary(s, Unary::Relu, all, part, 1024),
-        binary(s, Binary::Add, all, part, all, 1024),
-        binary(s, Binary::Glu(Unary::Silu), all, part, all, 1024),
-        affine(s, all, Some(part), None, all, 1, 512),
-        affine(s, all, None, Some(part), all, 1, 512),
-        affine(s, all, None, None, part, 1, 512),
+        fill(s, 1.0, part, 257),
+        binary(s, Binary::Add, all, (part, 1), all, 1024),
+        binary(s, Binary::Glu(Unary::Silu), all, (part, 1), all, 1024),
+        binary(s, Binary::Mul, all, (part, 3), all, 1023),
+        binary(s, Binary::Mul, all, (all, 3), all, 1024),
+        binary(s, Binary::Mul, all, (all, 0), all, 1024),
+        affine(s, all, Some(all.part(0..36).unwrap()), false, None, all, 1, 512),
+        affine(s, all, None, false, Some(all.part(0..0).unwrap()), all, 1, 512),
+        affine(s, all, None, false, None, part, 1, 512),
         rotate(s, RopePairs::Halves, all, all, part, part, 257, heads),
         rotate(s, RopePairs::Halves, all, part, all, part, 33, heads),
         rotate(s, RopePairs::Halves, all, all, part, part, 1, Heads { n_rot: 10, ..heads }),

@@ -384,7 +384,7 @@ impl Bench<'_> {
             };
             let scratch = AttendScratch { parts: parts.span(), tickets: tickets.span() };
             let to = Dest { plain: None, rounded: Some(Quantized { q: to_q.span(), ds: to_ds.span() }) };
-            let scores = Scores { scale: 0.1, cap: 0.0, window: None, sinks: None };
+            let scores = Scores::scaled(0.1);
             let (stream, q) = (&self.gpu.stream, q.span());
             attend::attend(stream, shape, q, scores, tokens, None, cache, scratch, to).unwrap();
         });

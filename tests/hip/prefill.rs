@@ -25,7 +25,7 @@ use rocmforge::device::hip::ops::project::LayerCache;
 use rocmforge::device::hip::ops::project::head_pad;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
-use rocmforge::plan::{Binary, NormKind, Unary};
+use rocmforge::plan::{self, Binary, NormKind, Unary};
 
 use TensorType::*;
 
@@ -45,6 +45,8 @@ pub const TESTS: &[Test] = &[
     Test::new("attention_of_large_and_odd_values", attention_of_large_and_odd_values),
     Test::new("attention_of_windows", attention_of_windows),
     Test::new("attention_with_caps", attention_with_caps),
+    Test::new("attention_by_distance", attention_by_distance),
+    Test::new("attention_to_later_positions", attention_to_later_positions),
     Test::new("attention_with_sinks", attention_with_sinks),
     Test::new("shapes_beyond_a_buffer_are_refused", shapes_beyond_a_buffer_are_refused),
 ];
@@ -399,19 +401,23 @@ struct Attention<'a> {
     head_dim: usize,
     sequences: &'a [(usize, usize)],
     cap: f32,
+    alibi: f32,
     window: Option<u32>,
+    causal: bool,
     sinks: Option<&'a [f32]>,
 }
 
 impl Attention<'_> {
-    /// No cap, window or sinks.
+    /// Causal, without anything else.
     const PLAIN: Attention<'static> = Attention {
         n_head: 1,
         n_head_kv: 1,
         head_dim: 64,
         sequences: &[],
         cap: 0.0,
+        alibi: 0.0,
         window: None,
+        causal: true,
         sinks: None,
     };
 }
@@ -427,6 +433,8 @@ struct Case {
     n_blocks: usize,
     head_pad: usize,
     tiles: Vec<[u32; 4]>,
+    /// Of each token the last position of its sequence.
+    lasts: Vec<u32>,
     scores: Scores<'static>,
     want: Vec<f32>,
 }
@@ -438,11 +446,12 @@ impl Attention<'_> {
 
     /// Queries, keys and values up to such sizes; blocks in a random order, and NaN in every cell without a position.
     fn case(&self, rng: &mut Rng, q_size: f32, v_size: f32) -> Case {
-        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window, sinks } = *self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, alibi, window, causal, sinks } = *self;
         let head_pad = head_pad(head_dim).unwrap();
         let width = n_head_kv * head_dim;
         let scale = 1.0 / (head_dim as f32).sqrt();
-        let heads = reference::Heads { n_head, n_head_kv, scale, cap };
+        let scores = plan::Scores { scale, cap, alibi, causal };
+        let heads = reference::Heads { n_head, n_head_kv, scores };
         let q = floats(rng, self.n() * n_head * head_dim, q_size);
 
         let lengths: Vec<usize> = sequences.iter().map(|(first, n)| first + n).collect();
@@ -485,7 +494,8 @@ impl Attention<'_> {
             table[s * table_stride..][..seen / BLOCK_LEN].fill(u32::MAX);
             for position in *first..*length {
                 let seen = window.map_or(0, |window| (position + 1).saturating_sub(window as usize));
-                let cells: Vec<usize> = (seen..=position).collect();
+                let slots: Vec<usize> = (seen..if causal { position + 1 } else { *length }).collect();
+                let cells = reference::Cells { slots: &slots, first: seen, own: position };
                 let mut out = vec![0.0; n_head * head_dim];
                 let q = &q[token * n_head * head_dim..][..n_head * head_dim];
                 let [k, v] = [&k, &v].map(|cells| reference::CellHeads {
@@ -494,7 +504,7 @@ impl Attention<'_> {
                     step: head_dim,
                     len: head_dim,
                 });
-                reference::attention(q, &cells, k, v, heads, sinks, &mut out).unwrap();
+                reference::attention(q, cells, k, v, heads, sinks, &mut out).unwrap();
                 want.extend(out);
                 token += 1;
             }
@@ -514,7 +524,8 @@ impl Attention<'_> {
             n_blocks,
             head_pad,
             tiles,
-            scores: Scores { scale, cap, window, sinks: None },
+            lasts: sequences.iter().flat_map(|(first, n)| vec![(first + n - 1) as u32; *n]).collect(),
+            scores: Scores { cap, alibi, window, ..Scores::scaled(scale) },
             want,
         }
     }
@@ -526,7 +537,9 @@ impl Attention<'_> {
         let on_card = gpu.input(&case.tiles.concat());
         let out = gpu.output::<f32>(case.q.len());
         let sinks = self.sinks.map(|sinks| gpu.input(sinks));
-        let scores = Scores { sinks: sinks.as_ref().map(Input::span), ..case.scores };
+        let lasts = gpu.input(&case.lasts);
+        let lasts = (!self.causal).then(|| lasts.span());
+        let scores = Scores { sinks: sinks.as_ref().map(Input::span), lasts, ..case.scores };
         let cache = LayerCache {
             k: inputs[0].span(),
             v: inputs[1].span(),
@@ -550,11 +563,11 @@ impl Attention<'_> {
     fn check(&self, gpu: &Gpu, q_size: f32, v_size: f32) {
         let case = self.case(&mut Rng(8), q_size, v_size);
         let error = nmse(&case.want, &self.run(gpu, &case));
-        let Attention { n_head, n_head_kv, head_dim, sequences, cap, window, sinks } = self;
+        let Attention { n_head, n_head_kv, head_dim, sequences, cap, alibi, window, causal, sinks } = self;
         assert!(
             error <= ATTENTION,
-            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}, cap {cap}, window {window:?}, \
-             sinks {sinks:?}: NMSE {error:.1e}"
+            "{n_head} / {n_head_kv} heads of {head_dim}, {sequences:?}, q to {q_size}, cap {cap}, alibi {alibi}, \
+             window {window:?}, causal {causal}, sinks {sinks:?}: NMSE {error:.1e}"
         );
     }
 }
@@ -666,6 +679,28 @@ fn attention_with_caps(gpu: &Gpu) {
     }
 }
 
+/// Scores that fall with the distance: powers of two of heads and others, with caps and windows.
+fn attention_by_distance(gpu: &Gpu) {
+    for (n_head, head_dim) in [(1, 64), (6, 40), (3, 128), (2, 512)] {
+        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(40))] {
+            let sequences = &[(0, 70), (150, 9)];
+            Attention { n_head, head_dim, sequences, cap, alibi, window, ..Attention::PLAIN }
+                .check(gpu, 3.0, 1.0);
+        }
+    }
+}
+
+/// Tokens that see what stands behind them, in tiles behind theirs too.
+fn attention_to_later_positions(gpu: &Gpu) {
+    for head_dim in [16, 64, 128, 256, 512] {
+        for (alibi, window) in [(0.0, None), (2.0, None), (0.0, Some(40)), (1.0, Some(1))] {
+            let sequences = &[(0, 150), (30, 9), (63, 1)];
+            Attention { n_head: 2, head_dim, sequences, alibi, window, causal: false, ..Attention::PLAIN }
+                .check(gpu, 3.0, 1.0);
+        }
+    }
+}
+
 /// Sinks far below the scores, among them, far above, and none at all.
 fn attention_with_sinks(gpu: &Gpu) {
     for head_dim in [64, 512] {
@@ -707,7 +742,7 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
     let tiles = Tiles { tiles: all, n_tiles: 1, table: all, n_tables: 1, table_stride: 1 };
     let cache =
         LayerCache { k: all, v: all, n_head_kv: 1, head_dim: 16, value_dim: 16, head_pad: 32, n_blocks: 1 };
-    let scores = Scores { scale: 1.0, cap: 0.0, window: None, sinks: None };
+    let scores = Scores::scaled(1.0);
     let attend = |n, q, tiles, cache, out| prefill_attention(s, n, 1, q, tiles, cache, scores, out);
     let refused = refused.into_iter().chain([
         attend(65, all, tiles, cache, all),

@@ -9,7 +9,7 @@ use super::ops::recurrent::{NO_SLOT, Runs};
 use crate::device::{SessionLimits, Step};
 use crate::{Result, memory};
 
-/// Where in the words a step's parts lie: tokens, positions, sequences, outputs, short runs, tiles, runs, tables.
+/// Where in the words a step's parts lie: tokens, positions, lasts, sequences, outputs, short runs, tiles, runs, tables.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
     pub n: usize,
@@ -34,6 +34,8 @@ pub struct Described<'a> {
     pub ids: Span<'a>,
     /// u32: an index of a token each.
     pub outputs: Span<'a>,
+    /// u32: of each token the last position of its sequence.
+    pub lasts: Span<'a>,
     pub tokens: Tokens<'a>,
     /// Of a step of many tokens: those of short runs, and the others in tiles.
     pub short: Chosen<'a>,
@@ -47,8 +49,8 @@ impl Description {
         let most = limits.max_tokens.max(limits.max_outputs);
         // a table, and a run of 4 words
         let tables = limits.max_tables().checked_mul(limits.n_blocks.checked_add(4)?)?;
-        // 3 lists of tokens, outputs, short runs, a tile of 4 words a token; each list begins at a multiple of 4 words
-        most.checked_mul(9)?.checked_add(20)?.checked_add(tables)
+        // 4 lists of tokens, outputs, short runs, a tile of 4 words a token; each list begins at a multiple of 4 words
+        most.checked_mul(10)?.checked_add(24)?.checked_add(tables)
     }
 
     /// Replaces `words` by the step's. `head_pad`: of the widest heads that attend.
@@ -75,6 +77,10 @@ impl Description {
             }
             is_long
         });
+        let mut lasts = memory::vec(n, "a step's last positions")?;
+        for (_, run) in step.runs() {
+            lasts.extend(std::iter::repeat_n(step.positions[run.end - 1], run.len()));
+        }
         let description = Description {
             n,
             n_outputs: step.outputs.len(),
@@ -87,7 +93,8 @@ impl Description {
         let starts @ [.., runs, tables] = description.starts();
         words.clear();
         memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
-        let lists = [step.tokens, step.positions, step.sequences, step.outputs, &short, tiles.as_flattened()];
+        let tiles = tiles.as_flattened();
+        let lists = [step.tokens, step.positions, &lasts, step.sequences, step.outputs, &short, tiles];
         for (list, start) in lists.into_iter().zip(starts) {
             words.resize(start, 0);
             words.extend_from_slice(list);
@@ -109,23 +116,25 @@ impl Description {
     }
 
     /// First word of each part, each a multiple of 16 bytes.
-    fn starts(&self) -> [usize; 8] {
+    fn starts(&self) -> [usize; 9] {
         let [tokens, outputs, short] =
             [self.n, self.n_outputs, self.n_short].map(|words| words.next_multiple_of(4));
-        let tiles = 3 * tokens + outputs + short;
+        let tiles = 4 * tokens + outputs + short;
         let runs = tiles + 4 * self.n_tiles;
-        [0, tokens, 2 * tokens, 3 * tokens, 3 * tokens + outputs, tiles, runs, runs + 4 * self.n_runs]
+        let [first, second, third, fourth] = [1, 2, 3, 4].map(|n| n * tokens);
+        [0, first, second, third, fourth, fourth + outputs, tiles, runs, runs + 4 * self.n_runs]
     }
 
     /// Its parts, where all the words lie at `words`.
     pub fn at<'a>(&self, words: Span<'a>) -> Result<Described<'a>> {
         let Description { n, n_outputs, n_tables, table_stride, n_short, n_tiles, n_runs } = *self;
-        let [ids, positions, sequences, outputs, short, tiles, runs, tables] = self.starts();
+        let [ids, positions, lasts, sequences, outputs, short, tiles, runs, tables] = self.starts();
         let part = |start: usize, len: usize| words.part(4 * start as u64..4 * (start + len) as u64);
         let table = part(tables, n_tables * table_stride)?;
         Ok(Described {
             ids: part(ids, n)?,
             outputs: part(outputs, n_outputs)?,
+            lasts: part(lasts, n)?,
             tokens: Tokens {
                 n,
                 positions: part(positions, n)?,

@@ -110,6 +110,7 @@ pub struct Routing {
     pub scale: f32,
     pub n_groups: u32,
     pub n_groups_used: u32,
+    pub per_id: u32,
 }
 
 /// Queries, keys and values of a step's tokens, f32 `[token][head][head_dim]`, values `value_dim`, and where they go: q in
@@ -163,6 +164,8 @@ pub struct Attend {
     pub ods: Ptr,
     /// f32, of each head one more score without a value; or null.
     pub sinks: Ptr,
+    /// u32 a token: the last position that it attends to; null: its own.
+    pub lasts: Ptr,
     pub n_head: u32,
     pub n_head_kv: u32,
     pub head_dim: u32,
@@ -175,6 +178,8 @@ pub struct Attend {
     pub scale: f32,
     /// Scores s become cap * tanh(s / cap); 0: stay.
     pub cap: f32,
+    /// Scores fall with the distance, by each head's slope as [`Scores`](crate::plan::Scores) has it; 0: they do not.
+    pub alibi: f32,
 }
 
 /// A gated delta rule: q, k f32 `[token][n_k][k_len]`, v, out `[token][n_v][v_len]`, beta `[token][n_v]`, g too or, if
@@ -475,20 +480,22 @@ kernels! {
         NORM_Q8_NARROW = "norm_q8_narrow",
     }
 
-    /// `dst[i] = f(x[i])`, i < n; f: the function of that number in kernels/activations.hpp, c its constant. In place
+    /// `dst[i] = f(x[i])`, i < n; f: the function of that number in kernels/activations.hpp, c and d its constants. In place
     /// allowed. Grid: x over n / 1024.
-    UnaryArgs(x: Ptr, dst: Ptr, n: u64, f: u32, c: f32) [256, 1, 1] waves 8 {
+    UnaryArgs(x: Ptr, dst: Ptr, n: u64, f: u32, c: f32, d: f32) [256, 1, 1] waves 8 {
         UNARY_F32 = "unary_f32",
     }
 
-    /// `dst[i] = f(a[i]) * b[i]`, `a[i] + b[i]`, or the clamped unit of both, i < n; f as in unary_f32. In place allowed. Grid: x over n / 1024.
-    BinaryArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, f: u32, c: f32) [256, 1, 1] waves 8 {
+    /// `dst[i] = f(a[i]) * b[i / each_b]`, their sum, or the clamped unit of both, i < n, which is below 2^32 where each_b is
+    /// not 1; f as in unary_f32. In place allowed. Grid: x over n / 1024.
+    BinaryArgs(a: Ptr, b: Ptr, dst: Ptr, n: u64, each_b: u32, f: u32, c: f32, d: f32) [256, 1, 1] waves 8 {
         BINARY_F32 = "binary_f32",
     }
 
-    /// `dst[t][i] = x[t][i] * scale[i] + bias[i]`, for rows of `width`; scale, bias: f32 or null, `one_scale` and
-    /// `one_bias`: one element each. In place allowed. Grid: x over rows, y over width / 1024.
-    AffineArgs(x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, width: u32, one_scale: u32, one_bias: u32) [256, 1, 1] waves 8 {
+    /// `dst[t][i] = x[t][i] * scale[i / each_scale] + bias[i / each_bias]`, or `x / scale + bias` if `divides`, for rows of
+    /// `width`; scale, bias: f32 or null. In place allowed. Grid: x over rows, y over width / 1024.
+    AffineArgs(x: Ptr, scale: Ptr, bias: Ptr, dst: Ptr, width: u32, each_scale: u32, each_bias: u32, divides: u32)
+        [256, 1, 1] waves 8 {
         AFFINE_F32 = "affine_f32",
     }
 
@@ -654,13 +661,14 @@ kernels! {
         MATMUL_128 = "matmul_" but_f32 "_128",
     }
 
-    /// Causal attention of many tokens, for heads padded to D. q: f32 `[token][head][head_dim]`, rotated and aligned to 16
+    /// Attention of many tokens, for heads padded to D. q: f32 `[token][head][head_dim]`, rotated and aligned to 16
     /// bytes; out: the same of value_dim; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32
     /// (first token, count, sequence, position of the first), at most 64 tokens, 32 of D 512 and latent; table: u32, a row
-    /// of `table_stride` blocks a sequence; window, cap, sinks: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of
+    /// of `table_stride` blocks a sequence; window, cap, alibi, sinks, lasts: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of
     /// D 512 and latent), y over tiles.
-    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, sinks: Ptr, n_head: u32,
-        n_head_kv: u32, head_dim: u32, value_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32)
+    PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, sinks: Ptr, lasts: Ptr,
+        n_head: u32, n_head_kv: u32, head_dim: u32, value_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32,
+        alibi: f32)
         [128, 1, 1] waves 1 {
         PREFILL_ATTENTION_D32 = "prefill_attention_d32",
         PREFILL_ATTENTION_D64 = "prefill_attention_d64",
@@ -684,10 +692,15 @@ kernels! {
         SORT_PAIRS = "sort_pairs",
     }
 
-    /// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, rows of `width`, f32. Grid: x over tokens, y over
-    /// width / 1024.
+    /// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, or of `x[t][k]` where weights is null, rows of `width`,
+    /// f32. Grid: x over tokens, y over width / 1024.
     CombineArgs(x: Ptr, weights: Ptr, dst: Ptr, width: u32, n_used: u32) [256, 1, 1] waves 8 {
         COMBINE = "combine",
+    }
+
+    /// `dst[t][k] = weights[t][k] * x[t]`, rows of `width`, f32. Grid: x over pairs of t and k, y over width / 1024.
+    SpreadArgs(x: Ptr, weights: Ptr, dst: Ptr, width: u32, n_used: u32) [256, 1, 1] waves 8 {
+        SPREAD = "spread",
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::description::Described;
 use super::memory::Span;
-use super::ops::attend::{self, AttendShape, HeadNorms, Scores};
+use super::ops::attend::{self, AttendShape, HeadNorms};
 use super::ops::experts::{self, TokenPairs};
 use super::ops::matmul::{self, Addends};
 use super::ops::prefill;
@@ -16,7 +16,7 @@ use super::schedule::{Forms, Mixed, Place, Rounded, Source, StepOp};
 use super::scratch::SessionMemory;
 use super::stream::Stream;
 use crate::plan::fuse::{HeadPrep, Part, Project, Then};
-use crate::plan::{self, *};
+use crate::plan::*;
 use crate::{Error, Result};
 
 /// A step under way: its description is on the device.
@@ -89,9 +89,10 @@ impl<'a> Running<'a> {
             }
             StepOp::Project { project, source, to } => self.project(project, *source, *to),
             StepOp::Qkv { project, cache, rope } => self.qkv(project, *cache, *rope),
-            StepOp::Attention { cache, q, scores: plan::Scores { scale, cap, .. }, sinks, out, to } => {
+            StepOp::Attention { cache, q, scores: Scores { scale, cap, alibi, causal }, sinks, out, to } => {
                 let window = self.plan().cache(*cache).window;
-                let scores = Scores { scale: *scale, cap: *cap, window, sinks: self.vector(*sinks)? };
+                let (lasts, sinks) = ((!causal).then_some(self.step.lasts), self.vector(*sinks)?);
+                let scores = attend::Scores { scale: *scale, cap: *cap, alibi: *alibi, window, lasts, sinks };
                 self.attention(*cache, *q, scores, *out, *to)
             }
             StepOp::Experts(mixed) => self.experts(mixed),
@@ -101,15 +102,22 @@ impl<'a> Running<'a> {
     fn single(&self, op: &Op) -> Result<()> {
         let stream = self.stream;
         match *op {
-            Op::Embed { weight, out, .. } => {
+            Op::Embed { weight, by, out } => {
                 let weight = self.program.matrix(weight)?;
-                ops::embed(stream, weight, self.step.ids, self.value(out)?, self.n())
+                let rows = match by {
+                    LookupBy::Token => self.step.ids,
+                    LookupBy::Position => self.step.tokens.positions,
+                };
+                ops::embed(stream, weight, rows, self.value(out)?, self.n())
+            }
+            Op::Fill { value, out, .. } => {
+                elementwise::fill(stream, value, self.value(out)?, self.len(out.0))
             }
             Op::Norm { x, norm, group, out } => self.norm(x.0, norm, group, out.0),
-            Op::Affine { x, scale, bias, out, .. } => {
+            Op::Affine { x, scale, divides, bias, out } => {
                 let (scale, bias, n) = (self.vector(scale)?, self.vector(bias)?, self.rows(out.0));
                 let (x, to, width) = (self.value(x)?, self.value(out)?, self.plan().width(out));
-                elementwise::affine(stream, x, scale, bias, to, n, width)
+                elementwise::affine(stream, x, scale, divides, bias, to, n, width)
             }
             Op::Rope { x, head_dim, first, rope, out } => self.rope(x.0, head_dim, first, rope, out.0),
             Op::Temper { x, scale, length, out } => {
@@ -149,19 +157,19 @@ impl<'a> Running<'a> {
                 let (logits, ids, weights) = (self.value(logits)?, self.value(ids)?, self.value(weights)?);
                 experts::route(stream, logits, bias, routing, ids, weights, n, n_experts)
             }
-            Op::Combine { x, weights: Some(weights), out } => {
-                let (n, n_used, width) =
-                    (self.rows(out.0), self.plan().width(weights), self.plan().width(out));
+            Op::Spread { x, weights, out } => {
+                let (n, n_used, width) = (self.rows(out.0), self.plan().width(weights), self.plan().width(x));
                 let (x, weights, to) = (self.value(x)?, self.value(weights)?, self.value(out)?);
-                experts::combine(stream, x, weights, to, n, n_used, width)
+                experts::spread(stream, x, weights, to, n, n_used, width)
+            }
+            Op::Combine { x, weights, out } => {
+                let (n, width) = (self.rows(out.0), self.plan().width(out));
+                let n_used = self.plan().width(x) / width;
+                let weights = weights.map(|weights| self.value(weights)).transpose()?;
+                experts::combine(stream, self.value(x)?, weights, self.value(out)?, n, n_used, width)
             }
             Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
-            Op::MatMul { .. }
-            | Op::Attention { .. }
-            | Op::MatMulExperts { .. }
-            | Op::Fill { .. }
-            | Op::Spread { .. }
-            | Op::Combine { weights: None, .. } => Err(misplaced(op)),
+            Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
             Op::Conv { x, weight, bias, silu, state, out } => {
                 let width = self.plan().width(x);
                 let k = self.plan().weight(weight).cols;
@@ -206,8 +214,8 @@ impl<'a> Running<'a> {
     }
 
     fn binary(&self, f: Binary, [a, b]: [ValueId; 2], out: ValueId) -> Result<()> {
-        let n = self.len(out);
-        elementwise::binary(self.stream, f, self.value(a)?, self.value(b)?, self.value(out)?, n)
+        let (n, each) = (self.len(out), self.plan().width(a) / self.plan().width(b).max(1));
+        elementwise::binary(self.stream, f, self.value(a)?, (self.value(b)?, each), self.value(out)?, n)
     }
 
     fn prepare_heads(
@@ -247,7 +255,7 @@ impl<'a> Running<'a> {
         &self,
         cache: CacheId,
         q: ValueId,
-        scores: Scores<'_>,
+        scores: attend::Scores<'_>,
         out: ValueId,
         to: Forms,
     ) -> Result<()> {

@@ -3,7 +3,7 @@
 use super::ops::experts::MOST_EXPERTS;
 use super::ops::project::cell_pad;
 use super::ops::recurrent::delta_kernel;
-use crate::plan::{Binary, LookupBy, NamedOp, Op, Plan, Scores, Unary, Vector};
+use crate::plan::{NamedOp, Op, Plan};
 use crate::{Error, Result};
 
 /// # Errors
@@ -25,30 +25,11 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
         _ => refuse(format!(" of {n} experts"), &format!("up to {MOST_EXPERTS} experts")),
     };
     match named.op {
-        Op::Embed { by: LookupBy::Position, .. } => refuse(" by position".into(), "rows by token"),
-        Op::Fill { .. } | Op::Spread { .. } => refuse(String::new(), "what stands in docs/gpu-support.md"),
-        Op::Combine { weights: None, .. } => refuse(" without weights".into(), "weighted sums"),
-        Op::Unary { f: Unary::Clamp(..), .. } | Op::Binary { f: Binary::Glu(Unary::Clamp(..)), .. } => {
-            refuse(" within bounds".into(), "other functions")
-        }
-        Op::Affine { x, scale, divides, bias, .. } => {
-            let whole = |vector: Vector| [1, plan.width(x)].contains(&plan.weight(vector).cols);
-            match divides || !scale.into_iter().chain(bias).all(whole) {
-                true => refuse(" of neighbours".into(), "factors of a row or of all its elements"),
-                false => Ok(()),
-            }
-        }
-        Op::Binary { a, b, .. } if plan.width(a) != plan.width(b) => {
-            refuse(" of neighbours".into(), "operands of one width")
-        }
         Op::Rope { head_dim, first, rope, .. } => match first + 2 * plan.rope(rope).inv_freq.len() {
             n_rot if n_rot > head_dim => refuse(format!(" of {n_rot} of {head_dim}"), "parts of a head"),
             _ => Ok(()),
         },
         Op::Append { cache, .. } => cell_pad(plan.cache(cache)).map(drop),
-        Op::Attention { scores: Scores { alibi, causal, .. }, .. } if alibi != 0.0 || !causal => {
-            refuse(" by distance or to later positions".into(), "causal attention by what keys say")
-        }
         Op::Attention { cache, q, .. } => {
             let (n_head, of) = (plan.n_head(q, cache), plan.cache(cache));
             if n_head * of.k != plan.width(q) || !n_head.is_multiple_of(of.n_head_kv) {
@@ -60,9 +41,6 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             }
             cell_pad(of).map(drop)
         }
-        Op::Route { ref routing, .. } if routing.per_id != 1 => {
-            refuse(format!(" of ids for {}", routing.per_id), "an id for each expert")
-        }
         Op::Route { logits, .. } => experts(plan.width(logits)),
         Op::MatMulExperts { ids, weight, out, .. } => experts(plan.expert_shape(ids, weight, out).n_experts),
         Op::MatMulHeads { x, weight, out } => match plan.head_shape(x, weight, out).n_experts {
@@ -73,6 +51,9 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
             delta_kernel(plan.delta_shape([q, v, g, beta], n_k, heads).k).map(drop)
         }
         Op::Combine { .. }
+        | Op::Spread { .. }
+        | Op::Fill { .. }
+        | Op::Affine { .. }
         | Op::Embed { .. }
         | Op::Temper { .. }
         | Op::Columns { .. }

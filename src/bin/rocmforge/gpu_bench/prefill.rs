@@ -122,7 +122,7 @@ impl GpuBench {
             n_tables: 1,
             table_stride: n_blocks,
         };
-        let scores = Scores { scale: 1.0 / (head_dim as f32).sqrt(), cap: 0.0, window: None, sinks: None };
+        let scores = Scores::scaled(1.0 / (head_dim as f32).sqrt());
         let seconds = self.time(|| {
             (0..AT_ONCE).try_for_each(|_| {
                 let (q, out) = (q.span(), out.span());

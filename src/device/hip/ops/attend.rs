@@ -106,13 +106,29 @@ pub struct Scores<'a> {
     pub scale: f32,
     /// Soft cap on what that gives; 0: none.
     pub cap: f32,
-    /// Positions that a token sees, its own included; None: all.
+    /// Fall with the distance, as [`plan::Scores`] has it; 0: none.
+    pub alibi: f32,
+    /// Positions that a token sees up to its own; None: all.
     pub window: Option<u32>,
+    /// u32, of each token the last position that it sees, of a sequence's tokens the same; None: its own.
+    pub lasts: Option<Span<'a>>,
     /// f32, of each query head one more score without a value.
     pub sinks: Option<Span<'a>>,
 }
 
 impl Scores<'_> {
+    /// Causal, with a factor and nothing else.
+    pub const fn scaled(scale: f32) -> Self {
+        Scores { scale, cap: 0.0, alibi: 0.0, window: None, lasts: None, sinks: None }
+    }
+
+    /// Of `n` tokens.
+    pub(super) fn lasts(&self, n: usize) -> Result<Ptr> {
+        let Some(lasts) = self.lasts else { return Ok(Ptr::default()) };
+        holds("lasts", lasts, &[n], 4)?;
+        Ok(lasts.ptr())
+    }
+
     pub(super) fn sinks(&self, n_head: usize) -> Result<Ptr> {
         let Some(sinks) = self.sinks else { return Ok(Ptr::default()) };
         holds("sinks", sinks, &[n_head], 4)?;
@@ -178,8 +194,8 @@ pub struct Chosen<'a> {
     pub n: usize,
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim) over the cache, token by token: each attends to its window's positions,
-/// and reads them for itself. The result is n x n_head * value_dim; of `chosen` tokens alone, where there are any.
+/// Attention of q (f32, n x n_head x head_dim) over the cache, token by token: each attends to the positions that `scores`
+/// shows it, and reads them for itself. The result is n x n_head * value_dim; of `chosen` tokens alone, where there are any.
 #[allow(clippy::too_many_arguments)]
 pub fn attend(
     stream: &Stream,
@@ -229,6 +245,7 @@ pub fn attend(
         oq,
         ods,
         sinks: scores.sinks(n_head)?,
+        lasts: scores.lasts(tokens.n)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", cache.head_dim)?,
@@ -238,6 +255,7 @@ pub fn attend(
         window: scores.window()?,
         scale: scores.scale,
         cap: scores.cap,
+        alibi: scores.alibi,
     };
     // a group beyond the blocks that a sequence can have would find no work
     let splits = splits.min(tokens.table_stride.max(1));

@@ -28,7 +28,7 @@ pub fn route(
     n: usize,
     n_experts: usize,
 ) -> Result<()> {
-    let plan::Routing { gating, n_used, least_sum, scale, n_groups, n_groups_used, .. } = *by;
+    let plan::Routing { gating, n_used, least_sum, scale, n_groups, n_groups_used, per_id } = *by;
     if !(1..=MOST_EXPERTS).contains(&n_experts) || !(1..=n_experts).contains(&n_used) || n_groups > n_experts
     {
         return Err(Error::param(format!("{n_used} of {n_experts} experts in {n_groups} groups")));
@@ -54,6 +54,7 @@ pub fn route(
         scale,
         n_groups: dim("n_groups", n_groups)?,
         n_groups_used: dim("n_groups_used", n_groups_used)?,
+        per_id: dim("per_id", per_id.max(1))?,
     };
     let bias = bias.map_or(Ptr::default(), Span::ptr);
     let args = RouteArgs { logits: logits.ptr(), bias, ids: ids.ptr(), weights: weights.ptr(), routing };
@@ -324,8 +325,8 @@ pub fn matmul_by(
     launch(stream, kernel, [n_tiles as u64, u64::from(rows).div_ceil(tile.side()), 1], &args)
 }
 
-/// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`: x f32, n x n_used x width; weights f32, n x n_used.
-pub fn combine(
+/// `dst[t][k] = weights[t][k] * x[t]`: x f32, n x width; weights f32, n x n_used; dst f32, n x n_used x width.
+pub fn spread(
     stream: &Stream,
     x: Span<'_>,
     weights: Span<'_>,
@@ -334,14 +335,39 @@ pub fn combine(
     n_used: usize,
     width: usize,
 ) -> Result<()> {
-    holds("x", x, &[n, n_used, width], 4)?;
+    holds("x", x, &[n, width], 4)?;
     holds("weights", weights, &[n, n_used], 4)?;
+    holds("dst", dst, &[n, n_used, width], 4)?;
+    if n == 0 || n_used == 0 || width == 0 {
+        return Ok(());
+    }
+    let (pairs, width, n_used) = (n as u64 * n_used as u64, dim("width", width)?, dim("n_used", n_used)?);
+    let args = SpreadArgs { x: x.ptr(), weights: weights.ptr(), dst: dst.ptr(), width, n_used };
+    launch(stream, SPREAD, [pairs, u64::from(width).div_ceil(1024), 1], &args)
+}
+
+/// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, or of `x[t][k]` where there are no weights: x f32, n x
+/// n_used x width; weights f32, n x n_used.
+pub fn combine(
+    stream: &Stream,
+    x: Span<'_>,
+    weights: Option<Span<'_>>,
+    dst: Span<'_>,
+    n: usize,
+    n_used: usize,
+    width: usize,
+) -> Result<()> {
+    holds("x", x, &[n, n_used, width], 4)?;
+    if let Some(weights) = weights {
+        holds("weights", weights, &[n, n_used], 4)?;
+    }
     holds("dst", dst, &[n, width], 4)?;
     if n == 0 || width == 0 {
         return Ok(());
     }
     let (width, n_used) = (dim("width", width)?, dim("n_used", n_used)?);
-    let args = CombineArgs { x: x.ptr(), weights: weights.ptr(), dst: dst.ptr(), width, n_used };
+    let weights = weights.map_or(Ptr::default(), Span::ptr);
+    let args = CombineArgs { x: x.ptr(), weights, dst: dst.ptr(), width, n_used };
     launch(stream, COMBINE, [n as u64, u64::from(width).div_ceil(1024), 1], &args)
 }
 

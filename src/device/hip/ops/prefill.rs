@@ -61,7 +61,7 @@ pub fn attention_kernel(head_pad: usize) -> Result<(Kernel<PrefillAttentionArgs>
     }
 }
 
-/// Causal attention of q (f32, n x n_head x head_dim, rotated) to the cells of each token's window, which the cache holds
+/// Attention of q (f32, n x n_head x head_dim, rotated) to the cells that `scores` shows each token, which the cache holds
 /// already; out: f32, n x n_head x value_dim. What `tiles` says of tokens, positions and blocks is within n and the cache.
 #[allow(clippy::too_many_arguments)]
 pub fn prefill_attention(
@@ -94,6 +94,7 @@ pub fn prefill_attention(
         table: tiles.table.ptr(),
         out: out.ptr(),
         sinks: scores.sinks(n_head)?,
+        lasts: scores.lasts(n)?,
         n_head: dim("n_head", n_head)?,
         n_head_kv: dim("n_head_kv", n_head_kv)?,
         head_dim: dim("head_dim", head_dim)?,
@@ -102,6 +103,7 @@ pub fn prefill_attention(
         window: scores.window()?,
         scale: scores.scale,
         cap: scores.cap,
+        alibi: scores.alibi,
     };
     if n == 0 || n_head == 0 || head_dim == 0 || tiles.n_tiles == 0 {
         return Ok(());
