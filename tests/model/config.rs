@@ -142,6 +142,45 @@ fn senseless_values_of_an_architecture_are_named() {
     assert!(cycles([1, 1, 1]).contains("hrm.z_l_init is missing"));
 }
 
+/// Of architectures with mixtures of experts.
+#[test]
+fn senseless_values_of_mixtures_are_named() {
+    use Value::{F32, U32};
+    let flags = Value::Array(Array::Bool(vec![true; 3]));
+    let width = || ("expert_feed_forward_length", U32(64));
+    let window = || ("attention.sliding_window", U32(32));
+    type Case = (&'static str, Vec<(&'static str, Value)>, &'static str);
+    let cases: [Case; 13] = [
+        ("bailingmoe", vec![], "expert_feed_forward_length is missing"),
+        ("dots1", vec![width()], "expert_gating_func does not say how"),
+        ("dots1", vec![width(), ("expert_gating_func", U32(9))], "9 (dots1.expert_gating_func)"),
+        ("dbrx", vec![("attention.layer_norm_epsilon", F32(1e-5))], "clamp_kqv is missing"),
+        ("ernie4_5-moe", vec![width()], "interleave_moe_layer_step is missing"),
+        ("grovemoe", vec![("experts_per_group", U32(3))], "experts_per_group is 3 of 4 experts"),
+        (
+            "llama4",
+            vec![("attention.sliding_window", U32(0))],
+            "without chunks (llama4.attention.sliding_window is 0)",
+        ),
+        ("exaone-moe", vec![width()], "sliding_window is missing or 0"),
+        ("maple", vec![window()], "sliding_window_pattern is no array"),
+        ("mimo2", vec![window(), ("attention.sliding_window_pattern", flags)], "has 3 values for 2 layers"),
+        ("cohere2moe", vec![window()], "logit_scale is missing"),
+        ("minimax-m3", vec![("attention.indexer.top_k", U32(16))], "indexer.block_size is missing"),
+        ("grok", vec![("attn_logit_softcapping", F32(0.0))], "attn_logit_softcapping is 0"),
+    ];
+    for (arch, keys, text) in cases {
+        let model = TinyModel { experts: [4, 2], ..TinyModel::new(arch) };
+        let model = keys.into_iter().fold(model, |m, (key, value)| m.meta(&format!("{{}}.{key}"), value));
+        let message = message(&model.gguf());
+        assert!(message.contains(text), "{arch}: {message}");
+    }
+    // blocks behind the last layer are left alone
+    let ahead =
+        TinyModel { experts: [4, 2], ..TinyModel::new("hy_v3") }.meta("{}.nextn_predict_layers", U32(2));
+    assert!(message(&ahead.gguf()).contains("nextn_predict_layers is 2 of 2 layers"));
+}
+
 #[test]
 fn tensors_must_be_those_of_the_architecture() {
     for (from, to, text) in [
