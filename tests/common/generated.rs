@@ -145,7 +145,7 @@ fn describe(name: &str, path: &Path) -> Result<Fixture> {
         note: NOTES.iter().find(|(of, _)| *of == name).map_or("", |(_, note)| *note).to_owned(),
     };
     let n_vocab = fixture.n_vocab();
-    let mut rng = Rng(if OTHER_TOKENS.contains(&name) { 0xA2C6 } else { 0xA2C5 });
+    let mut rng = Rng(if OTHER_TOKENS.contains(&name) { 0xA2C8 } else { 0xA2C5 });
     fixture.tokens = LENGTHS.map(|n| (0..n).map(|_| rng.below(n_vocab) as u32).collect());
     Ok(fixture)
 }
