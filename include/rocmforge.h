@@ -1418,9 +1418,10 @@ rf_status rf_kv_clear(struct rf_context *ctx);
 
 /**
  * Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
- * A model with a recurrent state (qwen35) goes back only to some positions: see rf_kv_reachable.
- * RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the state was not kept, NULL. RF_ERROR_BUSY: the context is
- * in use. One thread at a time.
+ * A model with a recurrent state (qwen35) or with windows (gemma3, gpt-oss) goes back only to some positions: see
+ * rf_kv_reachable.
+ * RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the model cannot go back to, NULL. RF_ERROR_BUSY: the context
+ * is in use. One thread at a time.
  */
 rf_status rf_kv_remove(struct rf_context *ctx,
                        uint32_t seq,
@@ -1442,7 +1443,8 @@ rf_status rf_kv_copy(struct rf_context *ctx,
 /**
  * The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
  * or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
- * the last 3 times, where its length is a multiple of 512.
+ * the last 3 times, where its length is a multiple of 512; of one with windows it can be nothing, for the first positions that
+ * they have left behind, whose room others wanted. The sequence's whole length always can.
  * RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_reachable(struct rf_context *ctx,

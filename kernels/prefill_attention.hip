@@ -18,10 +18,10 @@ struct Tile {
 };
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
-// `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all; scores are capped softly if `cap` is not 0. sinks: f32 [head], of each head one more score without a
-// value, or null. Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D
-// on what a key has beyond them. out: [token][head][value_dim].
+// `table` has a row of `table_stride` blocks a sequence. A token attends to its `positions_seen`; scores are capped softly
+// if `cap` is not 0. sinks: f32 [head], of each head one more score without a value, or null. Where keys hold the values
+// (k and v are then one), a cell is D + 64 long: the value's elements, from D on what a key has beyond them. out:
+// [token][head][value_dim].
 struct Task {
     const float *q;
     const f16 *k, *v;
@@ -29,7 +29,7 @@ struct Task {
     const u32 *table;
     float *out;
     const float *sinks;
-    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window;
+    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window, chunk;
     float scale, cap;
 };
 
@@ -129,7 +129,8 @@ DEVICE void attend(const Task &a) {
         for (u32 i = 0; i < 4; i++) *(u32x4 *)(values + (quad + i) * S::V_STRIDE + octet) = rows[i];
     };
     // steps wholly behind the window are left out
-    const u32 start = (tile.position + 1 > a.window ? tile.position + 1 - a.window : 0) / S::KEYS * S::KEYS;
+    const auto seen_by = [&](u32 position) { return positions_seen(position, a.window, a.chunk); };
+    const u32 start = (tile.position + 1 - seen_by(tile.position)) / S::KEYS * S::KEYS, last_sees = seen_by(last);
     if constexpr (S::CHUNKS == 1) {
         const u64 from = cells(start);
         fetch_keys(from, 0);
@@ -169,10 +170,10 @@ DEVICE void attend(const Task &a) {
     }
     barrier();
 
-    // Of each query that the lane has to do with: what its scores are multiplied by, its position, the running maximum
-    // and the lane's part of the sum. Logarithms are to base 2.
+    // Of each query that the lane has to do with: what its scores are multiplied by, its position, how many it sees, the
+    // running maximum and the lane's part of the sum. Logarithms are to base 2.
     float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
-    u32 position[S::QUERY_TILES][T::QUERIES];
+    u32 position[S::QUERY_TILES][T::QUERIES], seen[S::QUERY_TILES][T::QUERIES];
 #pragma unroll
     for (u32 t = 0; t < S::QUERY_TILES; t++) {
 #pragma unroll
@@ -180,6 +181,7 @@ DEVICE void attend(const Task &a) {
             const u32 query = query0 + t * 16 + T::query(2 * q);
             factor[t][q] = factors[query];
             position[t][q] = tile.position + query;
+            seen[t][q] = seen_by(position[t][q]);
             most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
@@ -199,7 +201,7 @@ DEVICE void attend(const Task &a) {
 #pragma unroll 1
     for (u32 position0 = start; position0 <= last; position0 += S::KEYS) {
         // whether some token sees some of the step's keys only
-        const bool partly = position0 + S::KEYS > tile.position + 1 || last - position0 >= a.window;
+        const bool partly = position0 + S::KEYS > tile.position + 1 || last - position0 >= last_sees;
         T::Scores scores[S::QUERY_TILES][S::KEY_TILES] = {};
         const auto add_scores = [&](u32 col0) {
 #pragma unroll
@@ -274,7 +276,7 @@ DEVICE void attend(const Task &a) {
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
                     // a key behind the token is 2^31 and more before it
-                    if (partly && position[t][q] - (position0 + k * 16 + T::key(i)) >= a.window) {
+                    if (partly && position[t][q] - (position0 + k * 16 + T::key(i)) >= seen[t][q]) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);
@@ -349,9 +351,9 @@ DEVICE void attend(const Task &a) {
     KERNEL(128, 1) void prefill_attention_##NAME(const float *q, const f16 *k, const f16 *v, const Tile *tiles,       \
                                                  const u32 *table, float *out, const float *sinks, u32 n_head,        \
                                                  u32 n_head_kv, u32 head_dim, u32 value_dim, u32 table_stride,        \
-                                                 u32 window, float scale, float cap) {                                \
+                                                 u32 window, u32 chunk, float scale, float cap) {                     \
         attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, n_head, n_head_kv, head_dim, value_dim, table_stride, \
-                             window, scale, cap});                                                                    \
+                             window, chunk, scale, cap});                                                             \
     }
 
 PREFILL_ATTENTION(d32, 32)

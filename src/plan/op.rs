@@ -325,8 +325,7 @@ ops! {
 
     /// Causal attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is
     /// q's width / the cache's k. The result is n_head * v wide. A score is q.k * scale, then capped to
-    /// `cap * tanh(score / cap)` where `cap` is not 0. A cache with a window shows a token the last `window` positions,
-    /// its own included. A sink, one number for each query head, is one more score without a value.
+    /// `cap * tanh(score / cap)` where `cap` is not 0. A token sees what the cache's window shows it. A sink, one number for each query head, is one more score without a value.
     Attention { cache: CacheId, q: In, scale: f32, cap: f32, sinks: Option<Vector>, out: Out, }
 
     /// out = f(x)

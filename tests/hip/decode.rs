@@ -23,7 +23,7 @@ use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::TensorType;
-use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary};
+use rocmforge::plan::{Binary, NormKind, Rope, RopePairs, Unary, Window};
 
 use TensorType::*;
 
@@ -641,7 +641,7 @@ const fn scaled(scale: f32) -> Scores<'static> {
 
 /// The first position that a token sees.
 fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
-    scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    scores.window.map_or(0, |window| window.first(position as usize) as u32)
 }
 
 impl AttendCase {
@@ -804,7 +804,11 @@ fn attend_sharp(gpu: &Gpu) {
 /// behind the token, is never read: see [`AttendCase::run`].
 fn attend_windows(gpu: &Gpu) {
     for head_dim in [64, 256] {
-        for (window, splits) in [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)] {
+        let sliding = [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)];
+        let sliding = sliding.map(|(n, splits)| (Window::Sliding(n), splits));
+        let chunks = [(1, 2), (63, 1), (64, 3), (100, 64), (128, 2), (1000, 3)];
+        let chunks = chunks.map(|(n, splits)| (Window::Chunks(n), splits));
+        for (window, splits) in sliding.into_iter().chain(chunks) {
             let tokens = vec![(0, 0), (1, 63), (1, 64), (2, 127), (0, 299)];
             let scores = Scores { window: Some(window), ..scaled(0.2) };
             AttendCase { n_head: 6, n_head_kv: 2, head_dim, splits, tokens, scores }.run(gpu);
@@ -816,7 +820,7 @@ fn attend_windows(gpu: &Gpu) {
 fn attend_caps(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80)] {
         for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
-            for window in [None, Some(70)] {
+            for window in [None, Some(Window::Chunks(70))] {
                 let tokens = vec![(0, 199), (1, 5)];
                 let scores = Scores { scale, cap, window, sinks: None };
                 AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
@@ -829,7 +833,7 @@ fn attend_caps(gpu: &Gpu) {
 fn attend_sinks(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80), (2, 512)] {
         for splits in [1, 64] {
-            for (cap, window) in [(0.0, None), (5.0, Some(70))] {
+            for (cap, window) in [(0.0, None), (5.0, Some(Window::Sliding(70)))] {
                 let tokens = vec![(0, 299), (1, 5), (2, 0)];
                 let scores = Scores { cap, window, ..scaled(0.3) };
                 let sinks = [2.0, -1.5, 0.0, 9.0, f32::NEG_INFINITY, -300.0, 300.0, 4.0];

@@ -9,3 +9,4 @@ mod config;
 mod gpu;
 mod logits;
 mod states;
+mod windows;

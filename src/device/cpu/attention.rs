@@ -14,7 +14,7 @@ use super::isa::Isa;
 use super::kv_cache::KvCache;
 use super::simd::{Kernel, Simd};
 use crate::device::BLOCK_LEN;
-use crate::plan::CacheId;
+use crate::plan::{CacheId, Window};
 
 /// Blocks per span: 256 positions.
 pub const SPAN_BLOCKS: usize = 4;
@@ -32,9 +32,10 @@ pub fn tile_tokens(group: usize) -> usize {
     TASK_ROWS / task_heads(group)
 }
 
-/// Spans that hold positions `0..len`.
-pub fn n_spans(len: usize) -> usize {
-    len.div_ceil(SPAN_BLOCKS * BLOCK_LEN)
+/// Spans that hold the positions.
+pub fn spans(positions: Range<usize>) -> Range<usize> {
+    const LEN: usize = SPAN_BLOCKS * BLOCK_LEN;
+    positions.start / LEN..positions.end.div_ceil(LEN)
 }
 
 /// Softmax state of rows over some positions: maximum and sum per row, and the unnormalized output.
@@ -70,8 +71,7 @@ pub struct Span<'a> {
     pub group: usize,
     /// Elements of a query and a key, as they stand in memory.
     pub k: usize,
-    /// Positions that a token sees, its own included.
-    pub window: usize,
+    pub window: Option<Window>,
     /// Soft cap on the scores; 0: none.
     pub cap: f32,
     /// Scaled queries, `rows x k`.
@@ -93,10 +93,14 @@ impl Span<'_> {
     /// The cells of the block that starts at `start` that row `row` sees.
     #[inline(always)]
     fn visible(&self, row: usize, start: usize) -> Range<usize> {
-        let end = self.positions[row / self.group] as usize + 1;
-        let first = end.saturating_sub(self.window);
+        let position = self.positions[row / self.group] as usize;
         let cell = |position: usize| position.saturating_sub(start).min(BLOCK_LEN);
-        cell(first)..cell(end)
+        cell(self.first_seen(position))..cell(position + 1)
+    }
+
+    #[inline(always)]
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| window.first(position))
     }
 
     /// Rows `row .. row + R` over one block.
@@ -151,7 +155,7 @@ impl Kernel for Span<'_> {
         let n_rows = self.positions.len() * self.group;
         let v_pad = self.cells.v_pad(self.cache);
         let longest = self.positions[self.positions.len() - 1] as usize + 1;
-        let earliest = (self.positions[0] as usize + 1).saturating_sub(self.window);
+        let earliest = self.first_seen(self.positions[0] as usize);
         let first = self.span * SPAN_BLOCKS;
         let end = (first + SPAN_BLOCKS).min(longest.div_ceil(BLOCK_LEN));
         let first = first.max(earliest / BLOCK_LEN);

@@ -3,7 +3,9 @@
 
 use crate::model::{Config, Hyper};
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId, Values};
+use crate::plan::{
+    Binary, Cache, Gating, Norm, NormKind, Plan, RopeId, Routing, Unary, ValueId, Values, Window,
+};
 use crate::{Error, Result};
 
 /// A norm of an architecture, over whole rows or heads.
@@ -52,8 +54,7 @@ pub struct Attention {
     /// Over each head of q and k, before the rotation: `attn_q_norm`, `attn_k_norm`.
     pub head_norm: Option<NormOf>,
     pub rope: Option<RopeId>,
-    /// Positions that a token sees.
-    pub window: Option<u32>,
+    pub window: Option<Window>,
     /// Factor on q.k.
     pub scale: f32,
     /// Soft cap on the scores; 0: none.
@@ -99,8 +100,8 @@ impl Windows {
         Ok(Windows { window, layers })
     }
 
-    pub fn of(&self, layer: usize) -> Option<u32> {
-        self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
+    pub fn of(&self, layer: usize) -> Option<Window> {
+        self.layers.get(layer).copied().unwrap_or(false).then_some(Window::Sliding(self.window))
     }
 }
 
