@@ -347,6 +347,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
         /// What steps see is what was written there, whatever the sequences went through; and no step lacks a block.
         #[test]
         fn any_history_keeps_the_books(
