@@ -91,7 +91,7 @@ impl Pool {
         // a block is full unless it is the last of all that hold it
         let mut unfilled = 0;
         for (s, Sequence { blocks, len, .. }) in self.sequences.iter().enumerate() {
-            let Some((at, block)) = blocks.iter().enumerate().last() else { continue };
+            let Some((at, block)) = blocks.iter().enumerate().next_back() else { continue };
             let fill = |len: usize| (len - at * BLOCK_LEN).min(BLOCK_LEN);
             if self.references[*block as usize] == 1 {
                 unfilled += BLOCK_LEN - fill(*len);

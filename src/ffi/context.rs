@@ -382,8 +382,7 @@ pub unsafe extern "C" fn rf_kv_copy(ctx: *mut rf_context, from: u32, to: u32, le
 
 /// The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
 /// or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
-/// the last 3 times, where its length is a multiple of 512; of one with windows it can be nothing, for the first positions that
-/// they have left behind, whose room others wanted. The sequence's whole length always can.
+/// the last 3 times, where its length is a multiple of 512; of one with windows 0 where `most` is before what they still hold.
 /// RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_reachable(
