@@ -1423,9 +1423,10 @@ rf_status rf_kv_clear(struct rf_context *ctx);
 
 /**
  * Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
- * A model with a recurrent state (qwen35) goes back only to some positions: see rf_kv_reachable.
- * RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the state was not kept, NULL. RF_ERROR_BUSY: the context is
- * in use. One thread at a time.
+ * A model with a recurrent state (qwen35) or with windows (gemma3, gpt-oss) goes back only to some positions: see
+ * rf_kv_reachable.
+ * RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the model cannot go back to, NULL. RF_ERROR_BUSY: the context
+ * is in use. One thread at a time.
  */
 rf_status rf_kv_remove(struct rf_context *ctx,
                        uint32_t seq,

@@ -84,6 +84,10 @@ DEVICE float score_slope(float alibi, u32 head, u32 n_head) {
     return exp2(-alibi * step * (1.0f / (float)(beyond ? 2 * whole : whole))) * LOG2_E;
 }
 
+// Positions that a token sees up to its own, which is included: the last `window`, from the last multiple of `chunk` on;
+// 2^31 is no bound.
+DEVICE u32 positions_seen(u32 position, u32 window, u32 chunk) { return min(window, position % chunk + 1); }
+
 // Four columns of a block of 32 rounded to 8 bits, as src/device/cpu/matmul/activations.rs defines it: the same bits.
 // Eight neighbouring lanes make a block, all of them: q = x * 127 / amax to nearest, ties to even; ds (d, d * sum of
 // q), d = amax / 127. A block with a value that is not finite has d NaN and q 0; one whose amax is tiny is zeros.

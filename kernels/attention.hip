@@ -8,9 +8,9 @@ constexpr u32 THREADS = 128, WAVES = THREADS / LANES, BLOCK = 64;
 
 // q: f32 [token][head][head_dim], rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D]; `table` has
 // a row of `table_stride` blocks a sequence. Where keys hold the values (k and v are then one), a cell is D + 64 long: the
-// value's elements, from D on what a key has beyond them. A token attends to the last `window` positions up to its own, and to
-// those behind it up to lasts[token] where `lasts` is not null; scores are capped softly if `cap` is not 0, and then fall
-// with the distance if `alibi` is not. sinks: f32 [head], of each head one more score without a value, or null.
+// value's elements, from D on what a key has beyond them. A token attends to its `positions_seen`, and to those behind it up
+// to lasts[token] where `lasts` is not null; scores are capped softly if `cap` is not 0, and then fall with the distance if
+// `alibi` is not. sinks: f32 [head], of each head one more score without a value, or null.
 // The result goes to out (f32 [token][head][value_dim]), to oq and ods as quantize_q8 leaves them, or to both. z of the grid
 // counts the tokens that `chosen` names, or all if it is null. parts: f32 [z][head][splits][D + 2]; tickets: u32 [z][y of the
 // grid], zero before and after.
@@ -25,7 +25,7 @@ struct Attend {
     f32x2 *ods;
     const float *sinks;
     const u32 *lasts;
-    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, splits, window;
+    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, splits, window, chunk;
     float scale, cap, alibi;
 };
 
@@ -70,7 +70,7 @@ DEVICE void attend(const Attend &a) {
     const u32 nth = group_z(), t = a.chosen ? a.chosen[nth] : nth;
     const u32 kv_head = group_y() / runs, first_head = group_y() % runs * HEADS;
     const u32 n_heads = min(per_kv - first_head, HEADS), head0 = kv_head * per_kv + first_head;
-    const u32 own = a.positions[t], start = own + 1 > a.window ? own + 1 - a.window : 0;
+    const u32 own = a.positions[t], start = own + 1 - positions_seen(own, a.window, a.chunk);
     const u32 length = (a.lasts ? a.lasts[t] : own) + 1;
     // blocks wholly behind the window are nobody's
     const u32 base = start / BLOCK * BLOCK, rest = length - base;

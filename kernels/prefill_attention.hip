@@ -18,11 +18,11 @@ struct Tile {
 };
 
 // q and out: f32 [token][head][head_dim], q rotated; k and v: a layer's cache, f16 [block][kv head][64 positions][D];
-// `table` has a row of `table_stride` blocks a sequence. A token attends to the last `window` positions up to its own,
-// 2^31 for all, and to those behind it up to lasts[token], of a sequence's tokens the same, where `lasts` is not null; scores
-// are capped softly if `cap` is not 0, and then fall with the distance if `alibi` is not. sinks: f32 [head], of each head one more score without a
-// value, or null. Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D
-// on what a key has beyond them. out: [token][head][value_dim].
+// `table` has a row of `table_stride` blocks a sequence. A token attends to its `positions_seen`, and to those behind it up
+// to lasts[token], of a sequence's tokens the same, where `lasts` is not null; scores are capped softly if `cap` is not 0, and
+// then fall with the distance if `alibi` is not. sinks: f32 [head], of each head one more score without a value, or null.
+// Where keys hold the values (k and v are then one), a cell is D + 64 long: the value's elements, from D on what a key has
+// beyond them. out: [token][head][value_dim].
 struct Task {
     const float *q;
     const f16 *k, *v;
@@ -31,7 +31,7 @@ struct Task {
     float *out;
     const float *sinks;
     const u32 *lasts;
-    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window;
+    u32 n_head, n_head_kv, head_dim, value_dim, table_stride, window, chunk;
     float scale, cap, alibi;
 };
 
@@ -57,8 +57,6 @@ struct Shape {
     static constexpr u32 WEIGHTS_AT = Q_END > KV_END ? Q_END : KV_END;
     static constexpr u32 LDS = WEIGHTS_AT + (TileChain::SCRATCH ? 16 * QUERY_TILES * WAVES * V_STRIDE : 0);
 };
-
-constexpr u32 NO_WINDOW = 1u << 31;
 
 // Below every score, yet finite: a token may see none of a step's keys.
 constexpr float LOWEST = -3e38f;
@@ -134,7 +132,9 @@ DEVICE void attend(const Task &a) {
         for (u32 i = 0; i < 4; i++) *(u32x4 *)(values + (quad + i) * S::V_STRIDE + octet) = rows[i];
     };
     // steps wholly behind the window are left out
-    const u32 start = (tile.position + 1 > a.window ? tile.position + 1 - a.window : 0) / S::KEYS * S::KEYS;
+    const auto seen_by = [&](u32 position) { return positions_seen(position, a.window, a.chunk); };
+    const u32 start = (tile.position + 1 - seen_by(tile.position)) / S::KEYS * S::KEYS;
+    const u32 newest = tile.position + tile.count - 1;
     if constexpr (S::CHUNKS == 1) {
         const u64 from = cells(start);
         fetch_keys(from, 0);
@@ -174,10 +174,10 @@ DEVICE void attend(const Task &a) {
     }
     barrier();
 
-    // Of each query that the lane has to do with: what its scores are multiplied by, the last position that it sees, the
-    // running maximum and the lane's part of the sum. Logarithms are to base 2.
+    // Of each query that the lane has to do with: what its scores are multiplied by, the last position that it sees and how
+    // many up to that, the running maximum and the lane's part of the sum. Logarithms are to base 2.
     float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
-    u32 seen[S::QUERY_TILES][T::QUERIES];
+    u32 end[S::QUERY_TILES][T::QUERIES], seen[S::QUERY_TILES][T::QUERIES];
     const auto own = [&](u32 t, u32 q) { return tile.position + query0 + t * 16 + T::query(2 * q); };
 #pragma unroll
     for (u32 t = 0; t < S::QUERY_TILES; t++) {
@@ -185,7 +185,9 @@ DEVICE void attend(const Task &a) {
         for (u32 q = 0; q < T::QUERIES; q++) {
             const u32 query = query0 + t * 16 + T::query(2 * q);
             factor[t][q] = factors[query];
-            seen[t][q] = a.lasts ? last : tile.position + query;
+            const u32 position = tile.position + query;
+            end[t][q] = a.lasts ? last : position;
+            seen[t][q] = end[t][q] - position + seen_by(position);
             most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
@@ -202,12 +204,12 @@ DEVICE void attend(const Task &a) {
     }
 
     T::Sums out[S::QUERY_TILES][S::OUT_TILES] = {};
-    const u32 span = a.lasts ? NO_WINDOW : a.window;
     const float slope = a.alibi != 0.0f ? bits<float>(uniform(bits<u32>(score_slope(a.alibi, head, a.n_head)))) : 0.0f;
 #pragma unroll 1
     for (u32 position0 = start; position0 <= last; position0 += S::KEYS) {
         // whether some token sees some of the step's keys only
-        const bool partly = position0 + S::KEYS > (a.lasts ? last : tile.position) + 1 || last - position0 >= span;
+        const bool partly =
+            position0 + S::KEYS > (a.lasts ? last : tile.position) + 1 || position0 + seen_by(newest) <= newest;
         T::Scores scores[S::QUERY_TILES][S::KEY_TILES] = {};
         const auto add_scores = [&](u32 col0) {
 #pragma unroll
@@ -276,14 +278,13 @@ DEVICE void attend(const Task &a) {
             } else {
                 each_score([](float score) { return score; });
             }
-            if (a.alibi != 0.0f || (a.lasts && a.window != NO_WINDOW)) {
+            if (a.alibi != 0.0f) {
 #pragma unroll
                 for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
                     for (u32 i = 0; i < T::SIZE; i++) {
                         const i32 away = own(t, T::slot(i)) - (position0 + k * 16 + T::key(i));
-                        const float score = fma(__builtin_fabsf((float)away), -slope, scores[t][k][i]);
-                        scores[t][k][i] = a.lasts && away >= 0 && (u32)away >= a.window ? -__builtin_inff() : score;
+                        scores[t][k][i] = fma(__builtin_fabsf((float)away), -slope, scores[t][k][i]);
                     }
                 }
             }
@@ -293,7 +294,7 @@ DEVICE void attend(const Task &a) {
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
                     // a key behind what the token sees is 2^31 and more before it
-                    if (partly && seen[t][q] - (position0 + k * 16 + T::key(i)) >= span) {
+                    if (partly && end[t][q] - (position0 + k * 16 + T::key(i)) >= seen[t][q]) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);
@@ -368,9 +369,10 @@ DEVICE void attend(const Task &a) {
     KERNEL(128, 1) void prefill_attention_##NAME(const float *q, const f16 *k, const f16 *v, const Tile *tiles,       \
                                                  const u32 *table, float *out, const float *sinks, const u32 *lasts,  \
                                                  u32 n_head, u32 n_head_kv, u32 head_dim, u32 value_dim,              \
-                                                 u32 table_stride, u32 window, float scale, float cap, float alibi) { \
+                                                 u32 table_stride, u32 window, u32 chunk, float scale, float cap,     \
+                                                 float alibi) {                                                       \
         attend<__VA_ARGS__>({q, k, v, tiles, table, out, sinks, lasts, n_head, n_head_kv, head_dim, value_dim,        \
-                             table_stride, window, scale, cap, alibi});                                               \
+                             table_stride, window, chunk, scale, cap, alibi});                                        \
     }
 
 PREFILL_ATTENTION(d32, 32)

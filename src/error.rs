@@ -1,5 +1,6 @@
 //! The one error type. Every variant carries what its reader needs to act.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -50,12 +51,13 @@ pub enum Error {
     #[error("the cache is full: {wanted} more positions wanted, {free} of {total} free")]
     CacheFull { wanted: usize, free: usize, total: usize },
 
-    /// The model keeps a recurrent state, which goes back only to positions where it was kept; nothing was changed.
+    /// The model keeps a recurrent state, or windows of positions, and goes back only to where they were kept; nothing was
+    /// changed.
     #[error(
-        "position {wanted} of the sequence cannot be gone back to: its recurrent state was kept at {} only",
+        "position {wanted} of the sequence cannot be gone back to: what the model remembers was kept at {} only",
         listed(kept)
     )]
-    NotKept { wanted: usize, kept: Vec<usize> },
+    NotKept { wanted: usize, kept: Vec<RangeInclusive<usize>> },
 
     /// Memory could not be had; sizes in bytes, 0 where unknown.
     #[error("out of memory for {what}{}", sizes(*wanted, *free, *total))]
@@ -165,9 +167,12 @@ impl std::fmt::Display for GpuFailure {
 
 impl std::error::Error for GpuFailure {}
 
-fn listed(positions: &[usize]) -> String {
-    let positions: Vec<_> = positions.iter().map(usize::to_string).collect();
-    positions.join(", ")
+fn listed(positions: &[RangeInclusive<usize>]) -> String {
+    let text = |range: &RangeInclusive<usize>| match range.end() - range.start() {
+        0 => range.start().to_string(),
+        _ => format!("{} to {}", range.start(), range.end()),
+    };
+    positions.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 fn sizes(wanted: u64, free: u64, total: u64) -> String {

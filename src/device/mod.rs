@@ -16,13 +16,16 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::gguf::Gguf;
-use crate::plan::{Plan, Rope, Rows};
+use crate::plan::{CacheId, Graph, Plan, Rope, Rows, Window};
 use crate::{Error, Result};
 pub use cancel::{Call, Cancel};
 use sampling::Draw;
 
 /// Positions per cache block, on every device.
 pub const BLOCK_LEN: usize = 64;
+
+/// In a block table: a block that was given back, since it lies behind a window.
+pub const HOLE: u32 = u32::MAX;
 
 /// What there is to know of a device before using it.
 #[derive(Clone, Debug, Default)]
@@ -157,7 +160,7 @@ pub struct SessionLimits {
     pub max_tokens: usize,
     /// Rows of logits in a step.
     pub max_outputs: usize,
-    /// Cache blocks of [`BLOCK_LEN`] positions.
+    /// Cache blocks of [`BLOCK_LEN`] positions, of caches without a window; see [`blocks`](Self::blocks).
     pub n_blocks: usize,
     /// Sequences.
     pub n_sequences: usize,
@@ -182,7 +185,18 @@ impl SessionLimits {
         }
     }
 
-    /// Most block tables of a step.
+    /// Cache blocks of the pool of caches of such a window: as many as steps over all sequences can want, which may all have
+    /// to go back to where they began.
+    pub fn blocks(&self, window: Option<Window>) -> usize {
+        let Some(window) = window else { return self.n_blocks };
+        // what the token behind a sequence's end sees lies in so many blocks
+        let seen = 1 + (window.most() as usize).saturating_sub(1).div_ceil(BLOCK_LEN);
+        // before the steps and in the last of them, whose tokens begin a block more than their number says
+        let blocks = self.n_sequences.saturating_mul(2 * seen + 1);
+        blocks.saturating_add(self.max_tokens.div_ceil(BLOCK_LEN)).min(self.n_blocks)
+    }
+
+    /// Most sequences of a step.
     pub fn max_tables(&self) -> usize {
         self.n_sequences.min(self.max_tokens)
     }
@@ -209,11 +223,11 @@ pub trait Program: Send + Sync {
 
 /// One step's work. All slices but `outputs` and `tables` have one entry per token.
 ///
-/// Tokens of a sequence stand in order of position. A sequence's cache cell for position `p` is slot
-/// `table[p / BLOCK_LEN] * BLOCK_LEN + p % BLOCK_LEN`; a token at position `p` attends to the cells
-/// `0..=p` of its sequence, its own included, and where attention is not causal to those up to the
-/// sequence's last token of the step. The engine guarantees that ids are below n_vocab, that
-/// tables cover every position, and that no two sequences of a step write one block.
+/// Tokens of a sequence stand in order of position. A sequence's cell for position `p` in a cache is [`slot`] by the table
+/// of the cache's pool; a token at position `p` attends to the cells of its sequence that the cache's window shows it, up to
+/// its own, which is included, and where attention is not causal up to the sequence's last token of the step. The engine
+/// guarantees that ids are below n_vocab, that tables hold every block of those cells, and that no two sequences of a step
+/// write one block.
 ///
 /// Recurrent state is held in slots. A step reads one of a sequence's and writes another, so that the one it has read is
 /// still there when the step fails; the engine guarantees that no slot is written and read, or written twice, in one step.
@@ -221,11 +235,12 @@ pub trait Program: Send + Sync {
 pub struct Step<'a> {
     pub tokens: &'a [u32],
     pub positions: &'a [u32],
-    /// Index into `tables`, per token; tokens of one sequence are adjacent.
+    /// Which of the step's sequences, per token; tokens of one are adjacent.
     pub sequences: &'a [u32],
-    /// Block tables: physical block of each BLOCK_LEN positions.
+    /// Block tables: physical block of each BLOCK_LEN positions, or [`HOLE`]. One per sequence for each of the plan's pools,
+    /// those of a pool adjacent.
     pub tables: &'a [&'a [u32]],
-    /// Per table the slots of the sequence's recurrent state; of a plan without states anything.
+    /// Per sequence the slots of the sequence's recurrent state; of a plan without states anything.
     pub states: &'a [StateSlots],
     /// Indices of the tokens whose logits are wanted, ascending.
     pub outputs: &'a [u32],
@@ -256,34 +271,40 @@ impl Step<'_> {
         if self.outputs.iter().any(|&t| t as usize >= n) {
             return bad("outputs name a token it does not have");
         }
-        for t in 0..n {
-            let table = self.tables.get(self.sequences[t] as usize);
-            let at = self.positions[t] as usize / BLOCK_LEN;
-            let follows = t == 0
-                || self.sequences[t] != self.sequences[t - 1]
-                || self.positions[t] > self.positions[t - 1];
-            if table.is_none_or(|table| at >= table.len().min(limits.n_blocks)) || !follows {
-                return bad("positions do not rise or lie outside the block table");
-            }
-        }
         if let Some(far) = self.positions.iter().find(|at| **at as usize >= plan.n_positions()) {
             let most = plan.n_positions();
             return Err(Error::param(format!(
                 "position {far} of a sequence; the model has {most} positions"
             )));
         }
-        if self.tables.len() > limits.max_tables() {
+        let n_sequences = self.n_sequences(plan);
+        if n_sequences > limits.max_tables() || self.tables.len() != n_sequences * plan.pools().len() {
             return bad("block tables are more than the session's sequences");
         }
-        if self.tables.iter().any(|table| table.iter().any(|&b| b as usize >= limits.n_blocks)) {
-            return bad("block tables name a block the cache does not have");
+        for (sequence, run) in self.runs() {
+            let positions = &self.positions[run];
+            let (first, last) = (positions[0] as usize, positions[positions.len() - 1] as usize);
+            let rises = positions.is_sorted_by(|a, b| a < b);
+            if sequence >= n_sequences || last / BLOCK_LEN >= limits.n_blocks || !rises {
+                return bad("positions do not rise or lie outside the block table");
+            }
+            for (pool, window) in plan.pools().enumerate() {
+                let read = window.map_or(0, |window| window.first(first)) / BLOCK_LEN..=last / BLOCK_LEN;
+                let Some(blocks) = self.tables[pool * n_sequences + sequence].get(read) else {
+                    return bad("positions do not rise or lie outside the block table");
+                };
+                let n_blocks = limits.blocks(window);
+                if blocks.iter().any(|block| *block as usize >= n_blocks) {
+                    return bad("block tables name a block the cache does not have");
+                }
+            }
         }
         if !plan.states.is_empty() {
             let is_slot = |slot: u32| (slot as usize) < limits.n_states;
             let good =
                 |s: &StateSlots| is_slot(s.write) && s.read != Some(s.write) && s.read.is_none_or(is_slot);
-            if self.states.len() != self.tables.len() || !self.states.iter().all(good) {
-                return bad("state slots are not one to read and another to write per block table");
+            if self.states.len() != n_sequences || !self.states.iter().all(good) {
+                return bad("state slots are not one to read and another to write per sequence");
             }
         }
         Ok(())
@@ -297,7 +318,16 @@ impl Step<'_> {
         }
     }
 
-    /// The step's tokens of each sequence: index of its table, and the tokens.
+    pub fn n_sequences(&self, plan: &Graph) -> usize {
+        self.tables.len() / plan.pools().len()
+    }
+
+    /// The block table of token `t`'s sequence in the cache's pool.
+    pub fn table(&self, plan: &Graph, cache: CacheId, t: usize) -> &[u32] {
+        self.tables[plan.pool(cache) * self.n_sequences(plan) + self.sequences[t] as usize]
+    }
+
+    /// The step's tokens of each sequence: its number in the step, and the tokens.
     pub fn runs(&self) -> impl Iterator<Item = (usize, Range<usize>)> {
         self.sequences.chunk_by(|a, b| a == b).scan(0, |end, run| {
             let first = *end;
@@ -311,12 +341,11 @@ impl Step<'_> {
         let later = &self.sequences[t..];
         t + later.iter().take_while(|sequence| **sequence == later[0]).count() - 1
     }
+}
 
-    /// Slot of the cell of position `pos` of token `t`'s sequence.
-    pub fn slot(&self, t: usize, pos: usize) -> usize {
-        let table = self.tables[self.sequences[t] as usize];
-        table[pos / BLOCK_LEN] as usize * BLOCK_LEN + pos % BLOCK_LEN
-    }
+/// Slot of the cell of a position, by the sequence's block table.
+pub fn slot(table: &[u32], position: usize) -> usize {
+    table[position / BLOCK_LEN] as usize * BLOCK_LEN + position % BLOCK_LEN
 }
 
 /// The factor of [`Op::Temper`](crate::plan::Op::Temper) at a position.
@@ -390,8 +419,8 @@ pub trait Session: Send {
         })
     }
 
-    /// Copies one cache block, all layers: for sequences that part ways inside a block.
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<()>;
+    /// Copies one block of a pool, in all of its caches: for sequences that part ways inside a block.
+    fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()>;
 
     /// Bytes of cache and of scratch.
     fn memory(&self) -> (u64, u64);

@@ -125,8 +125,8 @@ impl Session for PipelineSession {
         self.sessions.last_mut().map_or(Ok(()), |last| last.sample(draws, tokens))
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
-        self.sessions.iter_mut().try_for_each(|session| session.copy_block(from, to))
+    fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
+        self.sessions.iter_mut().try_for_each(|session| session.copy_block(pool, from, to))
     }
 
     fn memory(&self) -> (u64, u64) {

@@ -1,119 +1,78 @@
-//! The paged key-value cache: a pool of blocks with reference counts, a block table per sequence.
+//! The paged key-value cache: what sequences hold, in a [`Pool`] of blocks for each window of the model's caches.
 //!
-//! Only the bookkeeping is here; the cells are the device's. Positions of a sequence are `0..len`, and
-//! its table holds exactly the blocks they need. Sequences may share blocks (a common prefix); a block
-//! is written only by the one sequence that holds it alone.
+//! The pool of caches without a window is there in any case, and has a block for all positions: it says how long sequences
+//! are and whether they fit. The others are as large as their windows, so that a step takes its blocks when it begins; that it
+//! finds them follows from [`SessionLimits::blocks`].
 
-use crate::device::BLOCK_LEN;
+use std::ops::RangeInclusive;
+
+use super::pool::{BlockCopy, Pool};
+use crate::device::{BLOCK_LEN, SessionLimits};
+use crate::plan::Window;
 use crate::{Error, Result, memory};
-
-/// For messages.
-const BOOKS: &str = "the books of the cache";
-
-/// A block whose contents must be copied before the step writes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BlockCopy {
-    pub from: u32,
-    pub to: u32,
-}
 
 #[derive(Debug)]
 pub struct PagedCache {
-    /// Table entries that refer to each block.
-    references: Vec<u32>,
-    /// Blocks without reference; the last is taken next.
-    free: Vec<u32>,
-    sequences: Vec<Sequence>,
-    /// What the growth in progress did.
-    grown: Vec<Grown>,
-    copies: Vec<BlockCopy>,
-}
-
-#[derive(Clone, Debug, Default)]
-struct Sequence {
-    blocks: Vec<u32>,
-    len: usize,
-}
-
-/// One sequence's part of a growth.
-#[derive(Debug)]
-struct Grown {
-    sequence: usize,
-    old_len: usize,
-    /// The shared last block, replaced by a copy.
-    shared: Option<u32>,
+    all: Pool,
+    windowed: Vec<Pool>,
 }
 
 impl PagedCache {
-    pub fn new(n_blocks: usize, n_sequences: usize) -> Result<Self> {
+    pub fn new(windows: &[Window], limits: SessionLimits) -> Result<Self> {
+        let pool = |window| Pool::new(window, limits.blocks(window), limits.n_sequences);
+        let windowed = windows.iter().map(|window| pool(Some(*window)));
         Ok(PagedCache {
-            references: memory::filled(0, n_blocks, BOOKS)?,
-            free: memory::collect((0..n_blocks as u32).rev(), BOOKS)?,
-            sequences: memory::filled(Sequence::default(), n_sequences, BOOKS)?,
-            grown: memory::vec(n_sequences, BOOKS)?,
-            copies: memory::vec(n_sequences, BOOKS)?,
+            all: pool(None)?,
+            windowed: memory::try_collect(windowed, "the books of the cache")?,
         })
+    }
+
+    fn pools(&mut self) -> impl Iterator<Item = &mut Pool> {
+        std::iter::once(&mut self.all).chain(&mut self.windowed)
     }
 
     /// Positions in all.
     pub fn capacity(&self) -> usize {
-        self.references.len() * BLOCK_LEN
+        self.all.n_blocks() * BLOCK_LEN
     }
 
     pub fn len(&self, sequence: usize) -> usize {
-        self.sequences[sequence].len
+        self.all.len(sequence)
     }
 
-    pub fn blocks(&self, sequence: usize) -> &[u32] {
-        &self.sequences[sequence].blocks
+    /// The sequence's block table in each pool.
+    pub fn tables(&self, sequence: usize) -> impl Iterator<Item = &[u32]> {
+        std::iter::once(&self.all).chain(&self.windowed).map(move |pool| pool.table(sequence))
     }
 
     /// Positions that hold something, those of shared blocks counted once.
     pub fn used(&self) -> usize {
-        let fill = |sequence: &Sequence, i: usize| (sequence.len - i * BLOCK_LEN).min(BLOCK_LEN);
-        let mut used = 0;
-        for (s, sequence) in self.sequences.iter().enumerate() {
-            for (i, block) in sequence.blocks.iter().enumerate() {
-                if self.references[*block as usize] == 1 {
-                    used += fill(sequence, i);
-                    continue;
-                }
-                // a shared block stands at the same place in each of its tables: it counts in the first
-                let holds = |other: &&Sequence| other.blocks.get(i) == Some(block);
-                if !self.sequences[..s].iter().any(|other| holds(&other)) {
-                    let fills = self.sequences[s..].iter().filter(holds).map(|other| fill(other, i));
-                    used += fills.max().unwrap_or(0);
-                }
-            }
-        }
-        used
+        self.all.used()
     }
 
     /// Positions that `sequence` can still grow by.
     pub fn room(&self, sequence: usize) -> usize {
-        let Sequence { blocks, len } = &self.sequences[sequence];
-        let slack = blocks.len() * BLOCK_LEN - len;
-        match blocks.last() {
-            Some(last) if slack > 0 && self.references[*last as usize] > 1 => match self.free.len() {
-                0 => 0,
-                n => slack + (n - 1) * BLOCK_LEN,
-            },
-            _ => slack + self.free.len() * BLOCK_LEN,
-        }
+        self.all.room(sequence)
     }
 
-    /// Grows each `(sequence, positions)`, all or none. The caller then performs [`copies`](Self::copies)
-    /// and ends with [`commit`](Self::commit), or [`undo`](Self::undo) where a copy fails, or
+    /// Lengths, beside 0, that the sequence can go back to and be copied up to.
+    pub fn kept(&self, sequence: usize) -> RangeInclusive<usize> {
+        let least = self.windowed.iter().map(|pool| pool.least(sequence)).max();
+        least.unwrap_or(0)..=self.len(sequence)
+    }
+
+    /// Grows each `(sequence, positions)`, all or none. The caller then performs [`copies`](Self::copies), lets each step
+    /// [`advance`](Self::advance), and ends with [`commit`](Self::commit), or [`undo`](Self::undo) where a copy fails, or
     /// [`roll_back`](Self::roll_back) where a step fails.
     pub fn grow(&mut self, wanted: impl Iterator<Item = (usize, usize)>) -> Result<()> {
         let (mut total, mut full) = (0usize, false);
-        for (sequence, n) in wanted {
+        for (sequence, n) in wanted.filter(|(_, n)| *n > 0) {
             total = total.saturating_add(n);
             full = full || !self.grow_one(sequence, n).inspect_err(|_| self.undo())?;
         }
         if full {
             self.undo();
-            let free = self.free.len() * BLOCK_LEN;
+            let free = self.all.n_free() * BLOCK_LEN;
             return Err(Error::CacheFull { wanted: total, free, total: self.capacity() });
         }
         Ok(())
@@ -121,172 +80,121 @@ impl PagedCache {
 
     /// False when blocks ran out.
     fn grow_one(&mut self, sequence: usize, n: usize) -> Result<bool> {
-        let Sequence { blocks, len } = &mut self.sequences[sequence];
-        if blocks.capacity() == 0 {
-            *blocks = memory::vec(self.references.len(), BOOKS)?; // a sequence in use never allocates again
-        }
-        self.grown.push(Grown { sequence, old_len: *len, shared: None });
-        let new_len = len.saturating_add(n);
-        if n > 0 && !len.is_multiple_of(BLOCK_LEN) {
-            let last = &mut blocks[*len / BLOCK_LEN];
-            if self.references[*last as usize] > 1 {
-                let Some(to) = self.free.pop() else { return Ok(false) };
-                self.references[to as usize] = 1;
-                self.references[*last as usize] -= 1;
-                self.copies.push(BlockCopy { from: *last, to });
-                if let Some(grown) = self.grown.last_mut() {
-                    grown.shared = Some(*last);
-                }
-                *last = to;
-            }
-        }
-        while blocks.len() < new_len.div_ceil(BLOCK_LEN) {
-            let Some(block) = self.free.pop() else { return Ok(false) };
-            self.references[block as usize] = 1;
-            blocks.push(block);
-        }
-        *len = new_len;
-        Ok(true)
+        self.reserve(sequence)?;
+        let len = self.len(sequence).saturating_add(n);
+        Ok(self.pools().all(|pool| pool.begin(sequence)) && self.all.extend(sequence, len))
     }
 
-    /// Blocks to copy before the grown positions are written.
-    pub fn copies(&self) -> &[BlockCopy] {
-        &self.copies
+    fn reserve(&mut self, sequence: usize) -> Result<()> {
+        let n_blocks = self.all.n_blocks();
+        self.pools().try_for_each(|pool| pool.reserve(sequence, n_blocks))
+    }
+
+    /// Blocks to copy before the grown positions are written, and the pools that they are of.
+    pub fn copies(&self) -> impl Iterator<Item = (usize, BlockCopy)> {
+        let pools = std::iter::once(&self.all).chain(&self.windowed).enumerate();
+        pools.flat_map(|(at, pool)| pool.copies().iter().map(move |copy| (at, *copy)))
+    }
+
+    /// Takes the blocks of a step of the growth, which brings each `(sequence, len)` to so many positions.
+    pub fn advance(&mut self, step: impl Iterator<Item = (usize, usize)> + Clone) -> Result<()> {
+        for pool in &mut self.windowed {
+            pool.begin_step();
+            if !step.clone().all(|(sequence, len)| pool.extend(sequence, len)) {
+                return Err(Error::Internal("a step without a block of its window".into()));
+            }
+        }
+        Ok(())
     }
 
     /// Keeps the growth.
     pub fn commit(&mut self) {
-        self.grown.clear();
-        self.copies.clear();
+        self.pools().for_each(Pool::commit);
     }
 
-    /// Takes the growth back before any step has written to the cache: shared blocks are shared again.
+    /// Takes the growth back before any step has written to the cache.
     pub fn undo(&mut self) {
-        while let Some(Grown { sequence, old_len, shared }) = self.grown.pop() {
-            self.truncate(sequence, old_len);
-            if let Some(shared) = shared {
-                let last = &mut self.sequences[sequence].blocks[old_len / BLOCK_LEN];
-                release(&mut self.references, &mut self.free, *last);
-                self.references[shared as usize] += 1;
-                *last = shared;
-            }
-        }
-        self.copies.clear();
+        self.pools().for_each(Pool::undo);
     }
 
-    /// Takes the growth back after steps have written. A block that was copied stays copied: whoever was
-    /// left alone with the original may have written to it.
+    /// Takes the growth back after steps have written.
     pub fn roll_back(&mut self) {
-        while let Some(Grown { sequence, old_len, .. }) = self.grown.pop() {
-            self.truncate(sequence, old_len);
-        }
-        self.copies.clear();
+        self.pools().for_each(Pool::roll_back);
     }
 
-    /// Forgets the positions from `len` on.
+    /// Forgets the positions from `len` on: 0, or one that is [kept](Self::kept).
     pub fn truncate(&mut self, sequence: usize, len: usize) {
-        let sequence = &mut self.sequences[sequence];
-        sequence.len = sequence.len.min(len);
-        let keep = sequence.len.div_ceil(BLOCK_LEN);
-        // last first, so that the same blocks are taken again in the same order
-        while sequence.blocks.len() > keep {
-            if let Some(block) = sequence.blocks.pop() {
-                release(&mut self.references, &mut self.free, block);
-            }
-        }
+        self.pools().for_each(|pool| pool.truncate(sequence, len));
     }
 
-    /// Makes `to`, emptied first, share the first `len` positions of `from`; `len` is at most from's,
-    /// and the two differ.
+    /// Makes `to`, emptied first, share the first `len` positions of `from`; `len` is 0 or [kept](Self::kept), and the two
+    /// differ.
     pub fn share(&mut self, from: usize, to: usize, len: usize) -> Result<()> {
-        if self.sequences[to].blocks.capacity() == 0 {
-            self.sequences[to].blocks = memory::vec(self.references.len(), BOOKS)?;
-        }
-        self.truncate(to, 0);
-        let mut blocks = std::mem::take(&mut self.sequences[to].blocks);
-        blocks.extend_from_slice(&self.sequences[from].blocks[..len.div_ceil(BLOCK_LEN)]);
-        for block in &blocks {
-            self.references[*block as usize] += 1;
-        }
-        self.sequences[to] = Sequence { blocks, len };
+        self.reserve(to)?;
+        self.pools().for_each(|pool| pool.share(from, to, len));
         Ok(())
-    }
-}
-
-fn release(references: &mut [u32], free: &mut Vec<u32>, block: u32) {
-    let count = &mut references[block as usize];
-    *count -= 1;
-    if *count == 0 {
-        free.push(block);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::slot;
     use proptest::prelude::*;
 
-    /// Every reference is counted, every block free or in a table, every table as long as its sequence needs.
-    fn check(cache: &PagedCache) {
-        let mut references = vec![0; cache.references.len()];
-        for sequence in &cache.sequences {
-            assert_eq!(sequence.blocks.len(), sequence.len.div_ceil(BLOCK_LEN));
-            sequence.blocks.iter().for_each(|b| references[*b as usize] += 1);
-        }
-        assert_eq!(references, cache.references);
-        let mut free = cache.free.clone();
-        free.sort_unstable();
-        let unused: Vec<u32> =
-            (0..references.len() as u32).filter(|b| references[*b as usize] == 0).collect();
-        assert_eq!(free, unused);
+    fn limits(n_blocks: usize, n_sequences: usize, max_tokens: usize) -> SessionLimits {
+        SessionLimits { max_tokens, max_outputs: 1, n_blocks, n_sequences, n_states: 0 }
     }
 
-    /// From the definition: the most that any sequence fills of each block.
-    fn used(cache: &PagedCache) -> usize {
-        let mut fill = vec![0; cache.references.len()];
-        for sequence in &cache.sequences {
-            for (i, block) in sequence.blocks.iter().enumerate() {
-                let here = (sequence.len - i * BLOCK_LEN).min(BLOCK_LEN);
-                fill[*block as usize] = here.max(fill[*block as usize]);
-            }
-        }
-        fill.iter().sum()
+    fn plain(n_blocks: usize, n_sequences: usize) -> PagedCache {
+        PagedCache::new(&[], limits(n_blocks, n_sequences, 1)).unwrap()
     }
 
-    fn tables(cache: &PagedCache) -> Vec<(Vec<u32>, usize)> {
-        cache.sequences.iter().map(|s| (s.blocks.clone(), s.len)).collect()
+    fn check(cache: &mut PagedCache) {
+        cache.pools().for_each(|pool| pool.check());
+        assert_eq!(cache.used(), cache.all.used_by_definition());
+        assert!(cache.used() <= cache.capacity());
+    }
+
+    fn blocks(cache: &PagedCache, sequence: usize) -> &[u32] {
+        cache.all.table(sequence)
+    }
+
+    /// Tables without a window, and lengths.
+    fn tables(cache: &PagedCache, n: usize) -> Vec<(Vec<u32>, usize)> {
+        (0..n).map(|s| (blocks(cache, s).to_vec(), cache.len(s))).collect()
     }
 
     #[test]
     fn a_shared_last_block_is_copied_by_whoever_writes_first() {
-        let mut cache = PagedCache::new(8, 3).unwrap();
+        let mut cache = plain(8, 3);
         cache.grow([(0, BLOCK_LEN + 10)].into_iter()).unwrap();
         cache.commit();
         cache.share(0, 1, BLOCK_LEN + 5).unwrap();
         assert_eq!(cache.used(), BLOCK_LEN + 10);
-        assert_eq!(cache.blocks(1), cache.blocks(0));
-        let shared = cache.blocks(0)[1];
+        assert_eq!(blocks(&cache, 1), blocks(&cache, 0));
+        let shared = blocks(&cache, 0)[1];
 
         cache.grow([(1, 1)].into_iter()).unwrap();
-        let [copy] = *cache.copies() else { panic!("{:?}", cache.copies()) };
-        assert_eq!(copy, BlockCopy { from: shared, to: cache.blocks(1)[1] });
+        let copies: Vec<_> = cache.copies().collect();
+        assert_eq!(copies, [(0, BlockCopy { from: shared, to: blocks(&cache, 1)[1] })]);
         cache.commit();
-        assert_eq!(cache.blocks(0)[0], cache.blocks(1)[0], "the whole block stays shared");
+        assert_eq!(blocks(&cache, 0)[0], blocks(&cache, 1)[0], "the whole block stays shared");
 
         // sequence 0 is now alone with the original: no copy
         cache.grow([(0, 1)].into_iter()).unwrap();
-        assert!(cache.copies().is_empty());
+        assert_eq!(cache.copies().count(), 0);
         cache.commit();
-        check(&cache);
+        check(&mut cache);
     }
 
     #[test]
     fn a_growth_that_does_not_fit_changes_nothing() {
-        let mut cache = PagedCache::new(4, 3).unwrap();
+        let mut cache = plain(4, 3);
         cache.grow([(0, BLOCK_LEN + 1)].into_iter()).unwrap();
         cache.commit();
         cache.share(0, 1, BLOCK_LEN + 1).unwrap();
-        let (before, free) = (tables(&cache), cache.free.clone());
+        let (before, free) = (tables(&cache, 3), cache.all.n_free());
         let full = cache.grow([(1, 5), (2, BLOCK_LEN + 1)].into_iter()).unwrap_err();
         let total = 4 * BLOCK_LEN;
         assert!(
@@ -294,55 +202,213 @@ mod tests {
                 if wanted == BLOCK_LEN + 6 && free == 2 * BLOCK_LEN && t == total),
             "{full:?}"
         );
-        assert_eq!(tables(&cache), before);
-        assert_eq!(cache.free, free);
-        check(&cache);
+        assert_eq!(tables(&cache, 3), before);
+        assert_eq!(cache.all.n_free(), free);
+        check(&mut cache);
         assert!(cache.grow([(0, usize::MAX)].into_iter()).is_err());
-        check(&cache);
+        check(&mut cache);
+    }
+
+    #[test]
+    fn what_is_behind_a_window_stays_while_there_is_room() {
+        // what a token sees lies in two blocks: twice these, one more, and one for 64 tokens
+        let limits = limits(50, 1, 64);
+        let window = Window::Sliding(65);
+        assert_eq!(limits.blocks(Some(window)), 6);
+        let mut cache = PagedCache::new(&[window], limits).unwrap();
+        let grow = |cache: &mut PagedCache, n: usize| {
+            for _ in 0..n {
+                cache.grow([(0, 1)].into_iter()).unwrap();
+                cache.advance([(0, cache.len(0))].into_iter()).unwrap();
+                cache.commit();
+                check(cache);
+            }
+        };
+        grow(&mut cache, 6 * BLOCK_LEN);
+        assert_eq!(cache.kept(0), 0..=384);
+        grow(&mut cache, 1);
+        assert_eq!(cache.kept(0), 128..=385, "a block is gone, whose last position 127 sees");
+        grow(&mut cache, 1000);
+        assert_eq!(cache.kept(0), (16 * BLOCK_LEN + 64)..=1385);
+        cache.truncate(0, 16 * BLOCK_LEN + 64);
+        check(&mut cache);
+    }
+
+    #[test]
+    fn a_block_that_the_other_gives_back_is_not_copied() {
+        let limits = limits(50, 2, 64);
+        let window = Window::Sliding(1);
+        assert_eq!(limits.blocks(Some(window)), 7);
+        let mut cache = PagedCache::new(&[window], limits).unwrap();
+        for len in (1..=7).map(|n| n * BLOCK_LEN) {
+            cache.grow([(0, BLOCK_LEN)].into_iter()).unwrap();
+            cache.advance([(0, len)].into_iter()).unwrap();
+            cache.commit();
+        }
+        cache.share(0, 1, 10).unwrap();
+        cache.grow([(1, 1)].into_iter()).unwrap();
+        let copied: Vec<usize> = cache.copies().map(|(pool, _)| pool).collect();
+        assert_eq!(copied, [0], "of the window's there is one holder left");
+        cache.advance([(1, 11)].into_iter()).unwrap();
+        cache.commit();
+        check(&mut cache);
+    }
+
+    const N: usize = 3;
+
+    /// The books beside what each cell would hold.
+    struct Model {
+        cache: PagedCache,
+        max_tokens: usize,
+        windows: Vec<Option<Window>>,
+        cells: Vec<Vec<u32>>,
+        sequences: Vec<Vec<u32>>,
+    }
+
+    impl Model {
+        fn new(windows: &[Window], n_blocks: usize, max_tokens: usize) -> Self {
+            let limits = limits(n_blocks, N, max_tokens);
+            let cache = PagedCache::new(windows, limits).unwrap();
+            let windows: Vec<_> = std::iter::once(None).chain(windows.iter().copied().map(Some)).collect();
+            let cells = windows.iter().map(|w| vec![u32::MAX; limits.blocks(*w) * BLOCK_LEN]).collect();
+            Model { cache, max_tokens, windows, cells, sequences: vec![Vec::new(); N] }
+        }
+
+        /// The tokens at the ends of their sequences, in `steps` steps or all that it takes; whether those were all.
+        fn run(&mut self, mut wanted: Vec<(usize, Vec<u32>)>, steps: usize) -> bool {
+            for (pool, BlockCopy { from, to }) in self.cache.copies() {
+                let (from, to) = (from as usize * BLOCK_LEN, to as usize * BLOCK_LEN);
+                self.cells[pool].copy_within(from..from + BLOCK_LEN, to);
+            }
+            for _ in 0..steps {
+                let (mut room, mut runs) = (self.max_tokens, Vec::new());
+                for (s, tokens) in &mut wanted {
+                    let tokens: Vec<u32> = tokens.drain(..room.min(tokens.len())).collect();
+                    room -= tokens.len();
+                    if !tokens.is_empty() {
+                        runs.push((*s, self.sequences[*s].len()));
+                        self.sequences[*s].extend(tokens);
+                    }
+                }
+                if runs.is_empty() {
+                    return true;
+                }
+                self.cache.advance(runs.iter().map(|(s, _)| (*s, self.sequences[*s].len()))).unwrap();
+                for (s, first) in &runs {
+                    for (table, cells) in self.cache.tables(*s).zip(&mut self.cells) {
+                        let new = self.sequences[*s].iter().enumerate().skip(*first);
+                        new.for_each(|(position, token)| cells[slot(table, position)] = *token);
+                    }
+                }
+                for (s, first) in &runs {
+                    for ((table, cells), window) in self.cache.tables(*s).zip(&self.cells).zip(&self.windows)
+                    {
+                        let first = window.map_or(*first, |window| window.first(*first));
+                        for (position, token) in self.sequences[*s].iter().enumerate().skip(first) {
+                            assert_eq!(
+                                cells[slot(table, position)],
+                                *token,
+                                "{s}: position {position}, {window:?}"
+                            );
+                        }
+                    }
+                }
+            }
+            wanted.iter().all(|(_, tokens)| tokens.is_empty())
+        }
+
+        /// The next token of every sequence would see what is there.
+        fn check(&mut self) {
+            check(&mut self.cache);
+            for (s, tokens) in self.sequences.iter().enumerate() {
+                assert_eq!(self.cache.len(s), tokens.len());
+                for ((table, cells), window) in self.cache.tables(s).zip(&self.cells).zip(&self.windows) {
+                    let first = window.map_or(0, |window| window.first(tokens.len()));
+                    for (position, token) in tokens.iter().enumerate().skip(first) {
+                        assert_eq!(
+                            cells[slot(table, position)],
+                            *token,
+                            "{s}: position {position}, {window:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn windows() -> impl Strategy<Value = Vec<Window>> {
+        let window = prop_oneof![
+            (1..300u32).prop_map(Window::Sliding),
+            (1..300u32).prop_map(Window::Chunks),
+            (1..70u32).prop_map(Window::Sliding),
+            Just(Window::Chunks(64)),
+        ];
+        prop::collection::vec(window, 0..3)
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// What steps see is what was written there, whatever the sequences went through; and no step lacks a block.
         #[test]
-        fn any_history_keeps_the_books(ops in prop::collection::vec((0..6u8, 0..4usize, 0..4usize, 0..200usize), 1..60)) {
-            let mut cache = PagedCache::new(10, 4).unwrap();
-            for (op, a, b, n) in ops {
-                let room = cache.room(a);
+        fn any_history_keeps_the_books(
+            windows in windows(),
+            max_tokens in prop_oneof![1..8usize, 1..200usize],
+            ops in prop::collection::vec((0..8u8, 0..N, 0..N, 0..700usize, 0..300usize), 1..60)
+        ) {
+            let mut model = Model::new(&windows, 40, max_tokens);
+            let mut next = 0;
+            for (op, a, b, n, m) in ops {
+                let before = model.sequences.clone();
+                let room = model.cache.room(a);
+                let kept = model.cache.kept(a);
+                prop_assert_eq!(*kept.end(), before[a].len());
                 match op {
-                    0 => {
-                        let before = tables(&cache);
-                        let fits = cache.grow([(a, n)].into_iter()).is_ok();
-                        prop_assert_eq!(fits, n <= room);
+                    0..=4 => {
+                        let mut wanted = vec![(a, n)];
+                        if a != b && op % 2 == 0 {
+                            wanted.push((b, m));
+                        }
+                        let held = tables(&model.cache, N);
+                        let fits = model.cache.grow(wanted.iter().copied()).is_ok();
+                        prop_assert!(wanted.len() > 1 || fits == (n <= room));
                         if !fits {
-                            prop_assert_eq!(&tables(&cache), &before);
+                            prop_assert_eq!(tables(&model.cache, N), held);
+                        } else if op == 3 {
+                            model.cache.undo();
+                            prop_assert_eq!(tables(&model.cache, N), held);
+                        } else {
+                            let mut tokens = |n: usize| {
+                                next += n as u32;
+                                (next - n as u32..next).collect::<Vec<_>>()
+                            };
+                            let wanted = wanted.into_iter().map(|(s, n)| (s, tokens(n))).collect();
+                            if model.run(wanted, if op == 4 { m % 5 } else { usize::MAX }) {
+                                model.cache.commit();
+                            } else {
+                                model.cache.roll_back();
+                                model.sequences = before;
+                            }
                         }
-                        cache.commit();
                     }
-                    1 => {
-                        let before = tables(&cache);
-                        let others = [(a, n), ((a + 1) % 4, b)];
-                        if cache.grow(others.into_iter()).is_ok() {
-                            cache.undo();
+                    5 | 6 => {
+                        let to = n.min(before[a].len());
+                        let to = if kept.contains(&to) || m % 4 > 0 { to.max(*kept.start()) } else { 0 };
+                        if op == 5 {
+                            model.cache.truncate(a, to);
+                            model.sequences[a].truncate(to);
+                        } else if a != b {
+                            model.cache.share(a, b, to).unwrap();
+                            model.sequences[b] = before[a][..to].to_vec();
                         }
-                        prop_assert_eq!(&tables(&cache), &before);
                     }
-                    2 => {
-                        let len = cache.len(a);
-                        if cache.grow([(a, n)].into_iter()).is_ok() {
-                            cache.roll_back();
-                        }
-                        prop_assert_eq!(cache.len(a), len);
+                    _ if m % 4 > 0 => {}
+                    _ => {
+                        model.cache.truncate(a, 0);
+                        model.sequences[a].clear();
                     }
-                    3 => cache.truncate(a, n),
-                    _ if a != b => cache.share(a, b, n.min(cache.len(a))).unwrap(),
-                    _ => {}
                 }
-                check(&cache);
-                prop_assert_eq!(cache.used(), used(&cache));
-                // a block written next belongs to one sequence
-                for s in 0..4 {
-                    prop_assert!(cache.used() <= cache.capacity());
-                    let _ = cache.room(s);
-                }
+                model.check();
             }
         }
     }

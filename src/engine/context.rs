@@ -1,5 +1,6 @@
 //! A context: caches of one or more sequences over a model, and the steps that fill them.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
 use std::time::{Duration, Instant};
@@ -298,7 +299,7 @@ impl Context {
         Ok(Context {
             model: model.clone(),
             session: model.program().clone().session(limits)?,
-            cache: PagedCache::new(limits.n_blocks, n_seq_max)?,
+            cache: PagedCache::new(&model.program().plan().windows, limits)?,
             states,
             n_batch: limits.max_tokens,
             n_seq_max,
@@ -433,13 +434,11 @@ impl Context {
         self.kept.clear();
         self.batch.fill(batch, &self.cache, self.model.config().n_vocab)?;
         self.cache.grow(self.batch.active.iter().copied())?;
-        for copy in self.cache.copies() {
-            if let Err(e) = self.session.copy_block(copy.from, copy.to) {
-                self.cache.undo();
-                return Err(e);
-            }
-        }
-        Ok(())
+        let session = &mut self.session;
+        let mut copies = self.cache.copies();
+        let copied = copies.try_for_each(|(pool, copy)| session.copy_block(pool, copy.from, copy.to));
+        drop(copies);
+        copied.inspect_err(|_| self.cache.undo())
     }
 
     /// Times the step that the batch is, and each kind of its ops (see [`Session::time_ops`]). The sequences are as
@@ -532,6 +531,12 @@ impl Context {
             batch.tables.push(n_tables - 1);
         }
 
+        let ends = sequences.chunk_by(|a, b| a == b).scan(first, |end, run| {
+            *end += run.len();
+            Some((run[0] as usize, batch.positions[*end - 1] as usize + 1))
+        });
+        self.cache.advance(ends)?;
+
         batch.states.clear();
         if let Some(states) = &mut self.states {
             let mut from = first;
@@ -545,16 +550,18 @@ impl Context {
         // few sequences, the usual case, need no allocation
         let mut few: [&[u32]; 16] = [&[]; 16];
         let mut many: Vec<&[u32]> = Vec::new();
-        let tables = match few.get_mut(..n_tables as usize) {
+        let all = n_tables as usize * self.model.program().plan().pools().len();
+        let tables = match few.get_mut(..all) {
             Some(few) => few,
             None => {
-                memory::reserve(&mut many, n_tables as usize, BATCH)?;
-                many.resize(n_tables as usize, &[]);
+                memory::reserve(&mut many, all, BATCH)?;
+                many.resize(all, &[]);
                 &mut many[..]
             }
         };
-        for (table, s) in batch.tables.iter().zip(sequences) {
-            tables[*table as usize] = self.cache.blocks(*s as usize);
+        for (at, run) in sequences.chunk_by(|a, b| a == b).enumerate() {
+            let of_pools = tables.iter_mut().skip(at).step_by(n_tables as usize);
+            of_pools.zip(self.cache.tables(run[0] as usize)).for_each(|(to, table)| *to = table);
         }
         let step = Step {
             tokens: &batch.tokens[first..end],
@@ -659,15 +666,32 @@ impl Context {
 
     /// The longest part of the sequence, up to `most` positions, that it can be truncated to and copied up to: `most` or its
     /// length, unless the model has a recurrent state, which is kept at checkpoints
-    /// ([`ContextParams::checkpoint_interval`]) and at the end alone.
+    /// ([`ContextParams::checkpoint_interval`]) and at the end alone, or layers that see a window of positions, whose caches
+    /// keep those that the last ones see, and more as long as there is room.
     pub fn kv_reachable(&self, seq: u32, most: usize) -> Result<usize> {
-        let s = self.sequence(seq)?;
-        let held = self.cache.len(s);
-        Ok(self.states.as_ref().map_or(most.min(held), |states| states.reachable(s, held, most)))
+        let within = |kept: RangeInclusive<usize>| (*kept.start() <= most).then(|| most.min(*kept.end()));
+        Ok(self.reachable(self.sequence(seq)?).filter_map(within).max().unwrap_or(0))
+    }
+
+    /// Lengths that the sequence can go back to and be copied up to, the shortest first.
+    fn reachable(&self, s: usize) -> impl Iterator<Item = RangeInclusive<usize>> {
+        let kept = self.cache.kept(s);
+        let all = self.states.is_none().then(|| [(*kept.start() > 0).then_some(0..=0), Some(kept.clone())]);
+        let states = self.states.iter().flat_map(move |states| states.possible(s, self.cache.len(s)));
+        let states = states.filter(move |len| *len == 0 || kept.contains(len)).map(|len| len..=len);
+        all.into_iter().flatten().flatten().chain(states)
+    }
+
+    /// Error::NotKept where the sequence cannot go back to `len` positions.
+    fn check_reachable(&self, s: usize, len: usize) -> Result<()> {
+        if self.reachable(s).any(|kept| kept.contains(&len)) {
+            return Ok(());
+        }
+        Err(Error::NotKept { wanted: len, kept: memory::collect(self.reachable(s), "an error's text")? })
     }
 
     /// Forgets positions from `from` on (0: the whole sequence; its end: nothing). Beyond the end is Error::Param. Where the
-    /// model's recurrent state was not kept is Error::NotKept, which says where it was; see
+    /// model's recurrent state or what its windows show was not kept is Error::NotKept, which says where it was; see
     /// [`kv_reachable`](Self::kv_reachable).
     pub fn kv_truncate(&mut self, seq: u32, from: usize) -> Result<()> {
         let s = self.sequence(seq)?;
@@ -675,6 +699,7 @@ impl Context {
         if from > held {
             return Err(Error::param(format!("position {from} of sequence {seq}, which holds {held}")));
         }
+        self.check_reachable(s, from)?;
         if let Some(states) = &mut self.states {
             states.truncate(s, held, from)?;
         }
@@ -694,9 +719,7 @@ impl Context {
         if source == target {
             return Err(Error::param(format!("sequence {from} cannot be copied onto itself")));
         }
-        if let Some(states) = &self.states {
-            states.check(source, held, len)?;
-        }
+        self.check_reachable(source, len)?;
         self.cache.share(source, target, len)?;
         self.states.as_mut().map_or(Ok(()), |states| states.share(source, held, target, len))
     }

@@ -6,6 +6,7 @@ mod context;
 mod generate;
 mod model;
 mod placement;
+mod pool;
 mod sampler;
 mod states;
 mod text_only;

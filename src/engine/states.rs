@@ -140,12 +140,8 @@ impl States {
         }
     }
 
-    /// The longest part of a sequence of `len` positions, up to `most`, that it can go back to or be copied up to.
-    pub fn reachable(&self, sequence: usize, len: usize, most: usize) -> usize {
-        self.possible(sequence, len).filter(|possible| *possible <= most).max().unwrap_or(0)
-    }
-
-    fn possible(&self, sequence: usize, len: usize) -> impl Iterator<Item = usize> {
+    /// What a sequence of `len` positions can go back to or be copied up to, the shortest first.
+    pub fn possible(&self, sequence: usize, len: usize) -> impl Iterator<Item = usize> {
         let kept = self.sequences[sequence].kept.iter().map(|(kept, _)| *kept);
         std::iter::once(0).chain(kept.filter(move |kept| *kept < len)).chain((len > 0).then_some(len))
     }
@@ -157,16 +153,8 @@ impl States {
             _ if wanted == 0 => Ok(None),
             _ if wanted == len => Ok(*now),
             Some((_, slot)) => Ok(Some(*slot)),
-            None => Err(Error::NotKept {
-                wanted,
-                kept: memory::collect(self.possible(sequence, len), "an error's text")?,
-            }),
+            None => Err(Error::Internal(format!("recurrent state behind position {wanted}"))),
         }
-    }
-
-    /// Error::NotKept where there is no state behind the first `wanted` of the `len` positions.
-    pub fn check(&self, sequence: usize, len: usize, wanted: usize) -> Result<()> {
-        self.slot(sequence, len, wanted).map(drop)
     }
 
     /// Forgets the sequence.
@@ -175,7 +163,7 @@ impl States {
         self.forget_beyond(sequence, 0);
     }
 
-    /// Goes back from `len` positions to the first `to`.
+    /// Goes back from `len` positions to the first `to`, which is [possible](Self::possible).
     pub fn truncate(&mut self, sequence: usize, len: usize, to: usize) -> Result<()> {
         let slot = self.slot(sequence, len, to)?;
         self.set(sequence, slot);
@@ -183,7 +171,7 @@ impl States {
         Ok(())
     }
 
-    /// Makes `to` a copy of the first `wanted` of the `len` positions of `from`.
+    /// Makes `to` a copy of the first `wanted` of the `len` positions of `from`, which is [possible](Self::possible).
     pub fn share(&mut self, from: usize, len: usize, to: usize, wanted: usize) -> Result<()> {
         let slot = self.slot(from, len, wanted)?;
         self.clear(to);
@@ -299,22 +287,13 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_gone_back_to_is_told() {
+    fn the_last_checkpoints_are_kept() {
         let mut model = Model::new();
         model.grow(vec![(0, (0..57).collect())]);
         model.states.commit();
-        let error = model.states.truncate(0, 57, 35).unwrap_err();
-        assert!(
-            matches!(&error, Error::NotKept { wanted: 35, kept } if *kept == [0, 30, 40, 50, 57]),
-            "{error:?}"
-        );
-        assert_eq!(
-            error.to_string(),
-            "position 35 of the sequence cannot be gone back to: its recurrent state was kept at 0, 30, 40, 50, 57 only"
-        );
-        assert!(model.states.share(0, 57, 1, 35).is_err());
+        assert!(model.states.possible(0, 57).eq([0, 30, 40, 50, 57]));
+        assert!(model.states.truncate(0, 57, 35).is_err() && model.states.share(0, 57, 1, 35).is_err());
         model.check();
-        assert_eq!([35, 29, 57, 99].map(|most| model.states.reachable(0, 57, most)), [30, 0, 57, 57]);
     }
 
     proptest! {
@@ -350,7 +329,7 @@ mod tests {
                         }
                     }
                     3 => {
-                        let to = model.states.reachable(a, len, n);
+                        let to = model.states.possible(a, len).filter(|to| *to <= n).max().unwrap();
                         prop_assert!(to <= n.min(len) && (to == 0 || to == len || to.is_multiple_of(INTERVAL)));
                         model.states.truncate(a, len, to).unwrap();
                         model.sequences[a].truncate(to);
@@ -358,13 +337,13 @@ mod tests {
                     4 => {
                         let to = n.min(len);
                         let goes = model.states.truncate(a, len, to).is_ok();
-                        prop_assert_eq!(goes, model.states.reachable(a, len, to) == to);
+                        prop_assert_eq!(goes, model.states.possible(a, len).any(|possible| possible == to));
                         if goes {
                             model.sequences[a].truncate(to);
                         }
                     }
                     _ if a != b => {
-                        let to = model.states.reachable(a, len, n);
+                        let to = model.states.possible(a, len).filter(|to| *to <= n).max().unwrap();
                         model.states.share(a, len, b, to).unwrap();
                         model.sequences[b] = before[a][..to].to_vec();
                     }

@@ -361,9 +361,10 @@ pub unsafe extern "C" fn rf_kv_clear(ctx: *mut rf_context) -> rf_status {
 }
 
 /// Forgets the sequence's positions from `from` to its end; 0: the whole sequence; the end itself: nothing.
-/// A model with a recurrent state (qwen35) goes back only to some positions: see rf_kv_reachable.
-/// RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the state was not kept, NULL. RF_ERROR_BUSY: the context is
-/// in use. One thread at a time.
+/// A model with a recurrent state (qwen35) or with windows (gemma3, gpt-oss) goes back only to some positions: see
+/// rf_kv_reachable.
+/// RF_ERROR_PARAM: no such sequence, `from` beyond its end or where the model cannot go back to, NULL. RF_ERROR_BUSY: the context
+/// is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_remove(ctx: *mut rf_context, seq: u32, from: u32) -> rf_status {
     // SAFETY: the caller passes NULL or a live handle.
@@ -384,7 +385,8 @@ pub unsafe extern "C" fn rf_kv_copy(ctx: *mut rf_context, from: u32, to: u32, le
 
 /// The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
 /// or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
-/// the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval.
+/// the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval; of one with windows 0 where
+/// `most` is before what they still hold.
 /// RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn rf_kv_reachable(

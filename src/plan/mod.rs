@@ -126,8 +126,42 @@ pub struct Cache {
     /// Elements of a head's key.
     pub k: usize,
     pub values: Values,
-    /// Positions that a token sees, its own included; None: all.
-    pub window: Option<u32>,
+    /// None: a token sees all positions up to its own.
+    pub window: Option<Window>,
+}
+
+/// Which of the positions up to its own a token sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The last so many, its own included.
+    Sliding(u32),
+    /// Those of its chunk: at each multiple of so many positions a new one begins.
+    Chunks(u32),
+}
+
+impl Window {
+    /// Positions that a token sees at most.
+    pub fn most(self) -> u32 {
+        let (Window::Sliding(n) | Window::Chunks(n)) = self;
+        n
+    }
+
+    /// The first position that a token at `position` sees.
+    pub fn first(self, position: usize) -> usize {
+        match self {
+            Window::Sliding(n) => (position + 1).saturating_sub(n as usize),
+            Window::Chunks(n) => position - position % n.max(1) as usize,
+        }
+    }
+
+    /// The first position whose token sees nothing before `first`.
+    pub fn beyond(self, first: usize) -> usize {
+        match self {
+            Window::Sliding(_) if first == 0 => 0,
+            Window::Sliding(n) => first + n as usize - 1,
+            Window::Chunks(n) => first.next_multiple_of(n.max(1) as usize),
+        }
+    }
 }
 
 /// Where a head's value is, and how many elements it has.
@@ -152,6 +186,11 @@ impl Cache {
             Values::Own(v) => v,
             Values::InKeys(_) => 0,
         }
+    }
+
+    /// The first position that a token at `position` sees.
+    pub fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| window.first(position))
     }
 }
 
@@ -200,6 +239,9 @@ pub struct Graph {
     pub values: Vec<Value>,
     pub ropes: Vec<Rope>,
     pub caches: Vec<Cache>,
+    /// Of caches, each once, in the order of their pools. [`Plan::new`] adds those that are missing; a part of a model has those
+    /// of the whole.
+    pub windows: Vec<Window>,
     pub states: Vec<State>,
     /// An op stands behind those that compute what it reads.
     pub ops: Vec<NamedOp>,
@@ -232,6 +274,17 @@ impl Graph {
 
     pub fn cache(&self, id: CacheId) -> Cache {
         self.caches[id.0 as usize]
+    }
+
+    /// The pool of the cache's blocks: caches of one window share one. Pool 0 is that of caches without a window.
+    pub fn pool(&self, id: CacheId) -> usize {
+        let window = self.cache(id).window;
+        window.and_then(|window| self.windows.iter().position(|w| *w == window)).map_or(0, |at| at + 1)
+    }
+
+    /// The windows of all pools.
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = Option<Window>> + Clone {
+        (0..1 + self.windows.len()).map(|pool| pool.checked_sub(1).map(|at| self.windows[at]))
     }
 
     pub fn state(&self, id: StateId) -> State {
@@ -372,7 +425,12 @@ pub struct Plan {
 impl Plan {
     /// # Errors
     /// Error::OutOfMemory.
-    pub fn new(graph: Graph) -> Result<Plan> {
+    pub fn new(mut graph: Graph) -> Result<Plan> {
+        for window in graph.caches.iter().filter_map(|cache| cache.window) {
+            if !graph.windows.contains(&window) {
+                memory::push(&mut graph.windows, window, "the plan")?;
+            }
+        }
         let (fused, storage) =
             memory::with_room(fuse::room(&graph) + storage::room(&graph), "the plan", || {
                 let fused = fuse::fused(&graph);

@@ -371,8 +371,8 @@ ops! {
 
     /// Attention of q over the sequence's cells. Query head h reads kv head h / (n_head / n_head_kv); n_head is q's width /
     /// the cache's k. The result is n_head * v wide. A score is q.k times the scale, then capped, then less what its
-    /// distance takes. A cache with a window shows a token nothing before the last `window` positions up to its own. A
-    /// sink, one number for each query head, is one more score without a value.
+    /// distance takes. Up to its own position a token sees what the cache's window shows it. A sink, one number for each
+    /// query head, is one more score without a value.
     Attention { cache: CacheId, q: In, scores: Scores, sinks: Option<Vector>, out: Out, }
 
     /// out = f(x)

@@ -47,6 +47,7 @@ pub fn room(graph: &Graph) -> usize {
     graph.ops.len() * (size_of::<NamedOp>() + 128)
         + graph.weights.len() * (size_of::<Weight>() + 256)
         + graph.values.len() * (size_of::<Value>() + 64)
+        + graph.windows.len() * size_of::<Window>()
 }
 
 /// The graph of a part of `graph`: its ops with what they need and nothing else, numbered anew. `inputs` and `outputs`
@@ -93,6 +94,7 @@ pub fn part(graph: &Graph, slice: &Slice) -> Result<Graph> {
         values: kept.values.pick(&graph.values),
         ropes: kept.ropes.pick(&graph.ropes),
         caches: kept.caches.pick(&graph.caches),
+        windows: graph.windows.clone(),
         states: kept.states.pick(&graph.states),
         ops,
         layers: layers.map(|l| l.start - range.start..l.end - range.start).collect(),

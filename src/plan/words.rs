@@ -1,6 +1,6 @@
 //! A model in words, from its graph: for people who ask what a file holds.
 
-use super::{Cache, Graph, Op, Values};
+use super::{Cache, Graph, Op, Values, Window};
 
 impl Graph {
     /// What layers compute: a line for each kind, "layers 0-4, 6-10: ...".
@@ -48,7 +48,10 @@ impl Graph {
                     }
                 }
                 if let Some(window) = window {
-                    words += &format!(", window of {window}");
+                    words += &match window {
+                        Window::Sliding(n) => format!(", window of {n}"),
+                        Window::Chunks(n) => format!(", chunks of {n}"),
+                    };
                 }
                 if scores.cap != 0.0 {
                     words += &format!(", scores capped at {}", scores.cap);

@@ -10,18 +10,20 @@ use rocmforge::model::arch;
 pub struct Sequence {
     session: Box<dyn Session>,
     table: Vec<u32>,
+    n_pools: usize,
 }
 
 impl Sequence {
     /// Of so many positions, in steps of at most so many tokens.
     pub fn new(device: &dyn Device, file: Arc<Gguf>, n_positions: usize, max_tokens: usize) -> Self {
         let (_, plan) = arch::plan(&file).unwrap();
+        let n_pools = plan.pools().len();
         let program = device.load(Arc::new(plan), file, &mut |_, _| true).unwrap();
         let n_blocks = n_positions.div_ceil(BLOCK_LEN);
         let limits =
             SessionLimits { max_tokens, max_outputs: max_tokens, n_blocks, n_sequences: 8, n_states: 0 };
         let session = program.session(limits).unwrap();
-        Sequence { session, table: (0..n_blocks as u32).rev().collect() }
+        Sequence { session, table: (0..n_blocks as u32).rev().collect(), n_pools }
     }
 
     /// Logits of each of the tokens, computed in one step, from position `first` on.
@@ -31,7 +33,7 @@ impl Sequence {
             tokens,
             positions: &(first..first + n).collect::<Vec<_>>(),
             sequences: &vec![0; tokens.len()],
-            tables: &[&self.table],
+            tables: &vec![&self.table[..]; self.n_pools],
             outputs: &(0..n).collect::<Vec<_>>(),
             inputs: &[],
             states: &[],

@@ -127,7 +127,8 @@ struct Piece {
     tokens: Vec<u32>,
 }
 
-/// Runs steps, each of some sequences' pieces, all rows wanted; returns each step's logits.
+/// Runs steps, each of some sequences' pieces, all rows wanted; returns each step's logits. `tables`: of each of the plan's
+/// pools one per sequence.
 fn run(session: &mut dyn Session, tables: &[Vec<u32>], steps: &[Vec<Piece>]) -> Result<Vec<Vec<f32>>> {
     let tables: Vec<&[u32]> = tables.iter().map(Vec::as_slice).collect();
     // each sequence has two slots of state, which it reads and writes in turns
@@ -745,7 +746,7 @@ struct Heads {
     v: usize,
     /// Whether keys hold the values.
     in_keys: bool,
-    window: Option<u32>,
+    window: Option<Window>,
     cap: f32,
     alibi: f32,
     causal: bool,
@@ -800,8 +801,10 @@ fn attention_bench(heads: Heads) -> (Arc<Plan>, Arc<Gguf>) {
 /// scattered; blocks that hold another's large values are taken over first.
 #[test]
 fn attention_over_a_paged_cache() {
+    use Window::{Chunks, Sliding};
     const LENGTHS: [[usize; 4]; 3] = [[1, 63, 230, 1], [40, 1, 1, 90], [300, 260, 5, 2]];
-    let tables: Vec<Vec<u32>> = (0..3).map(|s| (0..10).map(|b| (b * 3 + s) * 7 % 30).collect()).collect();
+    let tables =
+        |first| (first..first + 3).map(|s| (0..10).map(|b| (b * 3 + s) * 7 % 30).collect::<Vec<u32>>());
     let limits =
         SessionLimits { max_tokens: 512, max_outputs: 512, n_blocks: 30, n_sequences: 8, n_states: 0 };
     let mut steps = Vec::new();
@@ -826,26 +829,32 @@ fn attention_over_a_paged_cache() {
             .map(|(n_head, n_head_kv, head_dim)| Heads::plain(n_head, n_head_kv, head_dim));
     let others = [
         Heads { v: 24, ..Heads::plain(4, 2, 40) },
-        Heads { window: Some(1), ..Heads::plain(2, 1, 16) },
-        Heads { window: Some(32), ..Heads::plain(6, 2, 32) },
-        Heads { window: Some(100), cap: 3.0, ..Heads::plain(4, 2, 64) },
-        Heads { window: Some(300), k: 16, v: 48, ..Heads::plain(3, 3, 0) },
+        Heads { window: Some(Sliding(1)), ..Heads::plain(2, 1, 16) },
+        Heads { window: Some(Sliding(32)), ..Heads::plain(6, 2, 32) },
+        Heads { window: Some(Sliding(100)), cap: 3.0, ..Heads::plain(4, 2, 64) },
+        Heads { window: Some(Sliding(300)), k: 16, v: 48, ..Heads::plain(3, 3, 0) },
+        Heads { window: Some(Chunks(1)), ..Heads::plain(2, 1, 16) },
+        Heads { window: Some(Chunks(64)), ..Heads::plain(6, 2, 32) },
+        Heads { window: Some(Chunks(90)), cap: 3.0, sinks: true, ..Heads::plain(4, 2, 64) },
+        Heads { window: Some(Chunks(301)), k: 16, v: 48, ..Heads::plain(3, 3, 0) },
         Heads { cap: 1.5, ..Heads::plain(3, 1, 20) },
-        Heads { sinks: true, window: Some(40), ..Heads::plain(4, 2, 32) },
+        Heads { sinks: true, window: Some(Sliding(40)), ..Heads::plain(4, 2, 32) },
         Heads { sinks: true, ..Heads::plain(6, 3, 16) },
         Heads::latent(3, 1, 72, 64),
         Heads::latent(50, 1, 20, 13),
-        Heads { window: Some(90), sinks: true, ..Heads::latent(6, 2, 33, 33) },
+        Heads { window: Some(Sliding(90)), sinks: true, ..Heads::latent(6, 2, 33, 33) },
         Heads { alibi: 8.0, ..Heads::plain(4, 2, 32) },
-        Heads { alibi: 4.0, cap: 2.0, window: Some(70), sinks: true, ..Heads::plain(14, 7, 40) },
+        Heads { alibi: 4.0, cap: 2.0, window: Some(Sliding(70)), sinks: true, ..Heads::plain(14, 7, 40) },
         Heads { alibi: 1.0, ..Heads::latent(6, 1, 40, 24) },
         Heads { causal: false, ..Heads::plain(9, 3, 64) },
-        Heads { causal: false, window: Some(40), cap: 3.0, ..Heads::plain(2, 1, 20) },
+        Heads { causal: false, window: Some(Sliding(40)), cap: 3.0, ..Heads::plain(2, 1, 20) },
         Heads { causal: false, alibi: 8.0, sinks: true, ..Heads::plain(3, 1, 80) },
         Heads { causal: false, ..Heads::latent(5, 1, 72, 64) },
     ];
     for heads in plain.into_iter().chain(others) {
         let (plan, file) = attention_bench(heads);
+        // those of windows are in another order
+        let tables: Vec<_> = (0..plan.pools().len() as u32).flat_map(|pool| tables(4 * pool)).collect();
         let reference = ReferenceDevice::new(1);
         let want = run(&mut *session(&reference, &plan, &file, limits), &tables, &steps).unwrap();
         for (name, device) in devices() {
@@ -865,16 +874,19 @@ fn attention_over_a_paged_cache() {
 /// What a token gets does not depend on its neighbours in the step, nor on the threads: bit for bit.
 #[test]
 fn attention_is_the_same_in_any_batch() {
-    for heads in [Heads { window: Some(150), ..Heads::plain(6, 2, 40) }, Heads::latent(6, 1, 40, 24)] {
-        is_the_same_in_any_batch(heads);
+    let plain = Heads::plain(6, 2, 40);
+    for window in [Window::Sliding(150), Window::Chunks(150)] {
+        is_the_same_in_any_batch(Heads { window: Some(window), ..plain });
     }
+    is_the_same_in_any_batch(Heads::latent(6, 1, 40, 24));
 }
 
 fn is_the_same_in_any_batch(heads: Heads) {
     let (plan, file) = attention_bench(heads);
     let limits =
         SessionLimits { max_tokens: 620, max_outputs: 620, n_blocks: 20, n_sequences: 8, n_states: 0 };
-    let tables: Vec<Vec<u32>> = (0..2).map(|s| (0..10).map(|b| b * 2 + s).collect()).collect();
+    let of_pool = |_| (0..2).map(|s| (0..10).map(|b| b * 2 + s).collect());
+    let tables: Vec<Vec<u32>> = plan.pools().flat_map(of_pool).collect();
     let tokens = ids(620, 3);
     let piece = |s: usize, from: usize, to: usize| Piece {
         sequence: s,

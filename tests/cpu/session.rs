@@ -213,8 +213,8 @@ fn steps_that_break_the_contract_are_refused() {
         assert!(matches!(result, Err(Error::Param(_))), "{what}: {result:?}");
     }
     session.run(&good, &LIVE).unwrap();
-    assert!(matches!(session.copy_block(0, 4), Err(Error::Param(_))));
-    session.copy_block(2, 3).unwrap();
+    assert!(matches!(session.copy_block(0, 0, 4), Err(Error::Param(_))));
+    session.copy_block(0, 2, 3).unwrap();
 }
 
 /// A copied block is the same cache: the next token gets the same logits through it.
@@ -223,7 +223,7 @@ fn a_copied_block_holds_the_same_cells() {
     let device = CpuDevice::new(2).unwrap();
     let mut session = program(&device).session(LIMITS).unwrap();
     session.run(&step(&[5, 6, 7], &[0, 1, 2], &[&[1]]), &LIVE).unwrap();
-    session.copy_block(1, 3).unwrap();
+    session.copy_block(0, 1, 3).unwrap();
     session.run(&step(&[8], &[3], &[&[1]]), &LIVE).unwrap();
     let want = session.output(0).unwrap().to_vec();
     session.run(&step(&[8], &[3], &[&[3]]), &LIVE).unwrap();

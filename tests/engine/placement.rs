@@ -5,6 +5,7 @@ use crate::common;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use common::archs::Fixture;
 use common::logits::kl_divergence;
 use common::models;
 use common::tiny_model::{Rng, TinyModel};
@@ -74,6 +75,13 @@ fn tiny_models() -> Vec<TinyModel> {
     [llama, qwen2, qwen3].map(|tiny| tiny.types(&types)).into()
 }
 
+/// The same, and one with windows; each has 2 layers or more.
+fn all_models() -> Vec<(String, Arc<Gguf>)> {
+    let windows = Fixture::open("gemma3-dense");
+    let tiny = tiny_models().into_iter().map(|tiny| (tiny.arch.to_owned(), tiny.gguf()));
+    tiny.chain([(windows.name.clone(), windows.model(1))]).collect()
+}
+
 fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
     let mut rng = Rng(7);
     (0..n).map(|_| rng.below(n_vocab) as u32).collect()
@@ -133,6 +141,7 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
     use rocmforge::device::Cancel;
     use rocmforge::device::Step;
     let n_blocks = tokens.len().div_ceil(BLOCK_LEN);
+    let n_pools = program.plan().pools().len();
     let mut session = program
         .session(SessionLimits {
             max_tokens: chunk,
@@ -150,7 +159,7 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
             tokens,
             positions: &(first..first + n).collect::<Vec<_>>(),
             sequences: &vec![0; tokens.len()],
-            tables: &[&table],
+            tables: &vec![&table[..]; n_pools],
             outputs: &(0..n).collect::<Vec<_>>(),
             inputs: &[],
             states: &[],
@@ -164,16 +173,16 @@ fn run(program: Arc<dyn Program>, tokens: &[u32], chunk: usize) -> Vec<f32> {
 
 #[test]
 fn parts_compute_what_the_whole_does() {
-    for tiny in tiny_models() {
-        let (file, tokens) = (tiny.gguf(), tokens(100, tiny.n_vocab));
+    for (name, file) in all_models() {
+        let (config, plan) = arch::plan(&file).unwrap();
+        let (n, tokens) = (plan.layers.len(), tokens(100, config.n_vocab));
         for device in [cpu(), reference()] {
             let one = run(cut(&file, &[], std::slice::from_ref(&device)), &tokens, 40);
-            let n = tiny.n_layer;
             let everywhere: Vec<usize> = (0..=n).collect();
             for cuts in [&[0][..], &[1], &[n], &[0, n], &[1, n - 1], &everywhere] {
                 let cuts = if cuts.windows(2).any(|c| c[0] >= c[1]) { &cuts[..1] } else { cuts };
                 let parts = run(cut(&file, cuts, &[device.clone(), device.clone()]), &tokens, 40);
-                assert!(bits(&parts) == bits(&one), "{} cut before {cuts:?}", tiny.arch);
+                assert!(bits(&parts) == bits(&one), "{name} cut before {cuts:?}");
             }
         }
     }
@@ -223,25 +232,25 @@ fn smollm2_in_two_parts() {
 #[test]
 fn needs_are_what_is_allocated() {
     let limits = [(1, 1, 1), (7, 3, 2), (128, 100, 40)];
-    for tiny in tiny_models() {
-        let file = tiny.gguf();
+    for (name, file) in all_models() {
         let plan = Arc::new(arch::plan(&file).unwrap().1);
+        let n = plan.layers.len();
         for device in [cpu(), reference(), Arc::new(CpuDevice::new(3).unwrap())] {
             for part in [
                 Slice::whole(&plan),
                 Slice { embed: true, layers: 0..0, head: false },
                 Slice { embed: false, layers: 1..2, head: false },
-                Slice { embed: false, layers: tiny.n_layer..tiny.n_layer, head: true },
+                Slice { embed: false, layers: n..n, head: true },
             ] {
                 let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 for (max_tokens, max_outputs, n_blocks) in limits {
                     let limits =
-                        SessionLimits { max_tokens, max_outputs, n_blocks, n_sequences: 8, n_states: 0 };
+                        SessionLimits { max_tokens, max_outputs, n_blocks, n_sequences: 2, n_states: 0 };
                     let needs = device.needs(&plan, limits).unwrap();
-                    assert_eq!(needs.weights, program.weight_bytes(), "{} {part:?}", tiny.arch);
+                    assert_eq!(needs.weights, program.weight_bytes(), "{name} {part:?}");
                     let session = program.clone().session(limits).unwrap();
-                    assert_eq!((needs.cache, needs.scratch), session.memory(), "{} {part:?}", tiny.arch);
+                    assert_eq!((needs.cache, needs.scratch), session.memory(), "{name} {part:?}");
                 }
             }
             // beyond what can be counted: no panic, and nothing that could fit
@@ -317,16 +326,16 @@ fn auto_puts_on_a_device_what_it_has_room_for() {
 
 #[test]
 fn sequences_that_part_ways_do_so_in_every_part() {
-    for tiny in tiny_models() {
-        let file = tiny.gguf();
+    for (name, file) in all_models() {
         let backend = Backend::with_gpus(vec![cpu(), cpu()], 2).unwrap();
-        let split = model(&backend, file.clone(), GpuLayers::Last(tiny.n_layer - 1)).unwrap();
+        let n_layer = whole(file.clone()).config().n_layer;
+        let split = model(&backend, file.clone(), GpuLayers::Last(n_layer - 1)).unwrap();
         assert!(split.placement().parts.len() >= 3);
         let mut histories = Vec::new();
         for model in [&whole(file.clone()), &split] {
             let mut context = context(model, 3);
             let mut logits = Vec::new();
-            let ids = tokens(120, tiny.n_vocab);
+            let ids = tokens(120, model.config().n_vocab);
             let mut feed = |context: &mut Context, sequence: u32, ids: &[u32]| {
                 let (sequences, want) = (vec![sequence; ids.len()], vec![true; ids.len()]);
                 let batch =
@@ -344,7 +353,7 @@ fn sequences_that_part_ways_do_so_in_every_part() {
             feed(&mut context, 1, &ids[100..]);
             histories.push(logits);
         }
-        assert!(histories[0] == histories[1], "{}", tiny.arch);
+        assert!(histories[0] == histories[1], "{name}");
     }
 }
 

@@ -23,7 +23,7 @@ use rocmforge::device::hip::ops::{self, Quantized};
 use rocmforge::device::hip::weight::Weight;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::TensorType;
-use rocmforge::plan::{self, Binary, NormKind, Rope, RopePairs, Unary};
+use rocmforge::plan::{self, Binary, NormKind, Rope, RopePairs, Unary, Window};
 
 use TensorType::*;
 
@@ -649,7 +649,7 @@ struct AttendCase {
 
 /// The first position that a token sees.
 fn first_seen(scores: Scores<'_>, position: u32) -> u32 {
-    scores.window.map_or(0, |window| (position + 1).saturating_sub(window))
+    scores.window.map_or(0, |window| window.first(position as usize) as u32)
 }
 
 impl AttendCase {
@@ -824,7 +824,11 @@ fn attend_sharp(gpu: &Gpu) {
 /// behind the token, is never read: see [`AttendCase::run`].
 fn attend_windows(gpu: &Gpu) {
     for head_dim in [64, 256] {
-        for (window, splits) in [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)] {
+        let sliding = [(1, 3), (2, 1), (63, 3), (64, 64), (65, 2), (130, 64), (1000, 3)];
+        let sliding = sliding.map(|(n, splits)| (Window::Sliding(n), splits));
+        let chunks = [(1, 2), (63, 1), (64, 3), (100, 64), (128, 2), (1000, 3)];
+        let chunks = chunks.map(|(n, splits)| (Window::Chunks(n), splits));
+        for (window, splits) in sliding.into_iter().chain(chunks) {
             let tokens = vec![(0, 0), (1, 63), (1, 64), (2, 127), (0, 299)];
             let scores = Scores { window: Some(window), ..Scores::scaled(0.2) };
             AttendCase { n_head: 6, n_head_kv: 2, head_dim, splits, tokens, scores }.run(gpu);
@@ -836,7 +840,7 @@ fn attend_windows(gpu: &Gpu) {
 fn attend_caps(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80)] {
         for (cap, scale) in [(50.0, 0.3), (5.0, 1.0), (0.5, 3.0), (20.0, -30.0)] {
-            for window in [None, Some(70)] {
+            for window in [None, Some(Window::Chunks(70))] {
                 let tokens = vec![(0, 199), (1, 5)];
                 let scores = Scores { cap, window, ..Scores::scaled(scale) };
                 AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
@@ -848,7 +852,7 @@ fn attend_caps(gpu: &Gpu) {
 /// Scores that fall with the distance: powers of two of heads and others, with caps and windows.
 fn attend_by_distance(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (8, 128), (6, 80), (3, 32), (5, 512)] {
-        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(70))] {
+        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(Window::Sliding(70)))] {
             let tokens = vec![(0, 299), (1, 5), (2, 64)];
             let scores = Scores { alibi, cap, window, ..Scores::scaled(0.3) };
             AttendCase { n_head, n_head_kv: 1, head_dim, splits: 3, tokens, scores }.run(gpu);
@@ -859,7 +863,7 @@ fn attend_by_distance(gpu: &Gpu) {
 /// Tokens that see what stands behind them, up to the last of their sequence.
 fn attend_to_later_positions(gpu: &Gpu) {
     for (n_head, head_dim, splits) in [(1, 64, 1), (8, 128, 64), (6, 80, 3), (2, 512, 3)] {
-        for (alibi, window) in [(0.0, None), (2.0, None), (1.0, Some(70))] {
+        for (alibi, window) in [(0.0, None), (2.0, None), (1.0, Some(Window::Sliding(70)))] {
             let tokens = vec![(0, 3), (0, 130), (0, 299), (1, 5), (2, 63), (2, 64)];
             let scores = Scores { alibi, window, ..Scores::scaled(0.3) };
             let case = AttendCase { n_head, n_head_kv: 1, head_dim, splits, tokens, scores };
@@ -872,7 +876,7 @@ fn attend_to_later_positions(gpu: &Gpu) {
 fn attend_sinks(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (8, 128), (4, 80), (2, 512)] {
         for splits in [1, 64] {
-            for (cap, window) in [(0.0, None), (5.0, Some(70))] {
+            for (cap, window) in [(0.0, None), (5.0, Some(Window::Sliding(70)))] {
                 let tokens = vec![(0, 299), (1, 5), (2, 0)];
                 let scores = Scores { cap, window, ..Scores::scaled(0.3) };
                 let sinks = [2.0, -1.5, 0.0, 9.0, f32::NEG_INFINITY, -300.0, 300.0, 4.0];

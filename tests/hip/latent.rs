@@ -14,7 +14,7 @@ use rocmforge::device::hip::ops::prefill::{Tiles, attention_tiles, prefill_atten
 use rocmforge::device::hip::ops::project::{Dest, LATENT_PAD, LayerCache, Tokens, cell_pad};
 use rocmforge::device::hip::ops::rows::{self, Parts};
 use rocmforge::device::reference::ops as reference;
-use rocmforge::plan::{self, Cache, Values};
+use rocmforge::plan::{self, Cache, Values, Window};
 
 pub const TESTS: &[Test] = &[
     Test::new("values_of_another_length", values_of_another_length),
@@ -30,7 +30,7 @@ struct Case {
     k: usize,
     values: Values,
     lengths: [usize; 2],
-    window: Option<u32>,
+    window: Option<Window>,
     splits: usize,
 }
 
@@ -96,7 +96,7 @@ impl Case {
         let mut want = vec![0.0; n * n_head * v];
         for (t, out) in want.chunks_exact_mut(n_head * v).enumerate() {
             let (start, position) = (t - tokens[t].1 as usize, tokens[t].1);
-            let seen = window.map_or(0, |window| (position + 1).saturating_sub(window));
+            let seen = shape.first_seen(position as usize) as u32;
             let slots: Vec<usize> = (seen..=position).map(|position| start + position as usize).collect();
             let cells = reference::Cells { slots: &slots, first: seen as usize, own: position as usize };
             let q = &q[t * n_head * k..][..n_head * k];
@@ -164,7 +164,7 @@ fn values_of_another_length(gpu: &Gpu) {
         splits: 3,
     };
     plain.run(gpu);
-    Case { k: 64, values: Values::Own(32), window: Some(20), ..plain }.run(gpu);
+    Case { k: 64, values: Values::Own(32), window: Some(Window::Sliding(20)), ..plain }.run(gpu);
     Case { n_head: 2, k: 192, values: Values::Own(128), lengths: [66, 3], ..plain }.run(gpu);
     Case { n_head: 3, n_head_kv: 1, k: 9, values: Values::Own(3), ..plain }.run(gpu);
 }
@@ -181,7 +181,15 @@ fn values_in_keys(gpu: &Gpu) {
     };
     plain.run(gpu);
     Case { n_head: 9, k: 72, values: Values::InKeys(56), splits: 1, ..plain }.run(gpu);
-    Case { n_head: 2, n_head_kv: 2, k: 33, values: Values::InKeys(33), window: Some(20), ..plain }.run(gpu);
+    Case {
+        n_head: 2,
+        n_head_kv: 2,
+        k: 33,
+        values: Values::InKeys(33),
+        window: Some(Window::Chunks(20)),
+        ..plain
+    }
+    .run(gpu);
     Case { n_head: 1, k: 321, values: Values::InKeys(258), lengths: [5, 130], ..plain }.run(gpu);
     for (k, v) in [(577, 512), (600, 513), (64, 65)] {
         let cache = Cache { n_head_kv: 1, k, values: Values::InKeys(v), window: None };

@@ -25,7 +25,7 @@ use rocmforge::device::hip::ops::project::LayerCache;
 use rocmforge::device::hip::ops::project::head_pad;
 use rocmforge::device::reference::ops as reference;
 use rocmforge::gguf::{TensorType, dequant};
-use rocmforge::plan::{self, Binary, NormKind, Unary};
+use rocmforge::plan::{self, Binary, NormKind, Unary, Window};
 
 use TensorType::*;
 
@@ -402,7 +402,7 @@ struct Attention<'a> {
     sequences: &'a [(usize, usize)],
     cap: f32,
     alibi: f32,
-    window: Option<u32>,
+    window: Option<Window>,
     causal: bool,
     sinks: Option<&'a [f32]>,
 }
@@ -490,10 +490,10 @@ impl Attention<'_> {
                 }
             }
             // blocks that nobody sees any more may be another's
-            let seen = window.map_or(0, |window| (first + 1).saturating_sub(window as usize));
+            let seen = window.map_or(0, |window| window.first(*first));
             table[s * table_stride..][..seen / BLOCK_LEN].fill(u32::MAX);
             for position in *first..*length {
-                let seen = window.map_or(0, |window| (position + 1).saturating_sub(window as usize));
+                let seen = window.map_or(0, |window| window.first(position));
                 let slots: Vec<usize> = (seen..if causal { position + 1 } else { *length }).collect();
                 let cells = reference::Cells { slots: &slots, first: seen, own: position };
                 let mut out = vec![0.0; n_head * head_dim];
@@ -659,7 +659,8 @@ fn attention_of_large_and_odd_values(gpu: &Gpu) {
 /// keys.
 fn attention_of_windows(gpu: &Gpu) {
     for head_dim in [64, 128, 256, 512] {
-        for window in [1, 20, 32, 63, 64, 70, 200] {
+        let sliding = [1, 20, 32, 63, 64, 70, 200].map(Window::Sliding);
+        for window in sliding.into_iter().chain([1, 20, 64, 75, 152, 1000].map(Window::Chunks)) {
             let sequences = &[(0, 70), (150, 66), (90, 1)];
             let window = Some(window);
             Attention { n_head: 2, head_dim, sequences, window, ..Attention::PLAIN }.check(gpu, 3.0, 1.0);
@@ -670,7 +671,7 @@ fn attention_of_windows(gpu: &Gpu) {
 fn attention_with_caps(gpu: &Gpu) {
     for head_dim in [64, 256] {
         for (cap, q_size) in [(50.0, 3.0), (5.0, 30.0), (0.5, 3.0)] {
-            for window in [None, Some(40)] {
+            for window in [None, Some(Window::Sliding(40))] {
                 let sequences = &[(0, 70), (150, 9)];
                 Attention { n_head: 2, head_dim, sequences, cap, window, ..Attention::PLAIN }
                     .check(gpu, q_size, 1.0);
@@ -682,7 +683,7 @@ fn attention_with_caps(gpu: &Gpu) {
 /// Scores that fall with the distance: powers of two of heads and others, with caps and windows.
 fn attention_by_distance(gpu: &Gpu) {
     for (n_head, head_dim) in [(1, 64), (6, 40), (3, 128), (2, 512)] {
-        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(40))] {
+        for (alibi, cap, window) in [(8.0, 0.0, None), (1.0, 5.0, Some(Window::Sliding(40)))] {
             let sequences = &[(0, 70), (150, 9)];
             Attention { n_head, head_dim, sequences, cap, alibi, window, ..Attention::PLAIN }
                 .check(gpu, 3.0, 1.0);
@@ -693,7 +694,9 @@ fn attention_by_distance(gpu: &Gpu) {
 /// Tokens that see what stands behind them, in tiles behind theirs too.
 fn attention_to_later_positions(gpu: &Gpu) {
     for head_dim in [16, 64, 128, 256, 512] {
-        for (alibi, window) in [(0.0, None), (2.0, None), (0.0, Some(40)), (1.0, Some(1))] {
+        for (alibi, window) in
+            [(0.0, None), (2.0, None), (0.0, Some(Window::Sliding(40))), (1.0, Some(Window::Sliding(1)))]
+        {
             let sequences = &[(0, 150), (30, 9), (63, 1)];
             Attention { n_head: 2, head_dim, sequences, alibi, window, causal: false, ..Attention::PLAIN }
                 .check(gpu, 3.0, 1.0);
@@ -704,7 +707,7 @@ fn attention_to_later_positions(gpu: &Gpu) {
 /// Sinks far below the scores, among them, far above, and none at all.
 fn attention_with_sinks(gpu: &Gpu) {
     for head_dim in [64, 512] {
-        for (cap, window) in [(0.0, None), (5.0, Some(40))] {
+        for (cap, window) in [(0.0, None), (5.0, Some(Window::Chunks(40)))] {
             let sequences = &[(0, 70), (150, 9)];
             let sinks: &[f32] = &[1.0, -300.0, 7.0, f32::NEG_INFINITY];
             let sinks = Some(sinks);

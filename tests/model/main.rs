@@ -8,3 +8,4 @@ mod config;
 mod gpu;
 mod logits;
 mod states;
+mod windows;

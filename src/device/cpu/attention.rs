@@ -14,7 +14,7 @@ use super::isa::Isa;
 use super::kv_cache::KvCache;
 use super::simd::{Kernel, Simd};
 use crate::device::BLOCK_LEN;
-use crate::plan::{CacheId, Scores};
+use crate::plan::{CacheId, Scores, Window};
 
 /// Blocks per span: 256 positions.
 pub const SPAN_BLOCKS: usize = 4;
@@ -32,9 +32,10 @@ pub fn tile_tokens(group: usize) -> usize {
     TASK_ROWS / task_heads(group)
 }
 
-/// Spans that hold positions `0..len`.
-pub fn n_spans(len: usize) -> usize {
-    len.div_ceil(SPAN_BLOCKS * BLOCK_LEN)
+/// Spans that hold the positions.
+pub fn spans(positions: Range<usize>) -> Range<usize> {
+    const LEN: usize = SPAN_BLOCKS * BLOCK_LEN;
+    positions.start / LEN..positions.end.div_ceil(LEN)
 }
 
 /// Softmax state of rows over some positions: maximum and sum per row, and the unnormalized output.
@@ -72,8 +73,7 @@ pub struct Span<'a> {
     pub n_head: usize,
     /// Elements of a query and a key, as they stand in memory.
     pub k: usize,
-    /// Positions that a token sees, its own included.
-    pub window: usize,
+    pub window: Option<Window>,
     pub scores: Scores,
     /// Positions up to the last that the tile's tokens see.
     pub seen: usize,
@@ -96,11 +96,15 @@ impl Span<'_> {
     /// The cells of the block that starts at `start` that row `row` sees.
     #[inline(always)]
     fn visible(&self, row: usize, start: usize) -> Range<usize> {
-        let own = self.positions[row / self.group] as usize + 1;
-        let first = own.saturating_sub(self.window);
-        let end = if self.scores.causal { own } else { self.seen };
+        let position = self.positions[row / self.group] as usize;
+        let end = if self.scores.causal { position + 1 } else { self.seen };
         let cell = |position: usize| position.saturating_sub(start).min(BLOCK_LEN);
-        cell(first)..cell(end)
+        cell(self.first_seen(position))..cell(end)
+    }
+
+    #[inline(always)]
+    fn first_seen(&self, position: usize) -> usize {
+        self.window.map_or(0, |window| window.first(position))
     }
 
     /// Rows `row .. row + R` over one block.
@@ -161,7 +165,7 @@ impl Kernel for Span<'_> {
     unsafe fn run<S: Simd>(self) {
         let n_rows = self.positions.len() * self.group;
         let v_pad = self.cells.v_pad(self.cache);
-        let earliest = (self.positions[0] as usize + 1).saturating_sub(self.window);
+        let earliest = self.first_seen(self.positions[0] as usize);
         let first = self.span * SPAN_BLOCKS;
         let end = (first + SPAN_BLOCKS).min(self.seen.div_ceil(BLOCK_LEN));
         let first = first.max(earliest / BLOCK_LEN);

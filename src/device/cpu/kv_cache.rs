@@ -1,8 +1,8 @@
 //! The paged key-value caches, in f16.
 //!
 //! `[block][cache] { K: [kv_head][k][BLOCK_LEN], V: [kv_head][BLOCK_LEN][v_pad] }`: keys stand transposed, so that the
-//! scores of neighbouring positions are neighbouring lanes; a block stands together in all caches, so that what is in use
-//! is few pages, whatever their size. Keys that hold their values stand as `[kv_head][BLOCK_LEN][k_pad]`: a sum over
+//! scores of neighbouring positions are neighbouring lanes; a block stands together in all caches of its pool, so that what
+//! is in use is few pages, whatever their size. Keys that hold their values stand as `[kv_head][BLOCK_LEN][k_pad]`: a sum over
 //! positions then has neighbouring elements in neighbouring lanes, and a key is long enough for sums along it.
 
 use half::f16;
@@ -10,14 +10,20 @@ use half::f16;
 use super::elementwise::to_f16;
 use super::isa::Isa;
 use super::memory::Zeroed;
-use crate::device::BLOCK_LEN;
-use crate::plan::{Cache, CacheId, Values};
+use crate::device::{BLOCK_LEN, SessionLimits};
+use crate::plan::{Cache, CacheId, Plan, Values};
 use crate::{Error, Result, memory};
 
 pub struct KvCache {
-    cells: Zeroed<f16>,
+    /// One per pool of the plan.
+    pools: Vec<Blocks>,
     caches: Vec<Place>,
-    /// Elements of a block in all caches.
+}
+
+/// The blocks of a pool.
+struct Blocks {
+    cells: Zeroed<f16>,
+    /// Elements of a block in all of the pool's caches.
     block_len: usize,
     n_blocks: usize,
 }
@@ -25,6 +31,7 @@ pub struct KvCache {
 /// Where a cache's share of a block lies.
 #[derive(Clone, Copy)]
 struct Place {
+    pool: usize,
     first: usize,
     cache: Cache,
     /// Lengths of a row of values and of accumulated output, rounded up to whole vectors of every path.
@@ -32,30 +39,42 @@ struct Place {
 }
 
 impl KvCache {
-    pub fn new(caches: &[Cache], n_blocks: usize) -> Result<Self> {
-        let cells = Zeroed::new(Self::len(caches, n_blocks), "the key-value cache")?;
-        let mut block_len = 0;
-        let places = caches.iter().map(|cache| {
-            let first = block_len;
-            block_len += share(cache).unwrap_or(0);
-            Place { first, cache: *cache, v_pad: pad_head(cache.v()) }
-        });
-        let caches = memory::collect(places, "the key-value cache")?;
-        Ok(KvCache { cells, caches, block_len, n_blocks })
+    pub fn new(plan: &Plan, limits: SessionLimits) -> Result<Self> {
+        const WHAT: &str = "the key-value cache";
+        let mut pools = memory::vec(plan.pools().len(), WHAT)?;
+        for (window, len) in plan.pools().zip(Self::lens(plan, limits)) {
+            pools.push(Blocks {
+                cells: Zeroed::new(len, WHAT)?,
+                block_len: 0,
+                n_blocks: limits.blocks(window),
+            });
+        }
+        let mut caches = memory::vec(plan.caches.len(), WHAT)?;
+        for (id, cache) in (0..).map(CacheId).zip(&plan.caches) {
+            let pool = plan.pool(id);
+            let block_len = &mut pools[pool].block_len;
+            caches.push(Place { pool, first: *block_len, cache: *cache, v_pad: pad_head(cache.v()) });
+            *block_len += share(cache).unwrap_or(0);
+        }
+        Ok(KvCache { pools, caches })
     }
 
-    fn len(caches: &[Cache], n_blocks: usize) -> Option<usize> {
-        let block = caches.iter().try_fold(0usize, |sum, cache| sum.checked_add(share(cache)?));
-        block.and_then(|block| block.checked_mul(n_blocks))
+    /// Elements of each pool.
+    fn lens(plan: &Plan, limits: SessionLimits) -> impl Iterator<Item = Option<usize>> {
+        plan.pools().map(move |window| {
+            let mut caches = plan.caches.iter().filter(|cache| cache.window == window);
+            let block = caches.try_fold(0usize, |sum, cache| sum.checked_add(share(cache)?));
+            block.and_then(|block| block.checked_mul(limits.blocks(window)))
+        })
     }
 
-    /// Bytes that such caches take.
-    pub fn bytes_of(caches: &[Cache], n_blocks: usize) -> u64 {
-        Zeroed::<f16>::bytes_of(Self::len(caches, n_blocks))
+    /// Bytes that the plan's caches take.
+    pub fn bytes_of(plan: &Plan, limits: SessionLimits) -> u64 {
+        Self::lens(plan, limits).map(Zeroed::<f16>::bytes_of).fold(0, u64::saturating_add)
     }
 
     pub fn bytes(&self) -> u64 {
-        self.cells.bytes()
+        self.pools.iter().map(|pool| pool.cells.bytes()).sum()
     }
 
     /// Elements between two rows of a head's output: its value, in whole vectors.
@@ -73,9 +92,10 @@ impl KvCache {
     }
 
     fn block(&self, place: &Place, block: usize) -> *mut f16 {
-        assert!(block < self.n_blocks);
+        let Blocks { cells, block_len, n_blocks } = &self.pools[place.pool];
+        assert!(block < *n_blocks);
         // SAFETY: inside the allocation, as just checked.
-        unsafe { self.cells.ptr().add(block * self.block_len + place.first) }
+        unsafe { cells.ptr().add(block * block_len + place.first) }
     }
 
     /// Keys of a block, `k x BLOCK_LEN`; or `BLOCK_LEN` rows of keys that hold their values.
@@ -127,16 +147,17 @@ impl KvCache {
         }
     }
 
-    /// Copies a block in all caches.
-    pub fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
+    /// Copies a block in all of a pool's caches.
+    pub fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
+        let Blocks { cells, block_len, n_blocks } = &self.pools[pool];
         let (from, to) = (from as usize, to as usize);
-        if from >= self.n_blocks || to >= self.n_blocks {
-            return Err(Error::param(format!("block {from} or {to} of a cache of {}", self.n_blocks)));
+        if from >= *n_blocks || to >= *n_blocks {
+            return Err(Error::param(format!("block {from} or {to} of a cache of {n_blocks}")));
         }
         // SAFETY: whole blocks inside the allocation; `copy` allows from == to; &mut: nobody else.
         unsafe {
-            let start = self.cells.ptr();
-            std::ptr::copy(start.add(from * self.block_len), start.add(to * self.block_len), self.block_len);
+            let start = cells.ptr();
+            std::ptr::copy(start.add(from * block_len), start.add(to * block_len), *block_len);
         }
         Ok(())
     }

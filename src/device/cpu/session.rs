@@ -127,7 +127,7 @@ impl CpuSession {
         let profile = tracing::enabled!(target: "rocmforge::cpu::profile", tracing::Level::TRACE)
             .then(|| Profile::new(program.unfused.len()));
         Ok(CpuSession {
-            cache: KvCache::new(&plan.caches, limits.n_blocks)?,
+            cache: KvCache::new(plan, limits)?,
             states: StateStore::new(&plan.states, limits.n_states)?,
             q8: Q8Rows::new(limits.max_tokens.max(limits.max_outputs), max_cols)?,
             q8_own: Q8Rows::new(n_workers, max_cols)?,
@@ -170,7 +170,7 @@ impl CpuSession {
         let ropes = plan.ropes.iter().map(|rope| f32s(rope_len(rope, limits)));
         let scratch = scratch.into_iter().chain(ropes).fold(0, u64::saturating_add);
         let states = StateStore::bytes_of(&plan.states, limits.n_states);
-        (KvCache::bytes_of(&plan.caches, limits.n_blocks).saturating_add(states), scratch)
+        (KvCache::bytes_of(plan, limits).saturating_add(states), scratch)
     }
 
     /// Where the value is stored: as many rows as the session allows.
@@ -263,8 +263,8 @@ impl Session for CpuSession {
         Ok(unsafe { std::slice::from_raw_parts(output.ptr(), self.rows[index] * output.width) })
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
-        self.cache.copy_block(from, to)
+    fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
+        self.cache.copy_block(pool, from, to)
     }
 
     fn memory(&self) -> (u64, u64) {

@@ -11,7 +11,7 @@ use super::memory::Matrix;
 use super::recurrent::{Convolution, Delta};
 use super::session::CpuSession;
 use super::team::{Stopped, Worker};
-use crate::device::{Observer, Step, temper};
+use crate::device::{Observer, Step, slot, temper};
 use crate::plan::fuse::{FusedOp, HeadPrep, Part, Project, Then};
 use crate::plan::{Binary, Cache, CacheId, LookupBy, Norm, Op, Plan, RopeId, Scores, Unary, ValueId, Vector};
 
@@ -301,7 +301,7 @@ impl Running<'_> {
     /// Nobody else uses token `t`'s cells of the cache.
     unsafe fn append(&self, cache: CacheId, t: usize, k: &[f32], v: &[f32]) {
         let shape = self.plan().cache(cache);
-        let slot = self.step.slot(t, self.step.positions[t] as usize);
+        let slot = slot(self.step.table(self.plan(), cache, t), self.step.positions[t] as usize);
         let own_v = shape.own_v();
         for (head, k) in k.chunks_exact(shape.k).enumerate() {
             let v = &v[head * own_v..][..own_v];
@@ -552,13 +552,18 @@ impl Running<'_> {
         self.step.positions[last] as usize + 1
     }
 
+    /// Spans that hold what the tile's tokens see.
+    fn spans(&self, attend: &Attend<'_>, tile: Tile) -> Range<usize> {
+        let first = self.step.positions[tile.first] as usize;
+        attention::spans(attend.shape.first_seen(first)..self.seen(attend, tile))
+    }
+
     fn attention(&self, worker: &Worker<'_>, attend: &Attend<'_>) -> Done {
         let (tiles, of_tile) = (attend.tiles, attend.n_tasks());
         let n_tasks = tiles.len() * of_tile;
         // the last tiles see most: the longest tasks first
         let task = |i: usize| attend.task(tiles[tiles.len() - 1 - i / of_tile], i % of_tile);
-        let n_spans = |tile: Tile| attention::n_spans(self.seen(attend, tile));
-        let spans = tiles.iter().map(|&tile| n_spans(tile)).max().unwrap_or(0);
+        let spans = tiles.iter().map(|&tile| self.spans(attend, tile).len()).max().unwrap_or(0);
         let own = self.session.own.of(worker.index());
         if self.step.tokens.len() > SPLIT_TOKENS || spans == 1 {
             return worker.for_each(n_tasks, |i| {
@@ -567,10 +572,10 @@ impl Running<'_> {
                 // SAFETY: the scratch is this worker's; the cache is not written in this phase.
                 unsafe {
                     self.scaled_queries(attend, task, own.q);
-                    for span in 0..n_spans(task.tile) {
-                        let to = if span == 0 { all } else { part };
+                    for (i, span) in self.spans(attend, task.tile).enumerate() {
+                        let to = if i == 0 { all } else { part };
                         self.span(attend, task, own.q, span, to);
-                        if span > 0 {
+                        if i > 0 {
                             self.merge(attend, task, all, part);
                         }
                     }
@@ -579,17 +584,18 @@ impl Running<'_> {
             });
         }
         let n_rows = self.step.tokens.len() * attend.n_head;
-        let state = |task: Task, span: usize| {
+        // of the span of that number among the task's
+        let state = |task: Task, nth: usize| {
             let row = task.tile.first * attend.n_head + task.head * task.tile.n;
-            self.session.splits.at(span * n_rows + row)
+            self.session.splits.at(nth * n_rows + row)
         };
         worker.for_each(n_tasks * spans, |i| {
-            let (task, span) = (task(i / spans), i % spans);
-            if span < n_spans(task.tile) {
+            let (task, nth) = (task(i / spans), i % spans);
+            if let Some(span) = self.spans(attend, task.tile).nth(nth) {
                 // SAFETY: the states of (task, span) are this chunk's.
                 unsafe {
                     self.scaled_queries(attend, task, own.q);
-                    self.span(attend, task, own.q, span, state(task, span));
+                    self.span(attend, task, own.q, span, state(task, nth));
                 }
             }
         })?;
@@ -598,8 +604,8 @@ impl Running<'_> {
             let all = state(task, 0);
             // SAFETY: the task's states are this chunk's, and so are its columns of the output.
             unsafe {
-                for span in 1..n_spans(task.tile) {
-                    self.merge(attend, task, all, state(task, span));
+                for nth in 1..self.spans(attend, task.tile).len() {
+                    self.merge(attend, task, all, state(task, nth));
                 }
                 self.write_heads(attend, task, all);
             }
@@ -632,13 +638,13 @@ impl Running<'_> {
             cells: &self.session.cache,
             cache: attend.cache,
             kv_head: task.kv_head,
-            table: self.step.tables[self.step.sequences[first] as usize],
+            table: self.step.table(self.plan(), attend.cache, first),
             positions: &self.step.positions[first..first + n],
             group: task.n_heads,
             head: task.head,
             n_head: attend.n_head,
             k: attend.q_step,
-            window: attend.shape.window.map_or(usize::MAX, |window| window as usize),
+            window: attend.shape.window,
             scores: attend.scores,
             seen: self.seen(attend, task.tile),
             q,

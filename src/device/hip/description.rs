@@ -7,15 +7,18 @@ use super::ops::project::MATVEC_MAX_N;
 use super::ops::project::Tokens;
 use super::ops::recurrent::{NO_SLOT, Runs};
 use crate::device::{SessionLimits, Step};
+use crate::plan::Plan;
 use crate::{Result, memory};
 
-/// Where in the words a step's parts lie: tokens, positions, lasts, sequences, outputs, short runs, tiles, runs, tables.
+/// Where in the words a step's parts lie: tokens, positions, lasts, sequences, outputs, short runs, tiles, runs, tables; of
+/// each sequence one table for each pool.
 #[derive(Clone, Copy, Debug)]
 pub struct Description {
     pub n: usize,
     pub n_outputs: usize,
     n_tables: usize,
-    /// Blocks between two sequences' tables.
+    /// Words of a table, and from a sequence's tables to the next one's.
+    table_len: usize,
     table_stride: usize,
     /// In steps of many tokens: those of short runs, which attend one by one, and tiles of [`prefill`] attention.
     n_short: usize,
@@ -39,16 +42,38 @@ pub struct Described<'a> {
     pub tokens: Tokens<'a>,
     /// Of a step of many tokens: those of short runs, and the others in tiles.
     pub short: Chosen<'a>,
-    pub tiles: Tiles<'a>,
+    tiles: Tiles<'a>,
     pub runs: Runs<'a>,
+    /// All tables, and words of one.
+    tables: Span<'a>,
+    table_len: usize,
+}
+
+impl<'a> Described<'a> {
+    /// The tokens, with the tables of a pool.
+    pub fn tokens_in(&self, pool: usize) -> Result<Tokens<'a>> {
+        Ok(Tokens { table: self.table(pool)?, ..self.tokens })
+    }
+
+    /// The tiles, with the tables of a pool.
+    pub fn tiles_in(&self, pool: usize) -> Result<Tiles<'a>> {
+        Ok(Tiles { table: self.table(pool)?, ..self.tiles })
+    }
+
+    fn table(&self, pool: usize) -> Result<Span<'a>> {
+        let Tokens { n_tables, table_stride, .. } = self.tokens;
+        let start = pool * self.table_len;
+        self.tables.part(4 * start as u64..4 * (start + n_tables * table_stride) as u64)
+    }
 }
 
 impl Description {
     /// Words that a step takes at most. None: beyond usize.
-    pub fn most_words(limits: SessionLimits) -> Option<usize> {
+    pub fn most_words(plan: &Plan, limits: SessionLimits) -> Option<usize> {
         let most = limits.max_tokens.max(limits.max_outputs);
-        // a table, and a run of 4 words
-        let tables = limits.max_tables().checked_mul(limits.n_blocks.checked_add(4)?)?;
+        // its tables, and a run of 4 words; once more, for the last sequence's words from a table to one stride on
+        let sequence = limits.n_blocks.checked_mul(plan.pools().len())?.checked_add(4)?;
+        let tables = limits.max_tables().checked_add(1)?.checked_mul(sequence)?;
         // 4 lists of tokens, outputs, short runs, a tile of 4 words a token; each list begins at a multiple of 4 words
         most.checked_mul(10)?.checked_add(24)?.checked_add(tables)
     }
@@ -56,6 +81,7 @@ impl Description {
     /// Replaces `words` by the step's. `head_pad`: of the widest heads that attend.
     pub fn write(
         step: &Step<'_>,
+        plan: &Plan,
         limits: SessionLimits,
         head_pad: usize,
         words: &mut Vec<u32>,
@@ -81,18 +107,20 @@ impl Description {
         for (_, run) in step.runs() {
             lasts.extend(std::iter::repeat_n(step.positions[run.end - 1], run.len()));
         }
+        let (n_tables, n_pools, table_len) = (step.n_sequences(plan), plan.pools().len(), limits.n_blocks);
         let description = Description {
             n,
             n_outputs: step.outputs.len(),
-            n_tables: step.tables.len(),
-            table_stride: limits.n_blocks,
+            n_tables,
+            table_len,
+            table_stride: n_pools * table_len,
             n_short: short.len(),
             n_tiles: tiles.len(),
             n_runs: step.states.len(),
         };
         let starts @ [.., runs, tables] = description.starts();
         words.clear();
-        memory::reserve(words, tables + step.tables.len() * limits.n_blocks, "a step's description")?;
+        memory::reserve(words, tables + step.tables.len() * table_len, "a step's description")?;
         let tiles = tiles.as_flattened();
         let lists = [step.tokens, step.positions, &lasts, step.sequences, step.outputs, &short, tiles];
         for (list, start) in lists.into_iter().zip(starts) {
@@ -108,9 +136,10 @@ impl Description {
                 (*first, *n) = (run.start as u32, run.len() as u32);
             }
         }
-        for (i, table) in step.tables.iter().enumerate() {
-            words.resize(tables + i * limits.n_blocks, 0);
-            words.extend_from_slice(&table[..table.len().min(limits.n_blocks)]);
+        for i in 0..step.tables.len() {
+            let table = step.tables[i % n_pools * n_tables + i / n_pools];
+            words.resize(tables + i * table_len, 0);
+            words.extend_from_slice(&table[..table.len().min(table_len)]);
         }
         Ok(description)
     }
@@ -127,10 +156,11 @@ impl Description {
 
     /// Its parts, where all the words lie at `words`.
     pub fn at<'a>(&self, words: Span<'a>) -> Result<Described<'a>> {
-        let Description { n, n_outputs, n_tables, table_stride, n_short, n_tiles, n_runs } = *self;
+        let Description { n, n_outputs, n_tables, table_len, table_stride, n_short, n_tiles, n_runs } = *self;
         let [ids, positions, lasts, sequences, outputs, short, tiles, runs, tables] = self.starts();
         let part = |start: usize, len: usize| words.part(4 * start as u64..4 * (start + len) as u64);
         let table = part(tables, n_tables * table_stride)?;
+        let tables = part(tables, (n_tables + 1) * table_stride)?;
         Ok(Described {
             ids: part(ids, n)?,
             outputs: part(outputs, n_outputs)?,
@@ -146,6 +176,8 @@ impl Description {
             short: Chosen { tokens: part(short, n_short)?, n: n_short },
             runs: Runs { n, n_runs, sequences: part(sequences, n)?, runs: part(runs, 4 * n_runs)? },
             tiles: Tiles { tiles: part(tiles, 4 * n_tiles)?, n_tiles, table, n_tables, table_stride },
+            tables,
+            table_len,
         })
     }
 }

@@ -173,8 +173,10 @@ pub struct Attend {
     pub table_stride: u32,
     /// Positions are split over this many groups at most.
     pub splits: u32,
-    /// A token attends to the last so many positions, its own included: [`NO_WINDOW`] to all.
+    /// A token attends to the last `window` positions, its own included, from the last multiple of `chunk` on; [`UNBOUNDED`]
+    /// where that is no bound.
     pub window: u32,
+    pub chunk: u32,
     pub scale: f32,
     /// Scores s become cap * tanh(s / cap); 0: stay.
     pub cap: f32,
@@ -207,7 +209,7 @@ pub struct Delta {
 }
 
 /// More than positions that kernels take; behind a token a distance is larger.
-pub const NO_WINDOW: u32 = 1 << 31;
+pub const UNBOUNDED: u32 = 1 << 31;
 
 /// How an argument lies in the kernel's argument block; alignment is natural (Planes: 8).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -664,11 +666,11 @@ kernels! {
     /// Attention of many tokens, for heads padded to D. q: f32 `[token][head][head_dim]`, rotated and aligned to 16
     /// bytes; out: the same of value_dim; k, v: a layer's cache, f16 `[block][kv head][64 positions][D]`; tiles: u32
     /// (first token, count, sequence, position of the first), at most 64 tokens, 32 of D 512 and latent; table: u32, a row
-    /// of `table_stride` blocks a sequence; window, cap, alibi, sinks, lasts: as in [`Attend`]. Grid: x over heads (times 2 of D 256, 4 of
-    /// D 512 and latent), y over tiles.
+    /// of `table_stride` blocks a sequence; window, chunk, cap, alibi, sinks, lasts: as in [`Attend`]. Grid: x over heads
+    /// (times 2 of D 256, 4 of D 512 and latent), y over tiles.
     PrefillAttentionArgs(q: Ptr, k: Ptr, v: Ptr, tiles: Ptr, table: Ptr, out: Ptr, sinks: Ptr, lasts: Ptr,
-        n_head: u32, n_head_kv: u32, head_dim: u32, value_dim: u32, table_stride: u32, window: u32, scale: f32, cap: f32,
-        alibi: f32)
+        n_head: u32, n_head_kv: u32, head_dim: u32, value_dim: u32, table_stride: u32, window: u32, chunk: u32,
+        scale: f32, cap: f32, alibi: f32)
         [128, 1, 1] waves 1 {
         PREFILL_ATTENTION_D32 = "prefill_attention_d32",
         PREFILL_ATTENTION_D64 = "prefill_attention_d64",

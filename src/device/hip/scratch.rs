@@ -56,6 +56,7 @@ pub struct Layout {
 #[derive(Debug)]
 pub struct CachePlace {
     cache: Cache,
+    pool: usize,
     head_pad: usize,
     n_blocks: usize,
     keys: Range<u64>,
@@ -97,12 +98,12 @@ impl Layout {
         };
         let mut cells = Places::default();
         let mut caches = Vec::with_capacity(plan.caches.len());
-        for &cache in &plan.caches {
-            let head_pad = cell_pad(cache)?;
-            let mut take = || cells.take(&[limits.n_blocks, cache.n_head_kv, BLOCK_LEN, head_pad], 2);
+        for (id, &cache) in (0..).map(CacheId).zip(&plan.caches) {
+            let (head_pad, n_blocks) = (cell_pad(cache)?, limits.blocks(cache.window));
+            let mut take = || cells.take(&[n_blocks, cache.n_head_kv, BLOCK_LEN, head_pad], 2);
             let keys = take();
             let values = if head_pad == LATENT_PAD { keys.clone() } else { take() };
-            caches.push(CachePlace { cache, head_pad, n_blocks: limits.n_blocks, keys, values });
+            caches.push(CachePlace { cache, pool: plan.pool(id), head_pad, n_blocks, keys, values });
         }
 
         let states =
@@ -146,7 +147,7 @@ impl Layout {
         let tickets = places.take(&[limits.max_tokens, heads], 4);
         let positions = limits.n_blocks.checked_mul(BLOCK_LEN).ok_or_else(too_large)?;
         let turns = plan.ropes.iter().map(|rope| places.take(&[positions, rope.inv_freq.len()], 8)).collect();
-        let step = places.take(&[Description::most_words(limits).ok_or_else(too_large)?], 4);
+        let step = places.take(&[Description::most_words(plan, limits).ok_or_else(too_large)?], 4);
         if cells.overflow || places.overflow {
             return Err(too_large());
         }
@@ -238,7 +239,7 @@ impl SessionMemory {
     }
 
     pub fn cache(&self, id: CacheId) -> Result<LayerCache<'_>> {
-        let CachePlace { cache, head_pad, n_blocks, keys, values } = &self.layout.caches[id.0 as usize];
+        let CachePlace { cache, head_pad, n_blocks, keys, values, .. } = &self.layout.caches[id.0 as usize];
         Ok(LayerCache {
             k: self.cache.span().part(keys.clone())?,
             v: self.cache.span().part(values.clone())?,
@@ -254,13 +255,14 @@ impl SessionMemory {
         self.cache.span().part(self.layout.states[id.0 as usize].clone())
     }
 
-    /// Keys, or values, of a block in each of the caches.
-    pub fn block(&self, block: u32) -> impl Iterator<Item = Result<Span<'_>>> {
+    /// Keys, or values, of a block in each of the pool's caches.
+    pub fn block(&self, pool: usize, block: u32) -> impl Iterator<Item = Result<Span<'_>>> {
         let both = |CachePlace { keys, values, n_blocks, .. }: &CachePlace| {
             let own = (keys != values).then(|| (values.clone(), *n_blocks));
             std::iter::once((keys.clone(), *n_blocks)).chain(own)
         };
-        self.layout.caches.iter().flat_map(both).map(move |(place, n_blocks)| {
+        let caches = self.layout.caches.iter().filter(move |place| place.pool == pool);
+        caches.flat_map(both).map(move |(place, n_blocks)| {
             let cells = self.cache.span().part(place)?;
             let bytes = cells.bytes() / n_blocks.max(1) as u64;
             cells.part(u64::from(block) * bytes..(u64::from(block) + 1) * bytes)

@@ -133,7 +133,8 @@ impl HipSession {
     /// Brings what the step's kernels read of it to the device.
     fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
         let head_pad = self.memory.layout.widest_head;
-        let description = Description::write(step, self.limits, head_pad, &mut self.words)?;
+        let description =
+            Description::write(step, &self.program.plan, self.limits, head_pad, &mut self.words)?;
         let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
         let bytes = bytes_of(&self.words);
         staging.upload(&self.stream, bytes, self.memory.step()?.first(bytes.len() as u64)?)?;
@@ -361,12 +362,13 @@ impl Session for HipSession {
         sampler.draw(&self.stream, &rows, tokens)
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
-        let n_blocks = self.limits.n_blocks as u64;
+    fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
+        let window = self.program.plan.pools().nth(pool);
+        let n_blocks = window.map_or(0, |window| self.limits.blocks(window)) as u64;
         if [from, to].iter().any(|block| u64::from(*block) >= n_blocks) {
             return Err(Error::param(format!("a copy of block {from} to {to}; the cache has {n_blocks}")));
         }
-        let mut places = self.memory.block(from).zip(self.memory.block(to));
+        let mut places = self.memory.block(pool, from).zip(self.memory.block(pool, to));
         places.try_for_each(|(from, to)| self.stream.copy(from?, to?))
     }
 

@@ -208,9 +208,10 @@ impl<'a> Running<'a> {
 
     fn append(&self, cache: CacheId, k: ValueId, v: Option<ValueId>) -> Result<()> {
         let v = v.map(|v| self.value(v)).transpose()?;
+        let tokens = self.step.tokens_in(self.plan().pool(cache))?;
         let (k, cache) = (self.value(k)?, self.memory.cache(cache)?);
         let norms = HeadNorms { q: None, k: None, eps: 0.0 };
-        attend::prepare_heads(self.stream, 0, k, k, v, norms, None, self.step.tokens, cache)
+        attend::prepare_heads(self.stream, 0, k, k, v, norms, None, tokens, cache)
     }
 
     fn binary(&self, f: Binary, [a, b]: [ValueId; 2], out: ValueId) -> Result<()> {
@@ -246,9 +247,10 @@ impl<'a> Running<'a> {
         let eps = eps(q_prep).or(eps(k_prep)).unwrap_or(0.0);
         let norms = HeadNorms { q: weight(q_prep)?, k: weight(k_prep)?, eps };
         let turns = q_prep.rope.map(|rope| self.memory.turns(plan, rope)).transpose()?;
+        let tokens = self.step.tokens_in(plan.pool(cache))?;
         let (n_head, cache) = (plan.n_head(q, cache), self.memory.cache(cache)?);
         let (q, k, v) = (self.value(q)?, self.value(k)?, self.value(v)?);
-        attend::prepare_heads(self.stream, n_head, q, k, Some(v), norms, turns, self.step.tokens, cache)
+        attend::prepare_heads(self.stream, n_head, q, k, Some(v), norms, turns, tokens, cache)
     }
 
     fn attention(
@@ -259,18 +261,18 @@ impl<'a> Running<'a> {
         out: ValueId,
         to: Forms,
     ) -> Result<()> {
-        let n_head = self.plan().n_head(q, cache);
+        let (n_head, pool) = (self.plan().n_head(q, cache), self.plan().pool(cache));
         let (q, cache) = (self.value(q)?, self.memory.cache(cache)?);
         let chosen = (self.n() > MATVEC_MAX_N).then_some(self.step.short);
         if chosen.is_some() {
-            let (tiles, out) = (self.step.tiles, self.value(out)?);
+            let (tiles, out) = (self.step.tiles_in(pool)?, self.value(out)?);
             prefill::prefill_attention(self.stream, self.n(), n_head, q, tiles, cache, scores, out)?;
         }
         let n = chosen.map_or(self.n(), |chosen| chosen.n);
         let compute_units = self.stream.card().limits().compute_units as usize;
         let shape = AttendShape::new(n, n_head, cache.n_head_kv, cache.head_pad, compute_units)?;
         let (scratch, to) = (self.memory.attend_scratch()?, self.dest(out, to)?);
-        attend::attend(self.stream, shape, q, scores, self.step.tokens, chosen, cache, scratch, to)
+        attend::attend(self.stream, shape, q, scores, self.step.tokens_in(pool)?, chosen, cache, scratch, to)
     }
 
     /// The product of a part; `dst` other than its own value's where it is added to a sum.
@@ -503,6 +505,7 @@ impl<'a> Running<'a> {
     fn qkv(&self, project: &Project, cache: CacheId, rope: RopeId) -> Result<()> {
         let source = Source { rounded: None, select: false };
         let (rounded, plain) = self.input(project, source, 1)?;
+        let tokens = self.step.tokens_in(self.plan().pool(cache))?;
         let (turns, cache) = (self.memory.turns(self.plan(), rope)?, self.memory.cache(cache)?);
         let mut products = [None; 3];
         let mut types = Vec::with_capacity(products.len());
@@ -516,7 +519,7 @@ impl<'a> Running<'a> {
         for ty in types {
             let x = if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(plain) };
             let same = products.map(|product| product.filter(|product| product.weight.ty() == ty));
-            project::qkv(self.stream, same, x, turns, self.step.tokens, cache)?;
+            project::qkv(self.stream, same, x, turns, tokens, cache)?;
         }
         Ok(())
     }

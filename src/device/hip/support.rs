@@ -36,7 +36,7 @@ fn op(plan: &Plan, named: &NamedOp) -> Result<()> {
                 let why = format!(" of {} over {} heads of {}", plan.width(q), of.n_head_kv, of.k);
                 return refuse(why, "whole heads, as many for each of the cache's");
             }
-            if of.window == Some(0) {
+            if of.window.is_some_and(|window| window.most() == 0) {
                 return refuse(" that sees nothing".into(), "windows of a position and more");
             }
             cell_pad(of).map(drop)

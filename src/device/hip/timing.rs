@@ -235,14 +235,13 @@ fn expert_bytes(program: &HipProgram, mixed: &Mixed, n: usize) -> Result<u64> {
 
 /// Keys and values, f16, that the tokens of each sequence attend to.
 fn cache_bytes(cache: Cache, step: &Step<'_>) -> u64 {
-    let Cache { n_head_kv, k, window, .. } = cache;
+    let Cache { n_head_kv, k, .. } = cache;
     let mut cells = 0;
     for run in
         (0..step.tokens.len()).collect::<Vec<_>>().chunk_by(|a, b| step.sequences[*a] == step.sequences[*b])
     {
         let (first, last) = (step.positions[run[0]], step.positions[run[run.len() - 1]]);
-        let seen = window.map_or(0, |window| (first + 1).saturating_sub(window));
-        cells += u64::from(last) + 1 - u64::from(seen);
+        cells += u64::from(last) + 1 - cache.first_seen(first as usize) as u64;
     }
     cells * (n_head_kv * (k + cache.own_v()) * size_of::<half::f16>()) as u64
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::cpu::system::check_session;
 use super::{
     BLOCK_LEN, Cancel, Device, DeviceInfo, Needs, Observer, Program, Progress, Session, SessionLimits, Step,
-    routing, temper,
+    routing, slot, temper,
 };
 use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
@@ -125,7 +125,7 @@ impl Program for ReferenceProgram {
         let mut caches = memory::vec(self.plan.caches.len(), "the cache")?;
         for cache in &self.plan.caches {
             let [k, v] = [cache.n_head_kv * cache.k, cache.n_head_kv * cache.own_v()];
-            let cells = |width| zeros("the cache", &[limits.n_blocks, BLOCK_LEN, width]);
+            let cells = |width| zeros("the cache", &[limits.blocks(cache.window), BLOCK_LEN, width]);
             caches.push([Cells { values: cells(k)?, width: k }, Cells { values: cells(v)?, width: v }]);
         }
         let mut states = memory::vec(self.plan.states.len(), "recurrent state")?;
@@ -140,9 +140,10 @@ impl Program for ReferenceProgram {
 fn needs(plan: &Plan, limits: SessionLimits) -> Needs {
     let bytes = |dims: &[usize]| dims.iter().fold(4u64, |n, d| n.saturating_mul(*d as u64));
     let slots = plan.slots().iter().map(|slot| bytes(&[max_rows(slot, limits), slot.width]));
-    let cells = |width| bytes(&[limits.n_blocks, BLOCK_LEN, width]);
-    let caches =
-        plan.caches.iter().map(|cache| cells(cache.n_head_kv.saturating_mul(cache.k + cache.own_v())));
+    let caches = plan.caches.iter().map(|cache| {
+        let width = cache.n_head_kv.saturating_mul(cache.k + cache.own_v());
+        bytes(&[limits.blocks(cache.window), BLOCK_LEN, width])
+    });
     let states = plan.states.iter().map(|state| bytes(&[limits.n_states, state.elements]));
     Needs {
         weights: 0,
@@ -314,7 +315,7 @@ impl ReferenceSession {
                 for (Cells { values, width }, rows) in self.caches[cache.0 as usize].iter_mut().zip(&written)
                 {
                     for (t, position) in step.positions.iter().enumerate() {
-                        let slot = step.slot(t, *position as usize);
+                        let slot = slot(step.table(plan, cache, t), *position as usize);
                         values[slot * *width..][..*width].copy_from_slice(&rows[t * *width..][..*width]);
                     }
                 }
@@ -333,9 +334,10 @@ impl ReferenceSession {
                 let shape = ops::Heads { n_head, n_head_kv: of.n_head_kv, scores };
                 let attend = |t: usize, out: &mut [f32]| {
                     let own = step.positions[t] as usize;
-                    let first = of.window.map_or(0, |window| (own + 1).saturating_sub(window as usize));
+                    let first = of.first_seen(own);
                     let last = if scores.causal { own } else { step.positions[step.last_of(t)] as usize };
-                    let slots = memory::collect((first..=last).map(|p| step.slot(t, p)), "a token's cells")?;
+                    let table = step.table(plan, cache, t);
+                    let slots = memory::collect((first..=last).map(|p| slot(table, p)), "a token's cells")?;
                     let q = &q[t * q_width..][..q_width];
                     let cells = ops::Cells { slots: &slots, first, own };
                     ops::attention(q, cells, k, v, shape, sinks.as_deref(), out)
@@ -513,11 +515,15 @@ impl Session for ReferenceSession {
         Ok(self.value(self.program.plan.outputs[index], rows))
     }
 
-    fn copy_block(&mut self, from: u32, to: u32) -> Result<()> {
-        for Cells { values, width } in self.caches.iter_mut().flatten() {
-            let len = BLOCK_LEN * *width;
-            let from = from as usize * len;
-            values.copy_within(from..from + len, to as usize * len);
+    fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
+        let plan = &self.program.plan;
+        let caches = (0..).map(CacheId).zip(&mut self.caches);
+        for (_, cells) in caches.filter(|(id, _)| plan.pool(*id) == pool) {
+            for Cells { values, width } in cells {
+                let len = BLOCK_LEN * *width;
+                let from = from as usize * len;
+                values.copy_within(from..from + len, to as usize * len);
+            }
         }
         Ok(())
     }

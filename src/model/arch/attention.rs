@@ -3,7 +3,7 @@
 use super::blocks::NormOf;
 use crate::model::Hyper;
 use crate::plan::builder::{Builder, Linear, Part, Presence, ScaleOrder};
-use crate::plan::{Binary, Cache, RopeId, Scores, Unary, ValueId, Values};
+use crate::plan::{Binary, Cache, RopeId, Scores, Unary, ValueId, Values, Window};
 use crate::{Error, Result};
 
 /// Norms of queries and keys: `attn_q_norm`, `attn_k_norm`.
@@ -51,7 +51,7 @@ pub struct Attention {
     /// Of queries by position: scale and length.
     pub temper: Option<(f32, usize)>,
     /// Positions that a token sees.
-    pub window: Option<u32>,
+    pub window: Option<Window>,
     pub scores: Scores,
     /// `attn_sinks`: a score without a value for each query head.
     pub sinks: Presence,
@@ -126,8 +126,8 @@ impl Windows {
         }
     }
 
-    pub fn of(&self, layer: usize) -> Option<u32> {
-        self.layers.get(layer).copied().unwrap_or(false).then_some(self.window)
+    pub fn of(&self, layer: usize) -> Option<Window> {
+        self.layers.get(layer).copied().unwrap_or(false).then_some(Window::Sliding(self.window))
     }
 
     /// `heads` as layer `layer` has them, where `ropes` are what layers without and with a window rotate by.

@@ -8,7 +8,7 @@ use super::mixture::{Mixture, Shared};
 use super::rope::Turns;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
-use crate::plan::{Gating, RopePairs, Routing, Unary};
+use crate::plan::{Gating, RopePairs, Routing, Unary, Window};
 use crate::{Error, Result};
 
 /// Positions in a chunk, whatever the file says.
@@ -27,9 +27,6 @@ pub fn llama4(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
             supported: format!("chunks of {CHUNK} positions"),
         });
     }
-    if keys.context_length()? > CHUNK {
-        tracing::warn!("from position {CHUNK} on layers attend to more than their chunk of positions");
-    }
     let (mut b, x) = embed(hyper, file)?;
     let chunks = Windows::read_or(hyper, CHUNK, STEP as u64)?;
     let turns = Turns::read(&b, hyper, RopePairs::Consecutive)?.factored(&mut b, hyper, file)?;
@@ -46,10 +43,11 @@ pub fn llama4(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let experts = Mixture { routing, on_input: true, scales: false, shared, ..experts };
     let step = keys.dim("interleave_moe_layer_step")?;
     decoder(b, hyper, x, Block::pre(norm), Head::of(norm), |layer| {
-        let rope = Some(if chunks.of(layer).is_some() { near } else { all });
+        let window = chunks.of(layer).map(|_| Window::Chunks(CHUNK as u32));
+        let rope = Some(if window.is_some() { near } else { all });
         let heads = match (layer + 1).is_multiple_of(STEP) {
-            true => Attention { temper: Some((0.1, CHUNK)), ..Attention::of(hyper) },
-            false => Attention { rope, norm: norm_of_heads, ..Attention::of(hyper) },
+            true => Attention { window, temper: Some((0.1, CHUNK)), ..Attention::of(hyper) },
+            false => Attention { window, rope, norm: norm_of_heads, ..Attention::of(hyper) },
         };
         let feed = match (layer + 1).is_multiple_of(step) {
             true => Feed::Mixture(experts),

@@ -10,7 +10,7 @@ use crate::Result;
 use crate::gguf::Gguf;
 use crate::model::Hyper;
 use crate::plan::builder::Builder;
-use crate::plan::{Binary, RopePairs, Unary};
+use crate::plan::{Binary, RopePairs, Unary, Window};
 
 /// Positions in a window, whatever the file says.
 const WINDOW: u32 = 4096;
@@ -25,7 +25,7 @@ pub fn smallthinker(hyper: &Hyper<'_>, file: &Gguf) -> Result<Model> {
     let [all, near] = [b.rope(turns.table()?), b.rope(turns.near(hyper)?.table()?)];
     let all_rotate = keys.positions_or("attention.sliding_window", 0)? == 0 || hyper.n_layer == STEP;
     let heads = |layer: usize| {
-        let window = windows.of(layer).map(|_| WINDOW);
+        let window = windows.of(layer).map(|_| Window::Sliding(WINDOW));
         let rope = if window.is_some() { near } else { all };
         let rope = (all_rotate || !layer.is_multiple_of(STEP)).then_some(rope);
         Attention { window, rope, ..Attention::of(hyper) }

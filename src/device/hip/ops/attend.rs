@@ -5,6 +5,7 @@ use super::super::memory::Span;
 use super::super::stream::Stream;
 use super::project::{Dest, LATENT_PAD, LATENT_VALUES, LayerCache, Tokens, Turns};
 use super::{dim, holds, launch};
+use crate::plan::Window;
 use crate::{Error, Result};
 
 /// The norm over each head of q or k, and its f32 weight.
@@ -108,8 +109,8 @@ pub struct Scores<'a> {
     pub cap: f32,
     /// Fall with the distance, as [`plan::Scores`] has it; 0: none.
     pub alibi: f32,
-    /// Positions that a token sees up to its own; None: all.
-    pub window: Option<u32>,
+    /// None: a token sees all positions up to its own.
+    pub window: Option<Window>,
     /// u32, of each token the last position that it sees, of a sequence's tokens the same; None: its own.
     pub lasts: Option<Span<'a>>,
     /// f32, of each query head one more score without a value.
@@ -135,10 +136,13 @@ impl Scores<'_> {
         Ok(sinks.ptr())
     }
 
-    pub(super) fn window(&self) -> Result<u32> {
+    /// The kernels' window and chunk.
+    pub(super) fn window(&self) -> Result<[u32; 2]> {
         match self.window {
-            Some(0) => Err(Error::param("a window of no positions")),
-            window => Ok(window.map_or(NO_WINDOW, |window| window.min(NO_WINDOW))),
+            None => Ok([UNBOUNDED; 2]),
+            Some(window) if window.most() == 0 => Err(Error::param("a window of no positions")),
+            Some(Window::Sliding(n)) => Ok([n.min(UNBOUNDED), UNBOUNDED]),
+            Some(Window::Chunks(n)) => Ok([UNBOUNDED, n.min(UNBOUNDED)]),
         }
     }
 }
@@ -231,6 +235,7 @@ pub fn attend(
         return Err(Error::Internal(format!("heads of {} are not whole blocks", cache.value_dim)));
     }
     let (out, oq, ods) = to.pointers(tokens.n, n_head * cache.value_dim)?;
+    let [window, chunk] = scores.window()?;
     let a = Attend {
         q: q.ptr(),
         k: cache.k.ptr(),
@@ -252,12 +257,13 @@ pub fn attend(
         value_dim: dim("value_dim", cache.value_dim)?,
         table_stride: dim("table_stride", tokens.table_stride)?,
         splits: dim("splits", splits)?,
-        window: scores.window()?,
+        window,
+        chunk,
         scale: scores.scale,
         cap: scores.cap,
         alibi: scores.alibi,
     };
     // a group beyond the blocks that a sequence can have would find no work
-    let splits = splits.min(tokens.table_stride.max(1));
+    let splits = splits.min(cache.n_blocks.max(1));
     launch(stream, kernel, [splits as u64, groups as u64, n as u64], &AttendArgs { a })
 }

@@ -41,7 +41,7 @@ pub struct Tiles<'a> {
     /// As [`attention_tiles`] makes them, for the cache's head_pad.
     pub tiles: Span<'a>,
     pub n_tiles: usize,
-    /// `table_stride` blocks a sequence.
+    /// Of the cache's pool: `table_stride` entries from one sequence's to the next.
     pub table: Span<'a>,
     pub n_tables: usize,
     pub table_stride: usize,
@@ -86,6 +86,7 @@ pub fn prefill_attention(
     holds("tiles", tiles.tiles, &[tiles.n_tiles, 4], 4)?;
     is_aligned("tiles", tiles.tiles, 16)?;
     holds("table", tiles.table, &[tiles.n_tables, tiles.table_stride], 4)?;
+    let [window, chunk] = scores.window()?;
     let args = PrefillAttentionArgs {
         q: q.ptr(),
         k: cache.k.ptr(),
@@ -100,7 +101,8 @@ pub fn prefill_attention(
         head_dim: dim("head_dim", head_dim)?,
         value_dim: dim("value_dim", value_dim)?,
         table_stride: dim("table_stride", tiles.table_stride)?,
-        window: scores.window()?,
+        window,
+        chunk,
         scale: scores.scale,
         cap: scores.cap,
         alibi: scores.alibi,

@@ -197,7 +197,7 @@ impl LayerCache<'_> {
     }
 }
 
-/// How heads are rotated: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`, for every position of the cache.
+/// How heads are rotated: `turns` (cos, sin) f32 pairs, `[position][n_rot / 2]`, for every position of a sequence.
 #[derive(Clone, Copy, Debug)]
 pub struct Turns<'a> {
     pub table: Span<'a>,
@@ -226,7 +226,7 @@ pub struct Tokens<'a> {
     pub positions: Span<'a>,
     /// Row of `table`, a token.
     pub sequences: Span<'a>,
-    /// `table_stride` blocks a sequence.
+    /// Of the cache's pool: `table_stride` entries from one sequence's to the next.
     pub table: Span<'a>,
     pub n_tables: usize,
     pub table_stride: usize,
