@@ -63,6 +63,44 @@ fixtures! {
     qwen35 = "qwen35-dense"
 }
 
+/// Mixtures on a GPU, with experts of layers on the processor.
+#[cfg(feature = "hip")]
+mod mixed {
+    use super::*;
+    use rocmforge::engine::{Backend, BackendParams, CpuExperts, GpuLayers, ModelParams, Target};
+
+    macro_rules! mixtures {
+        ($($name:ident = $file:literal, $bound:literal)*) => {
+            $(#[test]
+            fn $name() {
+                let name = concat!("mixed::", stringify!($name));
+                common::emulated::on_emulator(name, &[("CARD", "gfx1100")], || {
+                    for experts in [1, usize::MAX] {
+                        follows_by(&CUTS, $file, $bound, |fixture, seed| load(fixture, seed, experts));
+                    }
+                });
+            })*
+        };
+    }
+
+    mixtures! {
+        llama_moe = "llama-moe", 1e-5
+        qwen3moe = "qwen3moe-moe", 1e-5
+        gpt_oss = "gpt-oss-moe", 1e-5
+        deepseek2 = "deepseek2-moe", 3e-5
+    }
+
+    fn load(fixture: &Fixture, seed: u64, experts: usize) -> rocmforge::Result<Model> {
+        let device = DeviceKind::Hip;
+        let backend = Backend::new(&BackendParams { device, threads: 1, ..BackendParams::default() })?;
+        let (gpu_layers, cpu_experts) = (GpuLayers::All, CpuExperts::First(experts));
+        let params = ModelParams { gpu_layers, cpu_experts, ..ModelParams::default() };
+        let model = Model::from_gguf(&backend, fixture.model(seed), params)?;
+        assert_eq!(model.placement().targets(), [Target::Gpu(0), Target::Host]);
+        Ok(model)
+    }
+}
+
 #[test]
 fn each_fixture_is_listed() {
     let mut listed = FILES.to_vec();
@@ -101,9 +139,18 @@ fn follows(file: &str, device: DeviceKind, most: f64) {
 }
 
 fn follows_in(cuts: &[(&str, Cut)], file: &str, device: DeviceKind, most: f64) {
+    follows_by(cuts, file, most, |fixture, seed| load(device, fixture, seed));
+}
+
+fn follows_by(
+    cuts: &[(&str, Cut)],
+    file: &str,
+    most: f64,
+    load: impl Fn(&Fixture, u64) -> rocmforge::Result<Model>,
+) {
     let fixture = Fixture::open(file);
     for seed in SEEDS {
-        let model = load(device, &fixture, seed).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let model = load(&fixture, seed).unwrap_or_else(|e| panic!("{file}: {e}"));
         let [first, second] = fixture.tokens.each_ref().map(Vec::as_slice);
         for (what, cut) in cuts {
             let is_one = cut(1)[1] == 0;
