@@ -68,9 +68,10 @@ fn turns(legs: &[Leg], programs: &[Arc<dyn Program>]) -> Result<Vec<Turn>> {
         let mut inputs = Vec::new();
         // what the whole begins with a step brings along
         for id in if i == 0 { &[][..] } else { &leg.inputs } {
-            let from = legs[..i].iter().rev().find_map(|from| {
-                Some((from.part, from.outputs.iter().position(|left| left == id)?))
-            });
+            let from = legs[..i]
+                .iter()
+                .rev()
+                .find_map(|from| Some((from.part, from.outputs.iter().position(|left| left == id)?)));
             inputs.push(from.ok_or_else(wrong)?);
         }
         turns.push(Turn { program: leg.part, segment: *segment, inputs });

@@ -448,9 +448,11 @@ impl<'a> Search<'a> {
         let sum = |f: fn(&Memory) -> u64| self.question.gpus.iter().map(f).fold(0, u64::saturating_add);
         let n_gpus = self.question.gpus.len();
         let output = if part.head { " and the output" } else { "" };
-        let experts = self.question.with_experts.iter().filter(|layer| {
-            part.layers.contains(layer) && !part.experts.contains(layer)
-        });
+        let experts = self
+            .question
+            .with_experts
+            .iter()
+            .filter(|layer| part.layers.contains(layer) && !part.experts.contains(layer));
         let but = match experts.count() {
             0 => String::new(),
             n => format!(", but for the experts of {n},"),
@@ -797,11 +799,7 @@ mod tests {
         assert_eq!(auto(&sizes, &[1160]), "gpu0:in+0-10+out");
         assert_eq!(auto(&sizes, &[1159]), "host:in+0-0 gpu0:0-10+out", "the embedding stays");
         assert_eq!(auto(&sizes, &[1110]), "host:in+0-0 gpu0:0-10+out");
-        assert_eq!(
-            auto(&sizes, &[1109]),
-            "host:in+0-0+out gpu0:0-10",
-            "the output is least to lose"
-        );
+        assert_eq!(auto(&sizes, &[1109]), "host:in+0-0+out gpu0:0-10", "the output is least to lose");
         assert_eq!(auto(&Sizes { head: 150, ..sizes.clone() }, &[1199]), "host:in+0-1 gpu0:1-10+out");
         assert_eq!(auto(&sizes, &[]), "host:in+0-10+out");
         let unknown = [Memory { free: 0, total: 0 }];
@@ -940,7 +938,7 @@ mod tests {
         // experts smaller than what is read of them with a layer: whole layers
         let small = Sizes { experts: vec![1; 10], ..Sizes::new(10) };
         assert_eq!(auto(&small, &[10 + 60 + 3 * 105]), "host:in+0-7 gpu0:7-10+out");
-        assert_eq!(auto(&sizes, &[1000, 1000]), "gpu0:in+0-4 gpu1:4-10+out host:0-0+experts-9");
+        assert_eq!(auto(&sizes, &[1000, 1000]), "gpu0:in+0-7 gpu1:7-10+out host:0-0+experts-9");
         let told = |gpus: &[u64], asked| {
             let placement = sizes.place_experts(gpus, GpuLayers::All, CpuExperts::First(asked)).unwrap();
             (text(&placement), placement.cpu_experts)
@@ -949,7 +947,7 @@ mod tests {
         assert_eq!(told(&[4360], 1), ("gpu0:in+0-10+out host:0-0+experts-2".into(), 1));
         assert_eq!(told(&[9999], 99), ("gpu0:in+0-10+out host:0-0+experts-10".into(), 9));
         let error = sizes.place_experts(&[4300], GpuLayers::All, CpuExperts::First(1)).unwrap_err();
-        let text = "10 layers and the output, but for the experts of 1, on 1 GPU with a context of 4096:";
+        let text = "10 layers and the output, but for the experts of 1, on 1 GPU with a context of 4096 (one of 2048 would fit):";
         assert!(error.to_string().contains(text), "{error}");
     }
 

@@ -227,8 +227,7 @@ fn project(graph: &Graph, ops: &[NamedOp], uses: &Uses, at: usize) -> Option<(Fu
 /// Attention.
 fn prepare_heads(graph: &Graph, ops: &[NamedOp], uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
     // look ahead to learn which values become q and k
-    let append =
-        (at..(at + 5).min(ops.len())).find(|&i| matches!(op(ops, i), Some(Op::Append { .. })))?;
+    let append = (at..(at + 5).min(ops.len())).find(|&i| matches!(op(ops, i), Some(Op::Append { .. })))?;
     let (Some(&Op::Append { cache, k, v: Some(v) }), Some(&Op::Attention { cache: read, q, .. })) =
         (op(ops, append), op(ops, append + 1))
     else {

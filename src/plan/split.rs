@@ -61,7 +61,7 @@ pub struct Leg {
     /// Index among the parts; their number where no part has the ops.
     pub part: usize,
     pub ops: Range<usize>,
-    /// Values that others have computed and the part has not had before.
+    /// Values that others have computed and the part has not had before, in the order in which it reads them.
     pub inputs: Vec<ValueId>,
     /// Values that others take before the part goes on; of the last leg what the step leaves.
     pub outputs: Vec<ValueId>,
@@ -403,9 +403,9 @@ mod tests {
         let first = part(&two, &Slice { embed: true, ..Slice::of(0..1) }).unwrap();
         let names =
             |graph: &Graph, ids: &[ValueId]| ids.iter().map(|id| graph.value(*id).name).collect::<Vec<_>>();
-        assert_eq!(names(&first, &first.outputs), ["heads", "sum"]);
+        assert_eq!(names(&first, &first.outputs), ["sum", "heads"]);
         let second = part(&two, &Slice { head: true, ..Slice::of(1..2) }).unwrap();
-        assert_eq!(names(&second, &second.inputs), ["heads", "sum"]);
+        assert_eq!(names(&second, &second.inputs), ["sum", "heads"]);
     }
 
     /// `n` layers, each a mixture beside a norm; the result.
@@ -426,7 +426,9 @@ mod tests {
             let ids: Vec<_> = (graph.values.len() as u32..).map(ValueId).take(9).collect();
             let values = names.into_iter().zip(widths);
             graph.values.extend(values.map(|(name, width)| Value { name, width, rows: Rows::Tokens }));
-            let [normed, logits, ids, weights, up, act, down, mixed, sum] = ids[..] else { panic!("{ids:?}") };
+            let [normed, logits, ids, weights, up, act, down, mixed, sum] = ids[..] else {
+                panic!("{ids:?}")
+            };
             let router = Matrix(weight(&mut graph, format!("router {layer}"), 64, 4));
             let experts = |graph: &mut Graph, x, cols, rows: usize, out| {
                 let weight = Experts(weight(graph, format!("experts {layer}"), cols, 4 * rows));
@@ -436,13 +438,8 @@ mod tests {
             let gating = Gating::Softmax;
             let routing =
                 Routing { gating, n_used: 2, least_sum: 0.0, scale: 1.0, n_groups: 0, n_groups_used: 0 };
-            let route = Op::Route {
-                logits: In(logits),
-                bias: None,
-                routing,
-                ids: Out(ids),
-                weights: Out(weights),
-            };
+            let route =
+                Op::Route { logits: In(logits), bias: None, routing, ids: Out(ids), weights: Out(weights) };
             let ops = [
                 ("norm", Op::Norm { x: Over(x), norm, group: 64, out: Out(normed) }),
                 ("router", Op::MatMul { x: In(normed), weight: router, bias: None, out: Out(logits) }),

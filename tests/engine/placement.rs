@@ -327,10 +327,12 @@ fn auto_puts_on_a_device_what_it_has_room_for() {
 
 #[test]
 fn sequences_that_part_ways_do_so_in_every_part() {
-    for tiny in tiny_models() {
+    let mixture = TinyModel { n_layer: 3, experts: [4, 2], ..TinyModel::new("llama") };
+    for tiny in tiny_models().into_iter().chain([mixture]) {
         let file = tiny.gguf();
         let backend = Backend::with_gpus(vec![cpu(), cpu()], 2).unwrap();
-        let split = model(&backend, file.clone(), GpuLayers::Last(tiny.n_layer - 1)).unwrap();
+        let (layers, experts) = (GpuLayers::Last(tiny.n_layer - 1), CpuExperts::First(usize::MAX));
+        let split = mixed(&backend, file.clone(), layers, experts).unwrap();
         assert!(split.placement().parts.len() >= 2);
         let mut histories = Vec::new();
         for model in [&whole(file.clone()), &split] {
@@ -439,7 +441,11 @@ fn experts_on_the_processor_compute_the_same() {
                     assert_eq!(model.info().weight_bytes, needs.weights, "{what}");
                     let params = ContextParams { n_ctx: 512, ..ContextParams::default() };
                     let info = Context::new(&model, &params).unwrap().info();
-                    assert_eq!((info.cache_bytes, info.scratch_bytes), (needs.cache, needs.scratch), "{what}");
+                    assert_eq!(
+                        (info.cache_bytes, info.scratch_bytes),
+                        (needs.cache, needs.scratch),
+                        "{what}"
+                    );
                 }
             }
             let most = *seen.iter().max().unwrap();
@@ -468,7 +474,11 @@ fn auto_leaves_experts_where_a_device_has_no_room_for_them() {
         card.free.store(free, Ordering::Relaxed);
         let model = model(&backend, file.clone(), GpuLayers::Auto).unwrap();
         let placement = model.placement();
-        assert_eq!((placement.n_gpu_layers(), placement.cpu_experts), (n_layers + 1, experts), "{placement:?}");
+        assert_eq!(
+            (placement.n_gpu_layers(), placement.cpu_experts),
+            (n_layers + 1, experts),
+            "{placement:?}"
+        );
         assert!(placement.needs(Target::Gpu(0)).total() <= free - (32 << 20));
         assert!(bits(&evaluate(&model, &tokens)) == one, "{placement:?}");
         let wanted = match experts {
@@ -575,7 +585,7 @@ fn a_backend_without_gpus_takes_any_number_of_layers() {
 #[cfg(feature = "hip")]
 mod gpus {
     use super::*;
-    use crate::common::emulated::on_emulator;
+    use crate::common::emulated::{Emulator, on_emulator};
     use rocmforge::device::hip::device::HipDevice;
     use rocmforge::engine::{BackendParams, DeviceChoice};
 
@@ -657,6 +667,33 @@ mod gpus {
                     near(&want, &evaluate(&model, &tokens), &format!("{arch}, {choice:?}, {last} layers"));
                 }
             }
+        });
+    }
+
+    #[test]
+    fn experts_elsewhere_cost_a_layer_two_transfers() {
+        on_emulator("gpus::experts_elsewhere_cost_a_layer_two_transfers", &[], || {
+            let emulator = Emulator::open();
+            let fixture = Fixture::open("qwen3moe-moe");
+            let (backend, experts) = (backend(DeviceChoice::Best), CpuExperts::First(usize::MAX));
+            let model = mixed(&backend, fixture.model(1), GpuLayers::All, experts).unwrap();
+            let layers = model.placement().cpu_experts as u64;
+            let mut context = context(&model, 1);
+            // launched, recorded and, from the third on, replayed
+            for token in &fixture.tokens[0][..4] {
+                emulator.fail("");
+                let batch =
+                    Batch { tokens: &[*token], positions: None, sequences: None, want: Some(&[true]) };
+                context.decode(&batch).unwrap();
+                context.logits(0).unwrap();
+            }
+            let calls = |name| emulator.calls(name);
+            assert_eq!(calls("hipGraphLaunch"), layers + 1);
+            // what the step says of its token, and sums
+            assert_eq!(calls("hipMemcpyHtoDAsync"), 1 + layers);
+            // rows, ids and weights together, and logits
+            assert_eq!(calls("hipMemcpyDtoHAsync"), layers + 1);
+            assert_eq!(calls("hipMemcpyDtoDAsync") + calls("hipModuleLaunchKernel"), 0, "in graphs alone");
         });
     }
 

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use anyhow::{Result, anyhow};
 use rocmforge::Error;
 use rocmforge::engine::{
-    Backend, BackendParams, Context, ContextParams, CpuExperts, DeviceChoice, DeviceKind, GpuLayers, MAX_BATCH,
-    MAX_CONTEXT, Model, ModelParams,
+    Backend, BackendParams, Context, ContextParams, CpuExperts, DeviceChoice, DeviceKind, GpuLayers,
+    MAX_BATCH, MAX_CONTEXT, Model, ModelParams,
 };
 
 use crate::interrupt;

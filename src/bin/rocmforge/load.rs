@@ -118,7 +118,10 @@ fn print_placement(model: &Model, out: &mut impl Write) -> Result<()> {
             0 => String::new(),
             n => format!(", the experts of {n} on the CPU"),
         };
-        writeln!(out, "  with a context of {n_ctx}: {gpu_layers} of {n_layers} layers{output} on GPUs{experts}")?;
+        writeln!(
+            out,
+            "  with a context of {n_ctx}: {gpu_layers} of {n_layers} layers{output} on GPUs{experts}"
+        )?;
     }
     Ok(())
 }

@@ -259,7 +259,8 @@ impl Session for CpuSession {
 
     fn output(&self, index: usize) -> Result<&[f32]> {
         let left = self.left.get(index);
-        let (id, rows) = *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
+        let (id, rows) =
+            *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
         let output = self.buffer(id);
         // SAFETY: so many rows were written by the last step; steps take &mut self.
         Ok(unsafe { std::slice::from_raw_parts(output.ptr(), rows * output.width) })

@@ -492,7 +492,8 @@ impl Session for ReferenceSession {
 
     fn output(&self, index: usize) -> Result<&[f32]> {
         let left = self.left.get(index);
-        let (id, rows) = *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
+        let (id, rows) =
+            *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
         Ok(self.value(id, rows))
     }
 
