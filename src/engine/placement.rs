@@ -947,7 +947,7 @@ mod tests {
         assert_eq!(told(&[4360], 1), ("gpu0:in+0-10+out host:0-0+experts-2".into(), 1));
         assert_eq!(told(&[9999], 99), ("gpu0:in+0-10+out host:0-0+experts-10".into(), 9));
         let error = sizes.place_experts(&[4300], GpuLayers::All, CpuExperts::First(1)).unwrap_err();
-        let text = "10 layers and the output, but for the experts of 1, on 1 GPU with a context of 4096 (one of 2048 would fit):";
+        let text = "10 layers and the output, but for the experts of 1, on 1 GPU with a context of 4096";
         assert!(error.to_string().contains(text), "{error}");
     }
 
