@@ -261,6 +261,22 @@
 #define RF_GPU_LAYERS_NONE -2
 
 /**
+ * With RF_GPU_LAYERS_AUTO as few as there must be for the rest to fit on the GPUs, where that leaves the CPU fewer bytes
+ * a token to read than whole layers would; else none.
+ */
+#define RF_CPU_EXPERTS_AUTO 0
+
+/**
+ * Those of all layers.
+ */
+#define RF_CPU_EXPERTS_ALL -1
+
+/**
+ * Those of no layer.
+ */
+#define RF_CPU_EXPERTS_NONE -2
+
+/**
  * Types of metadata values, as GGUF numbers them: u8, 8 bits, unsigned.
  */
 #define RF_META_U8 0
@@ -575,6 +591,13 @@ typedef struct rf_model_params {
      */
     uint32_t n_ctx;
     uint32_t n_batch;
+    /**
+     * Of how many layers on GPUs the CPU computes the experts, whose weights then take no memory of a GPU:
+     * RF_CPU_EXPERTS_AUTO (0, default), RF_CPU_EXPERTS_ALL, RF_CPU_EXPERTS_NONE, or the model's first so many layers that
+     * have experts (more than there are: as RF_CPU_EXPERTS_ALL). Means nothing where the backend has no GPU or the model no
+     * experts.
+     */
+    int32_t cpu_experts;
 } rf_model_params;
 
 /**
@@ -653,6 +676,10 @@ typedef struct rf_model_details {
      * Layers that GPUs compute, up to n_layer; one more: the output too.
      */
     uint32_t n_gpu_layers;
+    /**
+     * Of these so many whose experts the CPU computes.
+     */
+    uint32_t n_cpu_experts;
 } rf_model_details;
 
 /**

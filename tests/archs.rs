@@ -27,7 +27,12 @@ fn main() -> ExitCode {
         add("cpu", |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), 1e-5));
         add("a_mistake_shows", shows_a_mistake);
         #[cfg(feature = "hip")]
-        add("gpu", gpu::follows);
+        {
+            add("gpu", gpu::follows);
+            if gpu::MIXED.contains(&&file[..]) {
+                add("mixed", gpu::follows_mixed);
+            }
+        }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
@@ -54,9 +59,19 @@ fn distance(fixture: &Fixture, seed: u64, sequence: usize, got: &[f32], first: u
 }
 
 fn follows(file: &str, device: DeviceKind, seeds: &[u64], cuts: &[(&str, Cut)], most: f64) {
+    follows_by(file, seeds, cuts, most, |fixture, seed| load(device, fixture, seed));
+}
+
+fn follows_by(
+    file: &str,
+    seeds: &[u64],
+    cuts: &[(&str, Cut)],
+    most: f64,
+    load: impl Fn(&Fixture, u64) -> rocmforge::Result<Model>,
+) {
     let fixture = Fixture::open(file);
     for seed in seeds.iter().copied() {
-        let model = load(device, &fixture, seed).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let model = load(&fixture, seed).unwrap_or_else(|e| panic!("{file}: {e}"));
         let [first, second] = fixture.tokens.each_ref().map(Vec::as_slice);
         for (what, cut) in cuts {
             let is_one = cut(1)[1] == 0;
@@ -95,7 +110,9 @@ mod gpu {
     use super::*;
     use common::archs::{CUTS, SEEDS};
     use common::emulated::{self, Emulator};
-    use rocmforge::engine::{Batch, Context, ContextParams};
+    use rocmforge::engine::{
+        Backend, BackendParams, Batch, Context, ContextParams, CpuExperts, GpuLayers, ModelParams, Target,
+    };
     use rocmforge::gguf::Gguf;
     use std::sync::Arc;
 
@@ -153,6 +170,30 @@ mod gpu {
             super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
             keeps_to_its_launches(file);
         });
+    }
+
+    /// Mixtures whose experts are tried on the processor, too.
+    pub const MIXED: [&str; 4] = ["llama-moe", "qwen3moe-moe", "gpt-oss-moe", "deepseek2-moe"];
+
+    /// A mixture on a GPU, with experts of one layer and of all on the processor.
+    pub fn follows_mixed(file: &str) {
+        let name = format!("{file}::mixed");
+        emulated::on_emulator(&name, &[("CARD", "gfx1100")], || {
+            let most = IN_MANY.iter().find(|(of, _)| *of == file).map_or(1e-5, |(_, most)| *most);
+            for experts in [1, usize::MAX] {
+                follows_by(file, &SEEDS, &CUTS, most, |fixture, seed| load_mixed(fixture, seed, experts));
+            }
+        });
+    }
+
+    fn load_mixed(fixture: &Fixture, seed: u64, experts: usize) -> rocmforge::Result<Model> {
+        let device = DeviceKind::Hip;
+        let backend = Backend::new(&BackendParams { device, threads: 1, ..BackendParams::default() })?;
+        let (gpu_layers, cpu_experts) = (GpuLayers::All, CpuExperts::First(experts));
+        let params = ModelParams { gpu_layers, cpu_experts, ..ModelParams::default() };
+        let model = Model::from_gguf(&backend, fixture.model(seed), params)?;
+        assert_eq!(model.placement().targets(), [Target::Gpu(0), Target::Host]);
+        Ok(model)
     }
 
     fn keeps_to_its_launches(file: &str) {

@@ -86,6 +86,7 @@ class rf_model_params(Struct):
         ("gpu_layers", C.c_int32),
         ("n_ctx", C.c_uint32),
         ("n_batch", C.c_uint32),
+        ("cpu_experts", C.c_int32),
     ]
 
 

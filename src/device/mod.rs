@@ -244,13 +244,13 @@ pub struct Step<'a> {
     pub states: &'a [StateSlots],
     /// Indices of the tokens whose logits are wanted, ascending.
     pub outputs: &'a [u32],
-    /// Of each of the plan's inputs a row per token; empty where the plan begins with tokens.
+    /// Of each of the segment's inputs a row per token; empty where the plan begins with tokens.
     pub inputs: &'a [&'a [f32]],
 }
 
 impl Step<'_> {
     /// What the engine guarantees and what a session was made for: cheap enough to check in each step.
-    pub fn check(&self, plan: &Plan, limits: SessionLimits) -> Result<()> {
+    pub fn check(&self, plan: &Plan, segment: usize, limits: SessionLimits) -> Result<()> {
         let n = self.tokens.len();
         if n == 0 || n > limits.max_tokens || self.outputs.len() > limits.max_outputs {
             return Err(Error::param(format!(
@@ -264,7 +264,10 @@ impl Step<'_> {
         if self.positions.len() != n || self.sequences.len() != n {
             return bad("positions or sequences are not one per token");
         }
-        let widths = plan.inputs.iter().map(|id| n * plan.width(*id));
+        if segment >= plan.n_segments() {
+            return Err(Error::Internal(format!("segment {segment} of {}", plan.n_segments())));
+        }
+        let widths = plan.segment(segment).inputs.iter().map(|id| n * plan.width(*id));
         if !widths.eq(self.inputs.iter().map(|input| input.len())) {
             return bad("inputs are not a row per token");
         }
@@ -378,19 +381,25 @@ pub struct StepTimes {
 
 /// Cache and scratch of one user of a [`Program`].
 pub trait Session: Send {
-    /// Runs the whole plan. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
+    /// Runs the plan, or the first segment of it where it has several.
+    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+        self.run_segment(0, step, cancel)
+    }
+
+    /// Runs a segment of the plan. A step goes through all of them in order, with nothing but `inputs` changed between,
+    /// and what one has left is taken before the next runs. A request of `cancel` ends it with `Error::Cancelled` after the op under way (on a GPU: the
     /// layers under way), also while other sessions have the device; the step's cache cells and the state slots that it
     /// writes are then undefined, all others untouched. May return before a device is done: what fails after that comes up
     /// in [`wait`](Self::wait) or whatever else needs the result.
-    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
+    fn run_segment(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()>;
 
     /// Waits until the last step is done.
     fn wait(&mut self) -> Result<()> {
         Ok(())
     }
 
-    /// What the last step left of the plan's output `index`: logits, `outputs.len() x n_vocab`, or the rows that the next
-    /// part of the model takes as its input of that index. Waits for the step.
+    /// What the last segment to run left of its output `index`: logits, `outputs.len() x n_vocab`, or rows that another
+    /// part of the model takes. Waits for the step.
     fn output(&self, index: usize) -> Result<&[f32]>;
 
     /// Whether the device draws tokens; else [`output`](Self::output) has the logits.

@@ -1,4 +1,4 @@
-//! A model in parts on several devices, one after the other; what crosses a cut goes through the host's memory.
+//! A model in parts on several devices, of which one computes at a time; what crosses goes through the host's memory.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,6 +6,7 @@ use super::sampling::Draw;
 use super::{Cancel, Device, Observer, Program, Progress, Session, SessionLimits, Step};
 use crate::gguf::Gguf;
 use crate::plan::Plan;
+use crate::plan::split::Leg;
 use crate::{Error, Result, memory};
 
 /// A part's plan and the device that computes it.
@@ -15,12 +16,13 @@ pub struct Stage {
     pub plan: Arc<Plan>,
 }
 
-/// Loads the stages of `whole` in order. One stage is loaded as it is.
+/// Loads the stages of `whole`, by whose number `legs` say how a step goes through them. One stage is loaded as it is.
 ///
 /// `progress` sees one load: the bytes of the file that all stages read.
 pub fn load(
     whole: Arc<Plan>,
     stages: &[Stage],
+    legs: &[Leg],
     file: &Arc<Gguf>,
     progress: &mut Progress<'_>,
 ) -> Result<Arc<dyn Program>> {
@@ -45,7 +47,38 @@ pub fn load(
     if !progress(total, total) {
         return Err(Error::Cancelled);
     }
-    Ok(Arc::new(Pipeline { whole, programs }))
+    let turns = turns(legs, &programs)?;
+    Ok(Arc::new(Pipeline { whole, programs, turns }))
+}
+
+/// A leg of a step: the program whose segment it is, and where its inputs come from.
+struct Turn {
+    program: usize,
+    segment: usize,
+    /// Of each input the program that has left it last, and among what.
+    inputs: Vec<(usize, usize)>,
+}
+
+fn turns(legs: &[Leg], programs: &[Arc<dyn Program>]) -> Result<Vec<Turn>> {
+    let wrong = || Error::Internal("parts do not fit their plan".into());
+    let mut segments = vec![0; programs.len()];
+    let mut turns = Vec::new();
+    for (i, leg) in legs.iter().enumerate() {
+        let segment = segments.get_mut(leg.part).ok_or_else(wrong)?;
+        let mut inputs = Vec::new();
+        // what the whole begins with a step brings along
+        for id in if i == 0 { &[][..] } else { &leg.inputs } {
+            let from = legs[..i]
+                .iter()
+                .rev()
+                .find_map(|from| Some((from.part, from.outputs.iter().position(|left| left == id)?)));
+            inputs.push(from.ok_or_else(wrong)?);
+        }
+        turns.push(Turn { program: leg.part, segment: *segment, inputs });
+        *segment += 1;
+    }
+    let all = programs.iter().zip(segments).all(|(program, n)| program.plan().n_segments() == n);
+    if all { Ok(turns) } else { Err(wrong()) }
 }
 
 /// Bytes that the plan's weights take in the file.
@@ -56,8 +89,9 @@ fn file_bytes(plan: &Plan, file: &Gguf) -> u64 {
 
 struct Pipeline {
     whole: Arc<Plan>,
-    /// At least one.
     programs: Vec<Arc<dyn Program>>,
+    /// At least one.
+    turns: Vec<Turn>,
 }
 
 impl Program for Pipeline {
@@ -72,39 +106,42 @@ impl Program for Pipeline {
     fn session(self: Arc<Self>, limits: SessionLimits) -> Result<Box<dyn Session>> {
         let sessions = self.programs.iter().map(|program| program.clone().session(limits));
         let sessions = sessions.collect::<Result<_>>()?;
-        Ok(Box::new(PipelineSession { programs: self.programs.clone(), sessions }))
+        Ok(Box::new(PipelineSession { pipeline: self, sessions }))
     }
 }
 
 struct PipelineSession {
-    programs: Vec<Arc<dyn Program>>,
-    /// One per program, at least one.
+    pipeline: Arc<Pipeline>,
+    /// One per program.
     sessions: Vec<Box<dyn Session>>,
 }
 
 impl PipelineSession {
-    fn last(&self) -> Result<&dyn Session> {
-        let last = self.sessions.last();
-        last.map(|session| &**session).ok_or_else(|| Error::Internal("a pipeline without stages".into()))
+    /// Of the program that ends a step.
+    fn last(&self) -> Result<usize> {
+        let last = self.pipeline.turns.last();
+        last.map(|turn| turn.program).ok_or_else(|| Error::Internal("a pipeline without stages".into()))
     }
 }
 
 impl Session for PipelineSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        for i in 0..self.sessions.len() {
+    fn run_segment(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+        if segment > 0 {
+            return Err(Error::Internal(format!("segment {segment} of a whole plan")));
+        }
+        for (i, turn) in self.pipeline.turns.iter().enumerate() {
             if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
-            let (before, here) = self.sessions.split_at_mut(i);
-            let left = match (before.last(), self.programs.get(i)) {
-                (Some(session), Some(program)) => {
-                    let n = program.plan().inputs.len();
-                    memory::try_collect((0..n).map(|index| session.output(index)), "a step's inputs")?
-                }
-                _ => Vec::new(),
-            };
+            let (before, rest) = self.sessions.split_at_mut(turn.program);
+            let Some((here, behind)) = rest.split_first_mut() else { continue };
+            let left = turn.inputs.iter().map(|&(from, index)| match from.checked_sub(turn.program + 1) {
+                Some(at) => behind[at].output(index),
+                None => before[from].output(index),
+            });
+            let left = memory::try_collect(left, "a step's inputs")?;
             let inputs = if i == 0 { step.inputs } else { &left };
-            here[0].run(&Step { inputs, ..*step }, cancel)?;
+            here.run_segment(turn.segment, &Step { inputs, ..*step }, cancel)?;
         }
         Ok(())
     }
@@ -114,15 +151,16 @@ impl Session for PipelineSession {
     }
 
     fn output(&self, index: usize) -> Result<&[f32]> {
-        self.last()?.output(index)
+        self.sessions[self.last()?].output(index)
     }
 
     fn makes_draws(&self) -> bool {
-        self.sessions.last().is_some_and(|last| last.makes_draws())
+        self.last().is_ok_and(|last| self.sessions[last].makes_draws())
     }
 
     fn sample(&mut self, draws: &[(usize, Draw<'_>)], tokens: &mut [u32]) -> Result<()> {
-        self.sessions.last_mut().map_or(Ok(()), |last| last.sample(draws, tokens))
+        let last = self.last()?;
+        self.sessions[last].sample(draws, tokens)
     }
 
     fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {

@@ -19,5 +19,5 @@ pub use context::{
 };
 pub use generate::{GenerateParams, Generation, Piece, StopReason, generate};
 pub use model::{LoadTimes, Model, ModelInfo, ModelParams};
-pub use placement::{Alternative, GpuLayers, PlacedPart, Placement, Target};
+pub use placement::{Alternative, CpuExperts, GpuLayers, PlacedPart, Placement, Target};
 pub use sampler::{Sampler, SamplerParams};

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use super::Backend;
 use super::context::{ContextParams, session_limits};
-use super::placement::{self, GpuLayers, PlacedPart, Placement, Question, Target};
+use super::placement::{self, CpuExperts, GpuLayers, PlacedPart, Placement, Question, Target};
 use super::text_only::{self, NoProgram};
 use crate::device::pipeline::{self, Stage};
 use crate::device::{BLOCK_LEN, Device, Program};
 use crate::gguf::Gguf;
 use crate::model::{Config, arch};
-use crate::plan::Plan;
-use crate::plan::split::{self, Slice};
+use crate::plan::split::{self, Leg, Slice};
+use crate::plan::{Plan, weights};
 use crate::text::{ChatTemplate, Vocab};
 use crate::{Error, Result, memory};
 
@@ -23,6 +23,8 @@ pub struct ModelParams<'a> {
     pub progress: Option<&'a mut dyn FnMut(u64, u64) -> bool>,
     /// How much of the model goes on the backend's GPUs.
     pub gpu_layers: GpuLayers,
+    /// Whose experts of layers on GPUs the processor computes.
+    pub cpu_experts: CpuExperts,
     /// The context that room on GPUs is planned for, of one sequence: positions and tokens of a step, as in
     /// [`ContextParams`](super::ContextParams), with the same defaults for 0. A larger one may be made, and is
     /// Error::OutOfMemory where it does not fit.
@@ -140,21 +142,31 @@ impl Model {
         let n_ctx = limits(params.n_ctx)?.n_blocks * BLOCK_LEN;
         let mut placement = placement::place(&Question {
             n_layers: plan.layers.len(),
+            with_experts: &split::layers_with_experts(&plan),
             gpus: &backend.gpus().iter().map(|gpu| gpu.memory()).collect::<Result<Vec<_>>>()?,
             gpu_layers: params.gpu_layers,
+            cpu_experts: params.cpu_experts,
             n_ctx,
             limits: &limits,
-            needs: &|target, part, limits| device(backend, target)?.needs(&*part_of(&plan, part)?, limits),
+            needs: &|target, part, limits| {
+                let parts = parts_of(&plan, std::slice::from_ref(part))?;
+                device(backend, target)?.needs(&parts.plans[0], limits)
+            },
+            reads: &|part| {
+                let parts = parts_of(&plan, std::slice::from_ref(part))?;
+                Ok(weights::read_by_token(&parts.plans[0], n_ctx))
+            },
         })?;
         if placement.targets().contains(&Target::Host) {
             placement.host = backend.host()?.memory()?;
         }
-        let stage = |placed: &PlacedPart| -> Result<Stage> {
-            let device = device(backend, placed.target)?.clone();
-            Ok(Stage { device, plan: part_of(&plan, &placed.part)? })
+        let slices = placement.parts.iter().map(|placed| placed.part.clone()).collect::<Vec<_>>();
+        let Parts { plans, legs } = parts_of(&plan, &slices)?;
+        let stage = |(placed, plan): (&PlacedPart, Arc<Plan>)| -> Result<Stage> {
+            Ok(Stage { device: device(backend, placed.target)?.clone(), plan })
         };
-        let stages = placement.parts.iter().map(stage).collect::<Result<Vec<_>>>()?;
-        let program = pipeline::load(plan, &stages, &file, progress)?;
+        let stages = placement.parts.iter().zip(plans).map(stage).collect::<Result<Vec<_>>>()?;
+        let program = pipeline::load(plan, &stages, &legs, &file, progress)?;
         times.weights = start.elapsed();
 
         tracing::info!(
@@ -162,6 +174,7 @@ impl Model {
             arch = config.arch,
             weight_bytes = program.weight_bytes(),
             gpu_layers = placement.gpu_layers(),
+            cpu_experts = placement.cpu_experts,
             ?times,
             "model loaded"
         );
@@ -248,12 +261,25 @@ fn device(backend: &Backend, target: Target) -> Result<&Arc<dyn Device>> {
     }
 }
 
-fn part_of(plan: &Arc<Plan>, slice: &Slice) -> Result<Arc<Plan>> {
-    if *slice == Slice::whole(plan) {
-        return Ok(plan.clone());
+/// Parts of a plan, and a step's way through them.
+struct Parts {
+    plans: Vec<Arc<Plan>>,
+    legs: Vec<Leg>,
+}
+
+fn parts_of(plan: &Arc<Plan>, slices: &[Slice]) -> Result<Parts> {
+    const WHAT: &str = "parts of the plan";
+    let room = split::room(plan);
+    let legs = memory::with_room(room, WHAT, || split::legs(plan, slices))??;
+    if slices == [Slice::whole(plan)] {
+        return Ok(Parts { plans: vec![plan.clone()], legs });
     }
-    let part = memory::with_room(split::room(plan), "a part of the plan", || split::part(plan, slice))??;
-    Ok(Arc::new(Plan::new(part)?))
+    let part = |part| {
+        let graph = memory::with_room(room, WHAT, || split::part(plan, &legs, part))??;
+        Ok(Arc::new(Plan::new(graph)?))
+    };
+    let plans = (0..slices.len()).map(part).collect::<Result<Vec<_>>>()?;
+    Ok(Parts { plans, legs })
 }
 
 /// Names of `general.file_type` values, as llama.cpp prints them (enum llama_ftype).

@@ -2,7 +2,8 @@
 //!
 //! The layers that GPUs take are the last ones, so that a step goes from the processor to the GPUs and at most its
 //! output comes back. What GPUs do not take the processor computes, with the weights and the cache that belong to it in
-//! its own memory.
+//! its own memory. The experts of a mixture are most of its bytes, and a token reads few of them: the processor may have
+//! those of the first of the GPUs' layers, too, and computes them between what the GPUs do.
 
 use std::ops::{Range, RangeInclusive};
 
@@ -20,6 +21,19 @@ pub enum GpuLayers {
     All,
     /// The last so many layers, or Error::OutOfMemory; 0: nothing; more than there are: as All.
     Last(usize),
+}
+
+/// Of how many layers on GPUs the processor computes the experts; means nothing to a backend without GPUs or a model
+/// without experts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CpuExperts {
+    /// With GpuLayers::Auto: of as few as there must be for GPUs to hold the rest, where that leaves the processor fewer
+    /// bytes a token to read than whole layers would. Else of none.
+    #[default]
+    Auto,
+    /// Of the model's first so many layers that have experts, those that the processor has anyway included; more than
+    /// there are: of all.
+    First(usize),
 }
 
 /// Where a part is computed.
@@ -46,14 +60,18 @@ pub struct Alternative {
     /// Layers on GPUs, and whether the output is there too.
     pub gpu_layers: usize,
     pub head: bool,
+    /// Of these layers so many whose experts the processor has.
+    pub cpu_experts: usize,
 }
 
 /// Where a model's parts are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Placement {
-    /// In the order of computation.
+    /// One for each device that has something: the processor's first where it begins a step, else last.
     pub parts: Vec<PlacedPart>,
     pub n_layers: usize,
+    /// Layers on GPUs whose experts the processor has.
+    pub cpu_experts: usize,
     /// Positions of cache, and tokens of a step, that it was made for.
     pub n_ctx: usize,
     pub n_batch: usize,
@@ -101,15 +119,9 @@ impl Placement {
         self.parts.iter().filter(|placed| placed.target == target).map(|placed| placed.needs).sum()
     }
 
-    /// Devices that hold something, by first appearance.
+    /// Devices that hold something.
     pub fn targets(&self) -> Vec<Target> {
-        let mut targets = Vec::new();
-        for placed in &self.parts {
-            if !targets.contains(&placed.target) {
-                targets.push(placed.target);
-            }
-        }
-        targets
+        self.parts.iter().map(|placed| placed.target).collect()
     }
 }
 
@@ -125,17 +137,28 @@ fn has_head(parts: &[PlacedPart]) -> bool {
     on_gpus(parts).any(|placed| placed.part.head)
 }
 
+/// Of the layers on GPUs those whose experts are not there.
+fn count_experts(parts: &[PlacedPart], with_experts: &[usize]) -> usize {
+    let count = |of: &Range<usize>| with_experts.iter().filter(|layer| of.contains(layer)).count();
+    on_gpus(parts).map(|placed| count(&placed.part.layers) - count(&placed.part.experts)).sum()
+}
+
 /// What is to be placed.
 pub struct Question<'a> {
     pub n_layers: usize,
+    /// Those with experts, in order.
+    pub with_experts: &'a [usize],
     pub gpus: &'a [Memory],
     pub gpu_layers: GpuLayers,
+    pub cpu_experts: CpuExperts,
     /// Positions of cache to plan for.
     pub n_ctx: usize,
     /// A session's limits for so many positions.
     pub limits: &'a dyn Fn(usize) -> Result<SessionLimits>,
     /// What a part needs on a device; more layers need no less.
     pub needs: &'a dyn Fn(Target, &Slice, SessionLimits) -> Result<Needs>,
+    /// Bytes of a part that a token reads.
+    pub reads: &'a dyn Fn(&Slice) -> Result<u64>,
 }
 
 /// Smallest context that is looked at.
@@ -154,8 +177,9 @@ pub fn place(question: &Question<'_>) -> Result<Placement> {
     };
     let limits = search.limits;
     let mut placement = Placement {
-        parts,
         n_layers: question.n_layers,
+        cpu_experts: count_experts(&parts, question.with_experts),
+        parts,
         n_ctx: limits.n_blocks * BLOCK_LEN,
         n_batch: limits.max_tokens,
         gpus: question.gpus.to_vec(),
@@ -170,16 +194,27 @@ pub fn place(question: &Question<'_>) -> Result<Placement> {
 
 /// Halves the context as long as that brings more of the model onto GPUs.
 fn alternatives(question: &Question<'_>, placement: &Placement) -> Result<Vec<Alternative>> {
-    let whole = (question.n_layers, true);
-    let mut best = (placement.gpu_layers(), placement.head_on_gpu());
+    let more = |a: &Alternative, b: &Alternative| {
+        (a.gpu_layers, a.head, b.cpu_experts) > (b.gpu_layers, b.head, a.cpu_experts)
+    };
+    let told = |n_ctx, parts: &[PlacedPart]| Alternative {
+        n_ctx,
+        gpu_layers: count_layers(parts),
+        head: has_head(parts),
+        cpu_experts: count_experts(parts, question.with_experts),
+    };
+    let is_whole = |of: &Alternative| {
+        let experts = of.cpu_experts == 0 || question.cpu_experts != CpuExperts::Auto;
+        of.gpu_layers == question.n_layers && of.head && experts
+    };
+    let mut best = told(question.n_ctx, &placement.parts);
     let mut found = Vec::new();
     let mut n_ctx = question.n_ctx / 2;
-    while best != whole && n_ctx >= LEAST_CONTEXT {
-        let parts = Search::new(question, n_ctx)?.most()?;
-        let (gpu_layers, head) = (count_layers(&parts), has_head(&parts));
-        if (gpu_layers, head) > best {
-            best = (gpu_layers, head);
-            found.push(Alternative { n_ctx, gpu_layers, head });
+    while !is_whole(&best) && n_ctx >= LEAST_CONTEXT {
+        let here = told(n_ctx, &Search::new(question, n_ctx)?.most()?);
+        if more(&here, &best) {
+            best = here;
+            found.push(here);
         }
         n_ctx /= 2;
     }
@@ -187,26 +222,46 @@ fn alternatives(question: &Question<'_>, placement: &Placement) -> Result<Vec<Al
 }
 
 /// The question at one size of context.
+#[derive(Clone)]
 struct Search<'a> {
     question: &'a Question<'a>,
     n_ctx: usize,
     limits: SessionLimits,
-    /// Bytes of weights and cache of each layer; empty where nothing is to be divided.
-    layer_bytes: Vec<u64>,
+    /// The processor has the experts of the layers before this one.
+    experts_from: usize,
+    /// Bytes of weights and cache of each layer, with its experts and without; empty where nothing is to be divided.
+    layer_bytes: Vec<[u64; 2]>,
 }
 
 impl<'a> Search<'a> {
+    /// With the experts where they are asked to be.
     fn new(question: &'a Question<'a>, n_ctx: usize) -> Result<Self> {
         let limits = (question.limits)(n_ctx)?;
         let mut layer_bytes = Vec::new();
         if question.gpus.len() > 1 {
             for layer in 0..question.n_layers {
-                let part = Slice { embed: false, layers: layer..layer + 1, head: false };
-                let needs = (question.needs)(Target::Gpu(0), &part, limits)?;
-                layer_bytes.push(needs.weights.saturating_add(needs.cache));
+                let bytes = |experts: Range<usize>| {
+                    let part = Slice { experts, ..Slice::of(layer..layer + 1) };
+                    let needs = (question.needs)(Target::Gpu(0), &part, limits)?;
+                    Ok(needs.weights.saturating_add(needs.cache))
+                };
+                let whole = bytes(layer..layer + 1)?;
+                let has_experts = question.with_experts.contains(&layer);
+                layer_bytes.push([whole, if has_experts { bytes(layer..layer)? } else { whole }]);
             }
         }
-        Ok(Search { question, n_ctx, limits, layer_bytes })
+        let search = Search { question, n_ctx, limits, experts_from: 0, layer_bytes };
+        Ok(match question.cpu_experts {
+            CpuExperts::First(n) => search.without_experts(n),
+            CpuExperts::Auto => search,
+        })
+    }
+
+    /// With the experts of the first `n` layers that have some on the processor.
+    fn without_experts(&self, n: usize) -> Self {
+        let of = &self.question.with_experts;
+        let last = n.min(of.len()).checked_sub(1);
+        Search { experts_from: last.map_or(0, |last| of[last] + 1), ..self.clone() }
     }
 
     /// Bytes that each GPU has to give.
@@ -214,8 +269,15 @@ impl<'a> Search<'a> {
         self.question.gpus.iter().map(|memory| usable(*memory, margin)).collect()
     }
 
-    fn layers(&self, from: usize) -> Range<usize> {
-        from..self.question.n_layers
+    /// Of layers what GPUs have.
+    fn slice(&self, layers: Range<usize>) -> Slice {
+        let experts = layers.start.max(self.experts_from)..layers.end.max(self.experts_from);
+        Slice { experts, ..Slice::of(layers) }
+    }
+
+    /// The same from a layer on.
+    fn slice_from(&self, from: usize) -> Slice {
+        self.slice(from..self.question.n_layers)
     }
 
     fn needs(&self, target: Target, part: &Slice) -> Result<Needs> {
@@ -224,20 +286,52 @@ impl<'a> Search<'a> {
 
     /// The whole on GPUs, in the worst case without the embedding; None: it does not fit.
     fn whole(&self, room: &[u64]) -> Result<Option<Vec<PlacedPart>>> {
-        let whole = Slice { embed: true, layers: self.layers(0), head: true };
+        let whole = Slice { embed: true, head: true, ..self.slice_from(0) };
         match self.spread(&whole, room)? {
             Some(parts) => Ok(Some(parts)),
             None => self.spread(&Slice { embed: false, ..whole }, room),
         }
     }
 
-    /// As much as fits.
+    /// What fits of that which leaves the processor the fewest bytes a token to read.
     fn most(&self) -> Result<Vec<PlacedPart>> {
         let room = self.room(true);
         if let Some(parts) = self.whole(&room)? {
             return self.around(parts);
         }
+        let mut found: Vec<_> = self.most_layers(&room)?.into_iter().map(|(_, parts)| parts).collect();
+        let n_experts = self.question.with_experts.len();
+        if self.question.cpu_experts == CpuExperts::Auto && n_experts > 0 {
+            let bare = self.without_experts(n_experts);
+            if bare.whole(&room)?.is_some() {
+                found.extend(self.fewest_experts(|search| search.whole(&room))?);
+            } else {
+                for (part, _) in bare.most_layers(&room)? {
+                    let parts = self.fewest_experts(|search| {
+                        let part = Slice { head: part.head, ..search.slice_from(part.layers.start) };
+                        search.spread(&part, &room)
+                    })?;
+                    found.extend(parts);
+                }
+            }
+        }
         let mut best: Option<(u64, Vec<PlacedPart>)> = None;
+        for parts in found {
+            let parts = self.around(parts)?;
+            let mut reads = 0u64;
+            for placed in parts.iter().filter(|placed| placed.target == Target::Host) {
+                reads = reads.saturating_add((self.question.reads)(&placed.part)?);
+            }
+            if best.as_ref().is_none_or(|(fewest, _)| reads < *fewest) {
+                best = Some((reads, parts));
+            }
+        }
+        best.map_or_else(|| self.around(Vec::new()), |(_, parts)| Ok(parts))
+    }
+
+    /// As many layers as fit with the output, and without.
+    fn most_layers(&self, room: &[u64]) -> Result<Vec<(Slice, Vec<PlacedPart>)>> {
+        let mut most = Vec::new();
         for head in [true, false] {
             // the output alone is a part, no layers and no output are none
             let (mut none, mut all) = (0, self.question.n_layers + usize::from(head));
@@ -245,30 +339,39 @@ impl<'a> Search<'a> {
             // starts from `all` on fit (or are beyond the end), starts below `none` do not
             while none < all {
                 let from = none.midpoint(all);
-                let part = Slice { embed: false, layers: self.layers(from), head };
-                match self.spread(&part, &room)? {
-                    Some(parts) => (all, found) = (from, Some(parts)),
+                let part = Slice { head, ..self.slice_from(from) };
+                match self.spread(&part, room)? {
+                    Some(parts) => (all, found) = (from, Some((part, parts))),
                     None => none = from + 1,
                 }
             }
-            if let Some(parts) = found {
-                let bytes = parts.iter().map(|placed| placed.needs).sum::<Needs>().weights;
-                if best.as_ref().is_none_or(|(most, _)| bytes > *most) {
-                    best = Some((bytes, parts));
-                }
-            }
+            most.extend(found);
         }
-        self.around(best.map(|(_, parts)| parts).unwrap_or_default())
+        Ok(most)
     }
 
-    /// Everything but perhaps the embedding, or an error.
+    /// What fits with the experts of as few layers as can be on the processor.
+    fn fewest_experts(
+        &self,
+        fits: impl Fn(&Self) -> Result<Option<Vec<PlacedPart>>>,
+    ) -> Result<Option<Vec<PlacedPart>>> {
+        let (mut too_few, mut enough) = (0, self.question.with_experts.len() + 1);
+        let mut found = None;
+        while too_few < enough {
+            let n = too_few.midpoint(enough);
+            match fits(&self.without_experts(n))? {
+                Some(parts) => (enough, found) = (n, Some(parts)),
+                None => too_few = n + 1,
+            }
+        }
+        Ok(found)
+    }
+
+    /// Everything but perhaps the embedding and the experts that are to stay, or an error.
     fn all(&self) -> Result<Vec<PlacedPart>> {
         match self.whole(&self.room(false))? {
             Some(parts) => self.around(parts),
-            None => {
-                let part = Slice { embed: false, layers: self.layers(0), head: true };
-                Err(self.exhausted(&part))
-            }
+            None => Err(self.exhausted(&Slice { head: true, ..self.slice_from(0) })),
         }
     }
 
@@ -277,37 +380,32 @@ impl<'a> Search<'a> {
         if n == 0 {
             return self.around(Vec::new());
         }
-        let layers = self.layers(self.question.n_layers.saturating_sub(n));
-        let part = Slice { embed: false, layers, head: false };
+        let part = self.slice_from(self.question.n_layers.saturating_sub(n));
         match self.spread(&part, &self.room(false))? {
             Some(parts) => self.around(parts),
             None => Err(self.exhausted(&part)),
         }
     }
 
-    /// Completes what GPUs have with what the host computes before and behind it.
+    /// Completes what GPUs have with what is left for the processor.
     fn around(&self, gpu: Vec<PlacedPart>) -> Result<Vec<PlacedPart>> {
         let n = self.question.n_layers;
-        let mut parts = Vec::new();
-        match (gpu.first(), gpu.last()) {
-            (Some(first), Some(last)) => {
-                if !first.part.embed {
-                    let part = Slice { embed: true, layers: 0..first.part.layers.start, head: false };
-                    parts.push(self.on_host(part)?);
-                }
-                let head = !last.part.head;
-                parts.extend(gpu);
-                if head {
-                    parts.push(self.on_host(Slice { embed: false, layers: n..n, head: true })?);
-                }
-            }
-            _ => parts.push(self.on_host(Slice { embed: true, layers: 0..n, head: true })?),
+        let part = match (gpu.first(), gpu.last()) {
+            (Some(PlacedPart { part: first, .. }), Some(PlacedPart { part: last, .. })) => Slice {
+                embed: !first.embed,
+                layers: 0..first.layers.start,
+                experts: 0..first.experts.start,
+                head: !last.head,
+            },
+            _ => Slice { embed: true, head: true, ..Slice::of(0..n) },
+        };
+        let mut parts = gpu;
+        if part.embed || !part.experts.is_empty() || part.head {
+            let at = if part.embed { 0 } else { parts.len() };
+            let needs = self.needs(Target::Host, &part)?;
+            parts.insert(at, PlacedPart { target: Target::Host, needs, part });
         }
         Ok(parts)
-    }
-
-    fn on_host(&self, part: Slice) -> Result<PlacedPart> {
-        Ok(PlacedPart { target: Target::Host, needs: self.needs(Target::Host, &part)?, part })
     }
 
     /// Divides `part` among the GPUs, in their order and in proportion to what each has left for layers; None: it
@@ -316,7 +414,7 @@ impl<'a> Search<'a> {
         let mut gpus: Vec<usize> = Vec::new();
         for (gpu, usable) in room.iter().enumerate() {
             // one that has no room for a single layer is of no use where there are others
-            let first = Slice { embed: false, layers: part.layers.start..part.layers.start + 1, head: false };
+            let first = self.slice(part.layers.start..part.layers.start + 1);
             if room.len() == 1
                 || part.layers.is_empty()
                 || fits(self.needs(Target::Gpu(gpu), &first)?, *usable)
@@ -350,8 +448,17 @@ impl<'a> Search<'a> {
         let sum = |f: fn(&Memory) -> u64| self.question.gpus.iter().map(f).fold(0, u64::saturating_add);
         let n_gpus = self.question.gpus.len();
         let output = if part.head { " and the output" } else { "" };
+        let experts = self
+            .question
+            .with_experts
+            .iter()
+            .filter(|layer| part.layers.contains(layer) && !part.experts.contains(layer));
+        let but = match experts.count() {
+            0 => String::new(),
+            n => format!(", but for the experts of {n},"),
+        };
         let mut what = format!(
-            "{} layers{output} on {n_gpus} GPU{} with a context of {}",
+            "{} layers{output}{but} on {n_gpus} GPU{} with a context of {}",
             part.layers.len(),
             if n_gpus == 1 { "" } else { "s" },
             self.n_ctx
@@ -401,7 +508,8 @@ impl Share<'_> {
     /// What GPU number `at` of the list has with these layers.
     fn of(&self, at: usize, layers: Range<usize>) -> Slice {
         let embed = self.part.embed && at == 0;
-        Slice { embed, layers, head: self.part.head && at + 1 == self.gpus.len() }
+        let head = self.part.head && at + 1 == self.gpus.len();
+        Slice { embed, head, ..self.search.slice(layers) }
     }
 
     fn fits(&self, at: usize, layers: Range<usize>) -> Result<bool> {
@@ -477,7 +585,9 @@ impl Share<'_> {
     fn targets(&self) -> Result<Vec<usize>> {
         let Range { start, end } = self.part.layers;
         let bytes = |layers: Range<usize>| {
-            self.search.layer_bytes[layers].iter().map(|n| u128::from(*n)).sum::<u128>()
+            let with_or_without = |layer: usize| usize::from(layer < self.search.experts_from);
+            let each = layers.map(|layer| self.search.layer_bytes[layer][with_or_without(layer)]);
+            each.map(u128::from).sum::<u128>()
         };
         let mut left = Vec::new();
         for (at, gpu) in self.gpus.iter().enumerate() {
@@ -533,11 +643,12 @@ mod tests {
 
     const MB: u64 = 1 << 20;
 
-    /// A model of made-up sizes, in MB: each layer's weights and its cache per 1024 positions, the embedding, the
-    /// output; `scratch` on each device.
+    /// A model of made-up sizes, in MB: each layer's weights and its cache per 1024 positions, its experts (0: none), of
+    /// which a token has one in 8, the embedding, the output; `scratch` on each device.
     #[derive(Clone)]
     struct Sizes {
         layers: Vec<u64>,
+        experts: Vec<u64>,
         cache: u64,
         embed: u64,
         head: u64,
@@ -548,13 +659,21 @@ mod tests {
 
     impl Sizes {
         fn new(n_layers: usize) -> Self {
-            Sizes { layers: vec![100; n_layers], cache: 1, embed: 50, head: 60, scratch: 10 }
+            let (layers, experts) = (vec![100; n_layers], vec![0; n_layers]);
+            Sizes { layers, experts, cache: 1, embed: 50, head: 60, scratch: 10 }
+        }
+
+        /// As many layers, each with experts but the first.
+        fn mixture(n_layers: usize) -> Self {
+            let experts = (0..n_layers as u64).map(|layer| 400 * layer.min(1)).collect();
+            Sizes { experts, ..Sizes::new(n_layers) }
         }
 
         fn needs(&self, target: Target, part: &Slice, limits: SessionLimits) -> Needs {
             let mb = |n: u64| n.saturating_mul(MB);
             let flag = |is: bool, n: u64| if is { mb(n) } else { 0 };
-            let layers = self.layers[part.layers.clone()].iter().map(|n| mb(*n));
+            let layers = self.layers[part.layers.clone()].iter().chain(&self.experts[part.experts.clone()]);
+            let layers = layers.map(|n| mb(*n));
             // the processor reads rows of the embedding from the file
             let embed = flag(part.embed && target != Target::Host, self.embed);
             let weights = layers.fold(embed.saturating_add(flag(part.head, self.head)), u64::saturating_add);
@@ -566,17 +685,44 @@ mod tests {
             }
         }
 
+        fn reads(&self, part: &Slice) -> u64 {
+            let layers = part.layers.clone().map(|layer| self.layers[layer].saturating_add(4 * self.cache));
+            let experts = part.experts.clone().map(|layer| self.experts[layer] / 8);
+            layers.chain(experts).fold(if part.head { self.head } else { 0 }, u64::saturating_add)
+        }
+
         /// `gpus` in MB of free memory, margin not counted.
         fn place(&self, gpus: &[u64], gpu_layers: GpuLayers) -> Result<Placement> {
+            self.place_experts(gpus, gpu_layers, CpuExperts::Auto)
+        }
+
+        fn place_experts(
+            &self,
+            gpus: &[u64],
+            gpu_layers: GpuLayers,
+            cpu_experts: CpuExperts,
+        ) -> Result<Placement> {
             let gpus: Vec<_> = gpus.iter().map(|n| free(*n, gpu_layers)).collect();
-            self.place_in(&gpus, gpu_layers)
+            self.place_all(&gpus, gpu_layers, cpu_experts)
         }
 
         fn place_in(&self, gpus: &[Memory], gpu_layers: GpuLayers) -> Result<Placement> {
+            self.place_all(gpus, gpu_layers, CpuExperts::Auto)
+        }
+
+        fn place_all(
+            &self,
+            gpus: &[Memory],
+            gpu_layers: GpuLayers,
+            cpu_experts: CpuExperts,
+        ) -> Result<Placement> {
+            let with_experts: Vec<_> = (0..self.layers.len()).filter(|i| self.experts[*i] > 0).collect();
             let placement = place(&Question {
                 n_layers: self.layers.len(),
+                with_experts: &with_experts,
                 gpus,
                 gpu_layers,
+                cpu_experts,
                 n_ctx: CONTEXT,
                 limits: &|n_ctx| {
                     Ok(SessionLimits {
@@ -588,24 +734,27 @@ mod tests {
                     })
                 },
                 needs: &|target, part, limits| Ok(self.needs(target, part, limits)),
+                reads: &|part| Ok(self.reads(part)),
             })?;
             self.check(&placement, gpus);
             Ok(placement)
         }
 
-        /// Every op once and in order; no GPU holds more than it has.
+        /// All of the model once, in order; a part for a device; no GPU holds more than it has.
         fn check(&self, placement: &Placement, gpus: &[Memory]) {
-            let n = self.layers.len();
             let parts = &placement.parts;
-            assert!(parts[0].part.embed && parts[0].part.layers.start == 0);
-            assert!(parts[parts.len() - 1].part.head && parts[parts.len() - 1].part.layers.end == n);
-            for pair in parts.windows(2) {
-                assert_eq!(pair[0].part.layers.end, pair[1].part.layers.start);
-                assert!(!pair[0].part.head && !pair[1].part.embed && pair[0].target != pair[1].target);
+            assert_eq!(parts.iter().filter(|placed| placed.part.embed).count(), 1);
+            assert_eq!(parts.iter().filter(|placed| placed.part.head).count(), 1);
+            let mut host_first = parts.clone();
+            host_first.sort_by_key(|placed| placed.target != Target::Host);
+            for layers in [|part: &Slice| part.layers.clone(), |part: &Slice| part.experts.clone()] {
+                let all = host_first.iter().flat_map(|placed| layers(&placed.part));
+                assert!(all.eq(0..self.layers.len()), "{parts:?}");
+            }
+            for (i, placed) in parts.iter().enumerate() {
+                assert!(parts[..i].iter().all(|other| other.target != placed.target));
             }
             for (gpu, memory) in gpus.iter().enumerate() {
-                let parts = parts.iter().filter(|placed| placed.target == Target::Gpu(gpu));
-                assert!(parts.count() <= 1);
                 assert!(placement.needs(Target::Gpu(gpu)).total() <= memory.free);
             }
         }
@@ -621,16 +770,20 @@ mod tests {
         Memory { free, total: 1 << 40 }
     }
 
-    /// "host:in+0-3 gpu0:3-9+out": who has what.
+    /// "host:in+0-3+experts-5 gpu0:3-9+out": who has what.
     fn text(placement: &Placement) -> String {
         let parts = placement.parts.iter().map(|placed| {
-            let Slice { embed, layers, head } = &placed.part;
+            let Slice { embed, layers, experts, head } = &placed.part;
             let who = match placed.target {
                 Target::Host => "host".to_owned(),
                 Target::Gpu(i) => format!("gpu{i}"),
             };
             let (embed, head) = (if *embed { "in+" } else { "" }, if *head { "+out" } else { "" });
-            format!("{who}:{embed}{}-{}{head}", layers.start, layers.end)
+            let more = match placed.target {
+                Target::Host if experts.end > layers.end => format!("+experts-{}", experts.end),
+                Target::Host | Target::Gpu(_) => String::new(),
+            };
+            format!("{who}:{embed}{}-{}{more}{head}", layers.start, layers.end)
         });
         parts.collect::<Vec<_>>().join(" ")
     }
@@ -646,11 +799,7 @@ mod tests {
         assert_eq!(auto(&sizes, &[1160]), "gpu0:in+0-10+out");
         assert_eq!(auto(&sizes, &[1159]), "host:in+0-0 gpu0:0-10+out", "the embedding stays");
         assert_eq!(auto(&sizes, &[1110]), "host:in+0-0 gpu0:0-10+out");
-        assert_eq!(
-            auto(&sizes, &[1109]),
-            "host:in+0-0 gpu0:0-10 host:10-10+out",
-            "the output is least to lose"
-        );
+        assert_eq!(auto(&sizes, &[1109]), "host:in+0-0+out gpu0:0-10", "the output is least to lose");
         assert_eq!(auto(&Sizes { head: 150, ..sizes.clone() }, &[1199]), "host:in+0-1 gpu0:1-10+out");
         assert_eq!(auto(&sizes, &[]), "host:in+0-10+out");
         let unknown = [Memory { free: 0, total: 0 }];
@@ -664,13 +813,13 @@ mod tests {
     fn what_does_not_fit_stays_on_the_host_from_the_front() {
         let sizes = Sizes::new(10);
         assert_eq!(auto(&sizes, &[10 + 60 + 3 * 104]), "host:in+0-7 gpu0:7-10+out");
-        assert_eq!(auto(&sizes, &[10 + 60 + 3 * 104 - 1]), "host:in+0-7 gpu0:7-10 host:10-10+out");
+        assert_eq!(auto(&sizes, &[10 + 60 + 3 * 104 - 1]), "host:in+0-7+out gpu0:7-10");
         assert_eq!(auto(&sizes, &[10 + 60]), "host:in+0-10 gpu0:10-10+out");
         assert_eq!(auto(&sizes, &[69]), "host:in+0-10+out");
         assert_eq!(auto(&sizes, &[0]), "host:in+0-10+out");
         // an output larger than all the rest would keep the layers off
         let wide = Sizes { head: 2000, ..sizes };
-        assert_eq!(auto(&wide, &[1160]), "host:in+0-0 gpu0:0-10 host:10-10+out");
+        assert_eq!(auto(&wide, &[1160]), "host:in+0-0+out gpu0:0-10");
     }
 
     #[test]
@@ -690,8 +839,8 @@ mod tests {
         let sizes = Sizes::new(4);
         let last = |n| text(&sizes.place(&[4000], GpuLayers::Last(n)).unwrap());
         assert_eq!(last(0), "host:in+0-4+out");
-        assert_eq!(last(1), "host:in+0-3 gpu0:3-4 host:4-4+out");
-        assert_eq!(last(4), "host:in+0-0 gpu0:0-4 host:4-4+out");
+        assert_eq!(last(1), "host:in+0-3+out gpu0:3-4");
+        assert_eq!(last(4), "host:in+0-0+out gpu0:0-4");
         assert_eq!(last(5), "gpu0:in+0-4+out");
         assert_eq!(last(usize::MAX), "gpu0:in+0-4+out");
         assert_eq!(text(&sizes.place(&[4000], GpuLayers::All).unwrap()), "gpu0:in+0-4+out");
@@ -756,7 +905,7 @@ mod tests {
         assert_eq!(auto(&uneven, &[600, 600]), "gpu0:in+0-2 gpu1:2-6+out");
         assert_eq!(
             text(&sizes.place(&[10_000, 10_000], GpuLayers::Last(4)).unwrap()),
-            "host:in+0-8 gpu0:8-10 gpu1:10-12 host:12-12+out"
+            "host:in+0-8+out gpu0:8-10 gpu1:10-12"
         );
     }
 
@@ -771,6 +920,55 @@ mod tests {
         assert_eq!(auto(&Sizes { embed: 500, ..sizes.clone() }, &[300, 3000]), "gpu1:in+0-10+out");
         // both together do not suffice
         assert_eq!(auto(&sizes, &[420, 420]), "host:in+0-4 gpu0:4-7 gpu1:7-10+out");
+    }
+
+    #[test]
+    fn experts_stay_before_whole_layers_do() {
+        let sizes = Sizes::mixture(10);
+        // 10 layers of 104, 9 with 400 more, 50 + 60 + 10
+        assert_eq!(auto(&sizes, &[4760]), "gpu0:in+0-10+out");
+        // the first layer has none
+        assert_eq!(auto(&sizes, &[4709]), "gpu0:in+0-10+out host:0-0+experts-2");
+        assert_eq!(auto(&sizes, &[4359]), "host:in+0-0+experts-2 gpu0:0-10+out");
+        assert_eq!(auto(&sizes, &[1160 + 4 * 400]), "gpu0:in+0-10+out host:0-0+experts-6");
+        assert_eq!(auto(&sizes, &[1160]), "gpu0:in+0-10+out host:0-0+experts-10");
+        // not even all layers without experts: these count as they are
+        assert_eq!(auto(&sizes, &[1109]), "host:in+0-0+experts-10+out gpu0:0-10");
+        assert_eq!(auto(&sizes, &[10 + 60 + 3 * 104]), "host:in+0-7+experts-10 gpu0:7-10+out");
+        // experts smaller than what is read of them with a layer: whole layers
+        let small = Sizes { experts: vec![1; 10], ..Sizes::new(10) };
+        assert_eq!(auto(&small, &[10 + 60 + 3 * 105]), "host:in+0-7 gpu0:7-10+out");
+        assert_eq!(auto(&sizes, &[1000, 1000]), "gpu0:in+0-7 gpu1:7-10+out host:0-0+experts-9");
+        let told = |gpus: &[u64], asked| {
+            let placement = sizes.place_experts(gpus, GpuLayers::All, CpuExperts::First(asked)).unwrap();
+            (text(&placement), placement.cpu_experts)
+        };
+        assert_eq!(told(&[4760], 0), ("gpu0:in+0-10+out".into(), 0));
+        assert_eq!(told(&[4360], 1), ("gpu0:in+0-10+out host:0-0+experts-2".into(), 1));
+        assert_eq!(told(&[9999], 99), ("gpu0:in+0-10+out host:0-0+experts-10".into(), 9));
+        let error = sizes.place_experts(&[4300], GpuLayers::All, CpuExperts::First(1)).unwrap_err();
+        let text = "10 layers and the output, but for the experts of 1, on 1 GPU with a context of 4096";
+        assert!(error.to_string().contains(text), "{error}");
+    }
+
+    #[test]
+    fn a_number_of_experts_holds_with_any_number_of_layers() {
+        let sizes = Sizes::mixture(4);
+        let place = |gpu_layers, asked| {
+            let placement = sizes.place_experts(&[4000], gpu_layers, CpuExperts::First(asked)).unwrap();
+            (text(&placement), placement.cpu_experts)
+        };
+        assert_eq!(place(GpuLayers::Last(2), 2), ("host:in+0-2+experts-3+out gpu0:2-4".into(), 1));
+        assert_eq!(place(GpuLayers::Last(2), 1), ("host:in+0-2+out gpu0:2-4".into(), 0));
+        assert_eq!(place(GpuLayers::Last(0), 3), ("host:in+0-4+out".into(), 0));
+        assert_eq!(place(GpuLayers::Auto, 2), ("gpu0:in+0-4+out host:0-0+experts-3".into(), 2));
+        // a number of layers is of whole ones, where experts are not asked for
+        let small = |gpu_layers| sizes.place(&[1000], gpu_layers);
+        assert!(small(GpuLayers::All).is_err() && small(GpuLayers::Last(2)).is_err());
+        assert_eq!(text(&small(GpuLayers::Auto).unwrap()), "gpu0:in+0-4+out host:0-0+experts-3");
+        // without a GPU it means nothing
+        let none = sizes.place_experts(&[], GpuLayers::Auto, CpuExperts::First(9)).unwrap();
+        assert_eq!((text(&none), none.cpu_experts), ("host:in+0-4+out".into(), 0));
     }
 
     #[test]
@@ -798,16 +996,26 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn every_placement_is_whole_and_fits(
-            layers in proptest::collection::vec(1..500u64, 1..20),
+            both in proptest::collection::vec((1..500u64, 0..900u64), 1..20),
             gpus in proptest::collection::vec(0..4000u64, 0..5),
             (embed, head, cache, scratch) in (0..800u64, 0..800u64, 0..50u64, 0..100u64),
-            wanted in 0..25usize,
+            (wanted, mixed) in (0..25usize, proptest::bool::ANY),
         ) {
-            let sizes = Sizes { layers, cache, embed, head, scratch };
+            let (layers, experts) = both.into_iter().map(|(layer, experts)| (layer, experts * u64::from(mixed))).unzip();
+            let sizes = Sizes { layers, experts, cache, embed, head, scratch };
             let placement = sizes.place(&gpus, GpuLayers::Auto).unwrap();
             // what auto found, a request finds; one more layer is refused or was worth less than the output
             let n = placement.gpu_layers();
             let usable: Vec<_> = placement.gpus.iter().map(|m| Memory { free: usable(*m, true), ..*m }).collect();
+            if mixed && placement.gpu_layers() > 0 {
+                let layers_alone = sizes.place_experts(&gpus, GpuLayers::Auto, CpuExperts::First(0)).unwrap();
+                let reads = |placement: &Placement| {
+                    let host = placement.parts.iter().filter(|placed| placed.target == Target::Host);
+                    host.map(|placed| sizes.reads(&placed.part)).sum::<u64>()
+                };
+                proptest::prop_assert!(reads(&placement) <= reads(&layers_alone));
+                return Ok(());
+            }
             let same = sizes.place_in(&usable, GpuLayers::Last(n)).unwrap();
             proptest::prop_assert_eq!(same.gpu_layers(), n);
             if !placement.head_on_gpu() && n < sizes.layers.len() && !gpus.is_empty() {

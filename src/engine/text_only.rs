@@ -38,6 +38,7 @@ pub fn placement() -> Placement {
     Placement {
         parts: Vec::new(),
         n_layers: 0,
+        cpu_experts: 0,
         n_ctx: 0,
         n_batch: 0,
         gpus: Vec::new(),

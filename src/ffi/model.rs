@@ -16,7 +16,7 @@ use super::log::Log;
 use super::sized::{self, Sized};
 use super::status::{RF_NOT_FOUND, rf_status};
 use super::token::{RF_TOKEN_NONE, rf_token};
-use crate::engine::{GpuLayers, Model, ModelParams};
+use crate::engine::{CpuExperts, GpuLayers, Model, ModelParams};
 use crate::gguf::{Short, TensorInfo, TensorType};
 use crate::memory;
 
@@ -59,6 +59,11 @@ pub struct rf_model_params {
     /// for 0. A larger one may be made, and is RF_ERROR_MEMORY where it does not fit.
     pub n_ctx: u32,
     pub n_batch: u32,
+    /// Of how many layers on GPUs the CPU computes the experts, whose weights then take no memory of a GPU:
+    /// RF_CPU_EXPERTS_AUTO (0, default), RF_CPU_EXPERTS_ALL, RF_CPU_EXPERTS_NONE, or the model's first so many layers that
+    /// have experts (more than there are: as RF_CPU_EXPERTS_ALL). Means nothing where the backend has no GPU or the model no
+    /// experts.
+    pub cpu_experts: i32,
 }
 
 /// As much as the GPUs' free memory holds of weights, cache and scratch, less a margin: a twentieth, but 32 to 512 MiB.
@@ -67,6 +72,28 @@ pub const RF_GPU_LAYERS_AUTO: i32 = 0;
 pub const RF_GPU_LAYERS_ALL: i32 = -1;
 /// Nothing.
 pub const RF_GPU_LAYERS_NONE: i32 = -2;
+
+/// With RF_GPU_LAYERS_AUTO as few as there must be for the rest to fit on the GPUs, where that leaves the CPU fewer bytes
+/// a token to read than whole layers would; else none.
+pub const RF_CPU_EXPERTS_AUTO: i32 = 0;
+/// Those of all layers.
+pub const RF_CPU_EXPERTS_ALL: i32 = -1;
+/// Those of no layer.
+pub const RF_CPU_EXPERTS_NONE: i32 = -2;
+
+fn cpu_experts_of(number: i32) -> Outcome<CpuExperts> {
+    match number {
+        RF_CPU_EXPERTS_AUTO => Ok(CpuExperts::Auto),
+        RF_CPU_EXPERTS_ALL => Ok(CpuExperts::First(usize::MAX)),
+        RF_CPU_EXPERTS_NONE => Ok(CpuExperts::First(0)),
+        n => usize::try_from(n).map(CpuExperts::First).map_err(|_| {
+            Failure::param(format!(
+                "cpu_experts is {n}; below 1 there are RF_CPU_EXPERTS_AUTO (0), RF_CPU_EXPERTS_ALL (-1), \
+                 RF_CPU_EXPERTS_NONE (-2)"
+            ))
+        }),
+    }
+}
 
 fn gpu_layers_of(number: i32) -> Outcome<GpuLayers> {
     match number {
@@ -98,6 +125,7 @@ pub unsafe extern "C" fn rf_model_params_init(params: *mut rf_model_params, size
             gpu_layers: RF_GPU_LAYERS_AUTO,
             n_ctx: 0,
             n_batch: 0,
+            cpu_experts: RF_CPU_EXPERTS_AUTO,
         };
         // SAFETY: the caller passes NULL or `size` writable bytes.
         unsafe { sized::init(params, size, default) }
@@ -141,6 +169,7 @@ pub unsafe extern "C" fn rf_model_load(
         let params = ModelParams {
             progress: Some(&mut progress),
             gpu_layers: gpu_layers_of(params.gpu_layers)?,
+            cpu_experts: cpu_experts_of(params.cpu_experts)?,
             n_ctx: params.n_ctx as usize,
             n_batch: params.n_batch as usize,
         };
@@ -201,6 +230,8 @@ pub struct rf_model_details {
     pub load_us: u64,
     /// Layers that GPUs compute, up to n_layer; one more: the output too.
     pub n_gpu_layers: u32,
+    /// Of these so many whose experts the CPU computes.
+    pub n_cpu_experts: u32,
 }
 
 // SAFETY: repr(C), `size` first, zeros and null pointers are valid.
@@ -241,6 +272,7 @@ pub unsafe extern "C" fn rf_model_info(model: *const rf_model, info: *mut rf_mod
             has_chat_template: model.has_chat_template.into(),
             load_us: (times.file + times.text + times.plan + times.weights).as_micros() as u64,
             n_gpu_layers: count(model.model.placement().n_gpu_layers()),
+            n_cpu_experts: count(model.model.placement().cpu_experts),
         });
         Ok(())
     })

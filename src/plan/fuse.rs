@@ -83,19 +83,22 @@ pub fn unfused(graph: &Graph) -> Vec<Placed> {
 pub(super) fn fused(graph: &Graph) -> Vec<Placed> {
     let uses = Uses::of(graph);
     let mut out = Vec::new();
-    let mut at = 0;
-    while at < graph.ops.len() {
-        let found = project(graph, &uses, at).or_else(|| prepare_heads(graph, &uses, at));
-        let (op, n) = found.unwrap_or_else(|| (single(&graph.ops[at].op), 1));
-        at += n;
-        out.push(Placed { op, at: at - 1 });
+    for segment in graph.segments() {
+        let ops = &graph.ops[..segment.ops.end];
+        let mut at = segment.ops.start;
+        while at < ops.len() {
+            let found = project(graph, ops, &uses, at).or_else(|| prepare_heads(graph, ops, &uses, at));
+            let (op, n) = found.unwrap_or_else(|| (single(&ops[at].op), 1));
+            at += n;
+            out.push(Placed { op, at: at - 1 });
+        }
     }
     out
 }
 
 /// The places of ops that some device runs as one, each in one range, in order: fused ops, and such neighbours of them as
 /// devices join further. Storage that one op of a range reads is written by no other of it.
-pub(super) fn together(fused: &[Placed]) -> Vec<Range<usize>> {
+pub(super) fn together(graph: &Graph, fused: &[Placed]) -> Vec<Range<usize>> {
     let mut ranges: Vec<Range<usize>> = Vec::new();
     let mut before: Option<&FusedOp> = None;
     for Placed { op, at } in fused {
@@ -105,7 +108,7 @@ pub(super) fn together(fused: &[Placed]) -> Vec<Range<usize>> {
                 | (Some(FusedOp::Single(Op::SelectRows { .. })), FusedOp::Project(_))
         );
         match ranges.last_mut() {
-            Some(last) if joined => last.end = at + 1,
+            Some(last) if joined && graph.cuts.iter().all(|cut| cut.at != last.end) => last.end = at + 1,
             Some(last) => {
                 let start = last.end;
                 ranges.push(start..at + 1);
@@ -142,14 +145,16 @@ impl Uses {
                 read[id.0 as usize] = Some((first, at));
             }
         }
-        for id in &graph.outputs {
-            let (first, _) = read[id.0 as usize].unwrap_or((graph.ops.len(), 0));
-            read[id.0 as usize] = Some((first, graph.ops.len()));
+        for Segment { ops, outputs, .. } in graph.segments() {
+            for id in outputs {
+                let (first, last) = read[id.0 as usize].unwrap_or((ops.end, ops.end));
+                read[id.0 as usize] = Some((first.min(ops.end), last.max(ops.end)));
+            }
         }
         Uses { read }
     }
 
-    /// The last op that reads the value; the number of ops for what the plan leaves.
+    /// The last op that reads the value. What a segment leaves is read where the segment ends, by the op that would follow.
     pub fn last(&self, id: ValueId) -> Option<usize> {
         self.read[id.0 as usize].map(|(_, last)| last)
     }
@@ -160,26 +165,26 @@ impl Uses {
     }
 }
 
-fn op(graph: &Graph, at: usize) -> Option<&Op> {
-    graph.ops.get(at).map(|named| &named.op)
+fn op(ops: &[NamedOp], at: usize) -> Option<&Op> {
+    ops.get(at).map(|named| &named.op)
 }
 
 /// `[Norm] MatMul+ [Glu | Add]` from `at` on, and how many ops that is.
-fn project(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
+fn project(graph: &Graph, ops: &[NamedOp], uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
     let mut next = at;
     let mut normed = None;
-    if let Op::Norm { x, norm, group, out } = *op(graph, at)?
+    if let Op::Norm { x, norm, group, out } = *op(ops, at)?
         && group == graph.width(x)
     {
         normed = Some((x.0, norm, out.0));
         next += 1;
     }
-    let Op::MatMul { x, .. } = *op(graph, next)? else {
+    let Op::MatMul { x, .. } = *op(ops, next)? else {
         return None;
     };
     let first = next;
     let mut parts: Vec<Part> = Vec::new();
-    while let Some(&Op::MatMul { x: input, weight, bias, out }) = op(graph, next)
+    while let Some(&Op::MatMul { x: input, weight, bias, out }) = op(ops, next)
         && input == x
     {
         parts.push(Part { weight, bias, out: out.0 });
@@ -193,7 +198,7 @@ fn project(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
         None => (x.0, None),
     };
     let mut then = Then::Nothing;
-    match (parts.as_slice(), op(graph, next)) {
+    match (parts.as_slice(), op(ops, next)) {
         (&[p], Some(&Op::Binary { a, b, f: Binary::Add, out }))
             if b.0 == p.out
                 && a.0 != p.out
@@ -221,12 +226,11 @@ fn project(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
 
 /// Norms over the heads of q and k and their rotations, up to the Append and Attention that use them: stops before the
 /// Attention.
-fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
+fn prepare_heads(graph: &Graph, ops: &[NamedOp], uses: &Uses, at: usize) -> Option<(FusedOp, usize)> {
     // look ahead to learn which values become q and k
-    let append =
-        (at..(at + 5).min(graph.ops.len())).find(|&i| matches!(op(graph, i), Some(Op::Append { .. })))?;
+    let append = (at..(at + 5).min(ops.len())).find(|&i| matches!(op(ops, i), Some(Op::Append { .. })))?;
     let (Some(&Op::Append { cache, k, v: Some(v) }), Some(&Op::Attention { cache: read, q, .. })) =
-        (op(graph, append), op(graph, append + 1))
+        (op(ops, append), op(ops, append + 1))
     else {
         return None;
     };
@@ -238,7 +242,7 @@ fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usiz
     let (mut q_now, mut k_now) = (q.0, k.0);
     let (mut q_prep, mut k_prep) = (HeadPrep::default(), HeadPrep::default());
     for i in (at..append).rev() {
-        let (x, out) = match *op(graph, i)? {
+        let (x, out) = match *op(ops, i)? {
             Op::Norm { x, out, .. } | Op::Rope { x, out, .. } => (x.0, out.0),
             _ => return None,
         };
@@ -247,7 +251,7 @@ fn prepare_heads(graph: &Graph, uses: &Uses, at: usize) -> Option<(FusedOp, usiz
             out if out == k_now => (&mut k_now, &mut k_prep),
             _ => return None,
         };
-        match *op(graph, i)? {
+        match *op(ops, i)? {
             Op::Norm { norm, group, .. } if group == dim && prep.norm.is_none() => prep.norm = Some(norm),
             // the rotation comes last
             Op::Rope { head_dim, first: 0, rope, .. }

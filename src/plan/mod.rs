@@ -232,6 +232,33 @@ pub struct NamedOp {
     pub op: Op,
 }
 
+/// A place inside a part of a model where others compute in between.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The op that follows.
+    pub at: usize,
+    /// What others take before that, and what they bring: values of Rows::Tokens.
+    pub outputs: Vec<ValueId>,
+    pub inputs: Vec<ValueId>,
+}
+
+/// Ops that run without others in between: a whole model, or what lies between two cuts of a part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Segment<'a> {
+    pub ops: Range<usize>,
+    pub inputs: &'a [ValueId],
+    pub outputs: &'a [ValueId],
+}
+
+impl Segment<'_> {
+    /// What belongs to the segment of a list in the plan's order; `at`: an entry's place in the plan.
+    pub fn part_of<'a, T>(&self, list: &'a [T], at: impl Fn(&T) -> usize) -> &'a [T] {
+        let [start, end] =
+            [self.ops.start, self.ops.end].map(|op| list.partition_point(|entry| at(entry) < op));
+        &list[start..end]
+    }
+}
+
 /// A model as its architecture describes it.
 #[derive(Clone, Debug, Default)]
 pub struct Graph {
@@ -249,13 +276,36 @@ pub struct Graph {
     pub layers: Vec<Range<usize>>,
     /// In a part of a model that begins inside it: the values (Rows::Tokens) that a step brings along.
     pub inputs: Vec<ValueId>,
-    /// What a step leaves: logits (Rows::Outputs, n_vocab wide) or, in a part of a model, the next part's inputs.
+    /// What a step leaves: logits (Rows::Outputs, n_vocab wide) or, in a part of a model, what other parts go on with.
     pub outputs: Vec<ValueId>,
+    /// In a part of a model: where other parts compute in between, in order.
+    pub cuts: Vec<Cut>,
     /// Tensors of the file that the model does not use, and why.
     pub ignored: Vec<(String, &'static str)>,
 }
 
 impl Graph {
+    pub fn n_segments(&self) -> usize {
+        self.cuts.len() + 1
+    }
+
+    /// Number `index`, below [`n_segments`](Self::n_segments).
+    pub fn segment(&self, index: usize) -> Segment<'_> {
+        let (start, inputs) = match index.checked_sub(1) {
+            Some(before) => (self.cuts[before].at, &self.cuts[before].inputs),
+            None => (0, &self.inputs),
+        };
+        let (end, outputs) = match self.cuts.get(index) {
+            Some(cut) => (cut.at, &cut.outputs),
+            None => (self.ops.len(), &self.outputs),
+        };
+        Segment { ops: start..end, inputs, outputs }
+    }
+
+    pub fn segments(&self) -> impl Iterator<Item = Segment<'_>> {
+        (0..self.n_segments()).map(|index| self.segment(index))
+    }
+
     pub fn weight(&self, id: impl Into<WeightId>) -> &Weight {
         &self.weights[id.into().0 as usize]
     }

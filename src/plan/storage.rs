@@ -1,7 +1,7 @@
 //! Where values are stored: slots that values take one after the other, each while it is needed.
 
 use super::fuse::{self, Placed, Uses};
-use super::{Graph, Rows, ValueId};
+use super::{Graph, Rows, Segment, ValueId};
 
 /// Index into a plan's slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ impl Storage {
     pub fn assign(graph: &Graph, fused: &[Placed]) -> Storage {
         let uses = Uses::of(graph);
         let mut ranges = vec![(0, 0); graph.ops.len()];
-        for range in fuse::together(fused) {
+        for range in fuse::together(graph, fused) {
             for place in &mut ranges[range.clone()] {
                 *place = (range.start + 1, range.end);
             }
@@ -74,20 +74,24 @@ impl Storage {
         };
 
         let mut of: Vec<Option<SlotId>> = vec![None; graph.values.len()];
-        // what a step brings is stored beside everything else
-        for id in &graph.inputs {
-            of[id.0 as usize] = Some(place(*id, None, BEFORE, needed_until(*id, usize::MAX)));
-        }
-        for (at, named) in graph.ops.iter().enumerate() {
-            let (since, end) = ranges[at];
-            let mut over = named.op.overwritable().filter(|id| uses.last(*id) == Some(at));
-            for out in named.op.outputs() {
-                let same = |id: &ValueId| {
-                    let (a, b) = (graph.value(*id), graph.value(out));
-                    (a.width, a.rows) == (b.width, b.rows)
-                };
-                let taken = over.find(same).and_then(|id| of[id.0 as usize]);
-                of[out.0 as usize] = Some(place(out, taken, since, needed_until(out, end)));
+        for Segment { ops, inputs, .. } in graph.segments() {
+            // what a step brings is stored beside everything else that is needed by then
+            for id in inputs {
+                let since = if ops.start == 0 { BEFORE } else { ops.start + 1 };
+                of[id.0 as usize] = Some(place(*id, None, since, needed_until(*id, usize::MAX)));
+            }
+            for at in ops {
+                let op = &graph.ops[at].op;
+                let (since, end) = ranges[at];
+                let mut over = op.overwritable().filter(|id| uses.last(*id) == Some(at));
+                for out in op.outputs() {
+                    let same = |id: &ValueId| {
+                        let (a, b) = (graph.value(*id), graph.value(out));
+                        (a.width, a.rows) == (b.width, b.rows)
+                    };
+                    let taken = over.find(same).and_then(|id| of[id.0 as usize]);
+                    of[out.0 as usize] = Some(place(out, taken, since, needed_until(out, end)));
+                }
             }
         }
         // a value that nobody computes is read by nobody
@@ -140,11 +144,11 @@ mod tests {
     fn check(plan: &Plan) {
         let uses = Uses::of(plan);
         let mut span = vec![None; plan.values.len()];
-        for range in fuse::together(plan.fused()) {
+        for range in fuse::together(plan, plan.fused()) {
             for at in range.clone() {
                 for id in plan.ops[at].op.outputs() {
                     let last = uses.last(id).unwrap_or(at);
-                    let end = fuse::together(plan.fused()).into_iter().find(|r| r.contains(&last));
+                    let end = fuse::together(plan, plan.fused()).into_iter().find(|r| r.contains(&last));
                     span[id.0 as usize] = Some((range.start, end.map_or(usize::MAX, |r| r.end), at, last));
                 }
             }

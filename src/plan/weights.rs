@@ -1,6 +1,6 @@
 //! What a plan's weights are used as, and where the file has them.
 
-use super::{Graph, Op, Role, Weight};
+use super::{Graph, NamedOp, Op, Role, Weight};
 use crate::gguf::{Gguf, TensorInfo, dequant};
 use crate::{Error, Result, memory};
 
@@ -41,6 +41,50 @@ fn experts(graph: &Graph, op: &Op) -> usize {
         Op::MatMulHeads { x, weight, out } => graph.head_shape(x, weight, out).n_experts,
         _ => 0,
     }
+}
+
+/// Bytes of weights, caches and states that a token reads, behind so many positions.
+pub fn read_by_token(graph: &Graph, positions: usize) -> u64 {
+    let bytes = |weight: &Weight| {
+        let row = weight.ty.row_bytes(weight.cols).unwrap_or(usize::MAX);
+        (row as u64).saturating_mul(weight.rows as u64)
+    };
+    let mut sum = 0u64;
+    for NamedOp { op, .. } in &graph.ops {
+        // of a mixture's matrices and vectors those of the chosen experts
+        let (used, of) = match *op {
+            Op::MatMulExperts { ids, weight, out, .. } => {
+                let shape = graph.expert_shape(ids, weight, out);
+                (shape.n_used, shape.n_experts)
+            }
+            _ => (1, 1),
+        };
+        let is_attention = matches!(op, Op::Attention { .. });
+        op.each(&mut |role| {
+            let read = match role {
+                Role::Matrix(id) | Role::Experts(id) | Role::Vector(id) => {
+                    let all = u128::from(bytes(graph.weight(id)));
+                    u64::try_from(all * used as u128 / of.max(1) as u128).unwrap_or(u64::MAX)
+                }
+                Role::Cache(id) if is_attention => {
+                    let cache = graph.cache(id);
+                    let seen =
+                        positions.min(cache.window.map_or(usize::MAX, |window| window.most() as usize));
+                    let cell = 2 * cache.n_head_kv * (cache.k + cache.own_v());
+                    (seen as u64).saturating_mul(cell as u64)
+                }
+                Role::State(id) => 4 * graph.state(id).elements as u64,
+                Role::Lookup(_)
+                | Role::Cache(_)
+                | Role::In(_)
+                | Role::Over(_)
+                | Role::Out(_)
+                | Role::Rope(_) => 0,
+            };
+            sum = sum.saturating_add(read);
+        });
+    }
+    sum
 }
 
 /// Where the file has a weight.

@@ -172,21 +172,27 @@ static void placement(const fixture *f) {
     rf_model *model = NULL;
     OK(rf_model_params_init(&params, sizeof params));
     CHECK(params.gpu_layers == RF_GPU_LAYERS_AUTO && params.n_ctx == 0 && params.n_batch == 0);
+    CHECK(params.cpu_experts == RF_CPU_EXPERTS_AUTO);
     const int32_t sensible[] = {RF_GPU_LAYERS_AUTO, RF_GPU_LAYERS_ALL, RF_GPU_LAYERS_NONE, 1, 99, INT32_MAX};
     for (size_t i = 0; i < sizeof sensible / sizeof *sensible; i++) {
-        params.gpu_layers = sensible[i];
+        params.gpu_layers = params.cpu_experts = sensible[i]; /* the numbers below 1 are the same */
         OK(rf_model_load(f->backend, f->path, &params, &model));
-        rf_model_details info = {.size = sizeof info, .n_gpu_layers = 77};
+        rf_model_details info = {.size = sizeof info, .n_gpu_layers = 77, .n_cpu_experts = 77};
         OK(rf_model_info(model, &info));
-        CHECK(info.n_gpu_layers == 0); /* the backend has no GPU */
+        CHECK(info.n_gpu_layers == 0 && info.n_cpu_experts == 0); /* the backend has no GPU */
         rf_model_release(model);
         model = NULL;
     }
     const int32_t odd[] = {-3, INT32_MIN};
     for (size_t i = 0; i < sizeof odd / sizeof *odd; i++) {
         params.gpu_layers = odd[i];
+        params.cpu_experts = RF_CPU_EXPERTS_NONE;
         EXPECT(RF_ERROR_PARAM, rf_model_load(f->backend, f->path, &params, &model));
         MESSAGE("gpu_layers");
+        params.gpu_layers = RF_GPU_LAYERS_ALL;
+        params.cpu_experts = odd[i];
+        EXPECT(RF_ERROR_PARAM, rf_model_load(f->backend, f->path, &params, &model));
+        MESSAGE("cpu_experts");
     }
     params.size = offsetof(rf_model_params, gpu_layers); /* older: what stands there is not looked at */
     OK(rf_model_load(f->backend, f->path, &params, &model));

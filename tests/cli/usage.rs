@@ -277,6 +277,17 @@ fn without_a_gpu_devices_says_why_and_hip_fails() {
     assert_eq!(stderr(&output), "rocmforge: no GPU runtime: /nonexistent.so: not found\n");
 }
 
+#[test]
+#[cfg(feature = "hip")]
+fn load_says_where_experts_are() {
+    let scratch = Scratch::new("experts");
+    let model = scratch.write("mixture.gguf", &crate::common::archs::Fixture::open("llama-moe").bytes(1));
+    let args = ["load", "-m", &model, "--device", "hip:gfx1100", "-ngl", "all", "-ncmoe", "1"];
+    let text = stdout(on_emulator(&args).output().unwrap());
+    let on_gpu = "(gfx1100): embedding, layers 0 to 1, but for the experts of layer 0, output\n    weights ";
+    assert!(text.contains(on_gpu) && text.contains("): experts of layer 0\n    weights "), "{text}");
+}
+
 /// The tiny model's own embedding, transposed on the emulated card; each launch is logged. So are its layers.
 #[test]
 #[cfg(feature = "hip")]

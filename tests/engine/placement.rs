@@ -5,7 +5,7 @@ use crate::common;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use common::archs::Fixture;
+use common::archs::{self, CUTS, Fixture};
 use common::logits::kl_divergence;
 use common::models;
 use common::tiny_model::{Rng, TinyModel};
@@ -15,7 +15,8 @@ use rocmforge::device::pipeline::{self, Stage};
 use rocmforge::device::reference::ReferenceDevice;
 use rocmforge::device::{BLOCK_LEN, Device, DeviceInfo, Needs, Program, Progress, SessionLimits};
 use rocmforge::engine::{
-    Backend, Batch, Context, ContextParams, DeviceKind, GpuLayers, Model, ModelParams, Slice, Target,
+    Backend, Batch, Context, ContextParams, CpuExperts, DeviceKind, GpuLayers, Model, ModelParams, Slice,
+    Target,
 };
 use rocmforge::gguf::{Gguf, TensorType, Value};
 use rocmforge::model::arch;
@@ -88,7 +89,17 @@ fn tokens(n: usize, n_vocab: usize) -> Vec<u32> {
 }
 
 fn model(backend: &Backend, file: Arc<Gguf>, gpu_layers: GpuLayers) -> rocmforge::Result<Model> {
-    Model::from_gguf(backend, file, ModelParams { gpu_layers, n_ctx: 512, ..ModelParams::default() })
+    mixed(backend, file, gpu_layers, CpuExperts::Auto)
+}
+
+fn mixed(
+    backend: &Backend,
+    file: Arc<Gguf>,
+    gpu_layers: GpuLayers,
+    cpu_experts: CpuExperts,
+) -> rocmforge::Result<Model> {
+    let params = ModelParams { gpu_layers, cpu_experts, n_ctx: 512, ..ModelParams::default() };
+    Model::from_gguf(backend, file, params)
 }
 
 /// On one CPU device.
@@ -125,15 +136,24 @@ fn bits(values: &[f32]) -> Vec<u32> {
 /// The whole plan cut before each of these layers (the last of them may be as many as there are), a device for each part.
 fn cut(file: &Arc<Gguf>, cuts: &[usize], devices: &[Arc<dyn Device>]) -> Arc<dyn Program> {
     let plan = Arc::new(arch::plan(file).unwrap().1);
-    let mut stages = Vec::new();
-    for i in 0..=cuts.len() {
+    let slice = |i: usize| {
         let from = if i == 0 { 0 } else { cuts[i - 1] };
         let to = cuts.get(i).copied().unwrap_or(plan.layers.len());
-        let part = Slice { embed: i == 0, layers: from..to, head: i == cuts.len() };
-        let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
-        stages.push(Stage { device: devices[i % devices.len()].clone(), plan });
-    }
-    pipeline::load(plan, &stages, file, &mut |_, _| true).unwrap()
+        Slice { embed: i == 0, head: i == cuts.len(), ..Slice::of(from..to) }
+    };
+    let legs = split::legs(&plan, &(0..=cuts.len()).map(slice).collect::<Vec<_>>()).unwrap();
+    let stage = |i: usize| {
+        let plan = Arc::new(Plan::new(split::part(&plan, &legs, i).unwrap()).unwrap());
+        Stage { device: devices[i % devices.len()].clone(), plan }
+    };
+    let stages: Vec<_> = (0..=cuts.len()).map(stage).collect();
+    pipeline::load(plan.clone(), &stages, &legs, file, &mut |_, _| true).unwrap()
+}
+
+/// What a device that has the slice computes.
+fn part(plan: &Plan, slice: &Slice) -> Arc<Plan> {
+    let legs = split::legs(plan, std::slice::from_ref(slice)).unwrap();
+    Arc::new(Plan::new(split::part(plan, &legs, 0).unwrap()).unwrap())
 }
 
 /// What a program computes for one sequence, in steps of `chunk` tokens.
@@ -238,11 +258,11 @@ fn needs_are_what_is_allocated() {
         for device in [cpu(), reference(), Arc::new(CpuDevice::new(3).unwrap())] {
             for part in [
                 Slice::whole(&plan),
-                Slice { embed: true, layers: 0..0, head: false },
-                Slice { embed: false, layers: 1..2, head: false },
-                Slice { embed: false, layers: n..n, head: true },
+                Slice { embed: true, ..Slice::of(0..0) },
+                Slice::of(1..2),
+                Slice { head: true, ..Slice::of(n..n) },
             ] {
-                let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
+                let plan = self::part(&plan, &part);
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 for (max_tokens, max_outputs, n_blocks) in limits {
                     let limits =
@@ -326,11 +346,13 @@ fn auto_puts_on_a_device_what_it_has_room_for() {
 
 #[test]
 fn sequences_that_part_ways_do_so_in_every_part() {
-    for (name, file) in all_models() {
+    let mixture = TinyModel { n_layer: 3, experts: [4, 2], ..TinyModel::new("llama") };
+    for (name, file) in all_models().into_iter().chain([("a mixture".to_owned(), mixture.gguf())]) {
         let backend = Backend::with_gpus(vec![cpu(), cpu()], 2).unwrap();
         let n_layer = whole(file.clone()).config().n_layer;
-        let split = model(&backend, file.clone(), GpuLayers::Last(n_layer - 1)).unwrap();
-        assert!(split.placement().parts.len() >= 3);
+        let (layers, experts) = (GpuLayers::Last(n_layer - 1), CpuExperts::First(usize::MAX));
+        let split = mixed(&backend, file.clone(), layers, experts).unwrap();
+        assert!(split.placement().parts.len() >= 2);
         let mut histories = Vec::new();
         for model in [&whole(file.clone()), &split] {
             let mut context = context(model, 3);
@@ -407,6 +429,114 @@ fn every_part_is_watched_and_heeds_a_cancel() {
     }
 }
 
+/// Fixtures of mixtures, with what an expert may have: beside a shared one, biases, latent attention.
+const MIXTURES: [&str; 4] = ["llama-moe", "qwen3moe-moe", "gpt-oss-moe", "deepseek2-moe"];
+
+#[test]
+fn experts_on_the_processor_compute_the_same() {
+    for name in MIXTURES {
+        let fixture = Fixture::open(name);
+        let (file, [first, second]) = (fixture.model(1), fixture.tokens.each_ref().map(Vec::as_slice));
+        let all = |model: &Model| {
+            CUTS.map(|(_, cut)| {
+                let second = if cut(1)[1] == 0 { &[] } else { second };
+                archs::evaluate(model, [first, second], (0..).map(cut)).map(|logits| bits(&logits))
+            })
+        };
+        let one = whole(file.clone());
+        let want = all(&one);
+        for cards in [1, 2] {
+            let backend = Backend::with_gpus(vec![cpu(); cards], 2).unwrap();
+            let n_layer = one.placement().n_layers;
+            let mut seen = Vec::new();
+            for asked in [0, 1, usize::MAX] {
+                for layers in [GpuLayers::All, GpuLayers::Last(n_layer - 1)] {
+                    let model = mixed(&backend, file.clone(), layers, CpuExperts::First(asked)).unwrap();
+                    let placement = model.placement();
+                    let what = format!("{name}, {cards} cards, {layers:?}, {asked}: {placement:?}");
+                    seen.push(placement.cpu_experts);
+                    assert!(all(&model) == want, "{what}");
+                    let needs = placement.parts.iter().map(|p| p.needs).sum::<Needs>();
+                    assert_eq!(model.info().weight_bytes, needs.weights, "{what}");
+                    let params = ContextParams { n_ctx: 512, ..ContextParams::default() };
+                    let info = Context::new(&model, &params).unwrap().info();
+                    assert_eq!(
+                        (info.cache_bytes, info.scratch_bytes),
+                        (needs.cache, needs.scratch),
+                        "{what}"
+                    );
+                }
+            }
+            let most = *seen.iter().max().unwrap();
+            assert!(seen[..3] == [0, 0, 1] && seen[4] == most && most >= 1, "{name}: {seen:?}");
+        }
+    }
+}
+
+#[test]
+fn auto_leaves_experts_where_a_device_has_no_room_for_them() {
+    let file = Fixture::open("qwen3moe-moe").model(1);
+    let tokens = tokens(90, 64);
+    let one = bits(&evaluate(&whole(file.clone()), &tokens));
+    let card = Card::new(cpu(), 0);
+    let backend = Backend::with_gpus(vec![card.clone()], 2).unwrap();
+    let bare = mixed(&backend, file.clone(), GpuLayers::Last(0), CpuExperts::Auto);
+    assert_eq!(bare.unwrap().placement().cpu_experts, 0);
+    card.free.store(1 << 40, Ordering::Relaxed);
+    let room = |experts| {
+        let model = mixed(&backend, file.clone(), GpuLayers::All, CpuExperts::First(experts)).unwrap();
+        (model.placement().needs(Target::Gpu(0)).total() + (32 << 20), model.placement().n_layers)
+    };
+    let rooms: Vec<_> = [usize::MAX, 1, 0].map(room).into();
+    assert!(rooms.is_sorted() && rooms[0] < rooms[2]);
+    for ((free, n_layers), experts) in rooms.into_iter().zip([2, 1, 0]) {
+        card.free.store(free, Ordering::Relaxed);
+        let model = model(&backend, file.clone(), GpuLayers::Auto).unwrap();
+        let placement = model.placement();
+        assert_eq!(
+            (placement.n_gpu_layers(), placement.cpu_experts),
+            (n_layers + 1, experts),
+            "{placement:?}"
+        );
+        assert!(placement.needs(Target::Gpu(0)).total() <= free - (32 << 20));
+        assert!(bits(&evaluate(&model, &tokens)) == one, "{placement:?}");
+        let wanted = match experts {
+            0 => vec![Target::Gpu(0)],
+            _ => vec![Target::Gpu(0), Target::Host],
+        };
+        assert_eq!(placement.targets(), wanted);
+    }
+}
+
+#[test]
+fn a_step_that_leaves_a_card_between_layers_heeds_a_cancel_and_begins_anew() {
+    let fixture = Fixture::open("llama-moe");
+    let backend = Backend::with_gpus(vec![cpu()], 2).unwrap();
+    let model = mixed(&backend, fixture.model(1), GpuLayers::All, CpuExperts::First(usize::MAX)).unwrap();
+    let tokens = &fixture.tokens[0][..20];
+    let want = evaluate(&model, tokens);
+    let n_vocab = fixture.n_vocab();
+    for at in ["blk.0.attn_norm", "blk.0.ffn_combine", "blk.1.ffn_up_exps", "output_norm"] {
+        let mut context = context(&model, 1);
+        let cancel = context.cancel_handle();
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        context.observe(Some(Box::new(move |name, _, _| {
+            sink.lock().unwrap().push(name.to_owned());
+            if name.starts_with(at) {
+                cancel.cancel();
+            }
+        })));
+        let batch = Batch { tokens, positions: None, sequences: None, want: Some(&[true; 20]) };
+        assert!(matches!(context.decode(&batch), Err(Error::Cancelled)), "{at}: {seen:?}");
+        assert_eq!(context.kv_len(0).unwrap(), 0);
+        context.observe(None);
+        context.decode(&batch).unwrap();
+        let last = context.logits(19).unwrap();
+        assert!(bits(last) == bits(&want[want.len() - n_vocab..]), "{at}");
+    }
+}
+
 #[test]
 fn a_load_in_parts_reports_one_progress_and_stops() {
     let tiny = TinyModel { n_layer: 4, ..TinyModel::new("qwen2") };
@@ -474,7 +604,7 @@ fn a_backend_without_gpus_takes_any_number_of_layers() {
 #[cfg(feature = "hip")]
 mod gpus {
     use super::*;
-    use crate::common::emulated::on_emulator;
+    use crate::common::emulated::{Emulator, on_emulator};
     use rocmforge::device::hip::device::HipDevice;
     use rocmforge::engine::{BackendParams, DeviceChoice};
 
@@ -496,11 +626,11 @@ mod gpus {
             let plan = Arc::new(arch::plan(&file).unwrap().1);
             for part in [
                 Slice::whole(&plan),
-                Slice { embed: true, layers: 0..0, head: false },
-                Slice { embed: false, layers: 1..3, head: false },
-                Slice { embed: false, layers: 3..3, head: true },
+                Slice { embed: true, ..Slice::of(0..0) },
+                Slice::of(1..3),
+                Slice { head: true, ..Slice::of(3..3) },
             ] {
-                let plan = Arc::new(Plan::new(split::part(&plan, &part).unwrap()).unwrap());
+                let plan = self::part(&plan, &part);
                 let program = device.load(plan.clone(), file.clone(), &mut |_, _| true).unwrap();
                 let limits = SessionLimits {
                     max_tokens: 40,
@@ -556,6 +686,33 @@ mod gpus {
                     near(&want, &evaluate(&model, &tokens), &format!("{arch}, {choice:?}, {last} layers"));
                 }
             }
+        });
+    }
+
+    #[test]
+    fn experts_elsewhere_cost_a_layer_two_transfers() {
+        on_emulator("gpus::experts_elsewhere_cost_a_layer_two_transfers", &[], || {
+            let emulator = Emulator::open();
+            let fixture = Fixture::open("qwen3moe-moe");
+            let (backend, experts) = (backend(DeviceChoice::Best), CpuExperts::First(usize::MAX));
+            let model = mixed(&backend, fixture.model(1), GpuLayers::All, experts).unwrap();
+            let layers = model.placement().cpu_experts as u64;
+            let mut context = context(&model, 1);
+            // launched, recorded and, from the third on, replayed
+            for token in &fixture.tokens[0][..4] {
+                emulator.fail("");
+                let batch =
+                    Batch { tokens: &[*token], positions: None, sequences: None, want: Some(&[true]) };
+                context.decode(&batch).unwrap();
+                context.logits(0).unwrap();
+            }
+            let calls = |name| emulator.calls(name);
+            assert_eq!(calls("hipGraphLaunch"), layers + 1);
+            // what the step says of its token, and sums
+            assert_eq!(calls("hipMemcpyHtoDAsync"), 1 + layers);
+            // rows, ids and weights together, and logits
+            assert_eq!(calls("hipMemcpyDtoHAsync"), layers + 1);
+            assert_eq!(calls("hipMemcpyDtoDAsync") + calls("hipModuleLaunchKernel"), 0, "in graphs alone");
         });
     }
 

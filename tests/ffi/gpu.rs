@@ -1,9 +1,10 @@
 //! GPUs through the C interface: on the emulated gfx1100, or with ROCMFORGE_TEST_GPU=1 on this machine's first GPU.
 #![cfg(feature = "hip")]
 
+use crate::common::archs::Fixture;
 use crate::common::emulated;
 
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, CString, c_char, c_void};
 use std::mem::zeroed;
 use std::ptr;
 
@@ -367,6 +368,38 @@ fn a_model_goes_on_the_gpu_or_stays_off_it() {
                 rf_model_release(model);
             }
         }
+        // SAFETY: released once.
+        unsafe { rf_backend_release(backend) };
+    });
+}
+
+#[test]
+fn experts_stay_with_the_cpu_as_asked() {
+    on_emulator("experts_stay_with_the_cpu_as_asked", &[], || {
+        let fixture = Fixture::open("llama-moe");
+        let path = std::env::temp_dir().join(format!("rocmforge-experts-{}.gguf", std::process::id()));
+        std::fs::write(&path, fixture.bytes(1)).unwrap();
+        let name = CString::new(path.as_os_str().as_encoded_bytes()).unwrap();
+        let backend = create(RF_DEVICE_AUTO, -1).unwrap();
+        let all =
+            [(RF_CPU_EXPERTS_AUTO, 0), (RF_CPU_EXPERTS_NONE, 0), (1, 1), (RF_CPU_EXPERTS_ALL, 2), (9, 2)];
+        for (asked, got) in all {
+            let mut model = ptr::null_mut();
+            // SAFETY: a live handle; plain data; pointers to this frame; released once.
+            unsafe {
+                let mut params: rf_model_params = zeroed();
+                assert_eq!(rf_model_params_init(&mut params, size_of::<rf_model_params>()), RF_OK);
+                params.cpu_experts = asked;
+                let status = rf_model_load(backend, name.as_ptr(), &params, &mut model);
+                assert_eq!(status, RF_OK, "{asked}: {}", last_error());
+                let mut info: rf_model_details = zeroed();
+                info.size = size_of::<rf_model_details>();
+                assert_eq!(rf_model_info(model, &mut info), RF_OK);
+                assert_eq!((info.n_layer, info.n_gpu_layers, info.n_cpu_experts), (2, 3, got), "{asked}");
+                rf_model_release(model);
+            }
+        }
+        std::fs::remove_file(&path).unwrap();
         // SAFETY: released once.
         unsafe { rf_backend_release(backend) };
     });

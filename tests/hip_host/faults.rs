@@ -31,11 +31,23 @@ fn tiny() -> TinyModel {
     TinyModel { n_embd: 32, n_ff: 32, n_head: 2, n_head_kv: 1, head_dim: 16, n_vocab: 33, ..base }
 }
 
+/// With the experts of its layers, which the processor has.
+fn mixture() -> TinyModel {
+    TinyModel { experts: [3, 2], ..tiny() }
+}
+
 fn load(backend: &Backend, file: &Arc<Gguf>) -> Result<Model> {
-    let params =
-        ModelParams { gpu_layers: GpuLayers::All, n_ctx: BLOCK_LEN, n_batch: 16, ..Default::default() };
+    let params = ModelParams {
+        gpu_layers: GpuLayers::All,
+        cpu_experts: CpuExperts::First(usize::MAX),
+        n_ctx: BLOCK_LEN,
+        n_batch: 16,
+        ..Default::default()
+    };
     let model = Model::from_gguf(backend, file.clone(), params)?;
-    assert_eq!(model.placement().targets(), [Target::Gpu(0)]);
+    let targets = model.placement().targets();
+    assert_eq!(targets[0], Target::Gpu(0));
+    assert_eq!(targets.len() == 2, file.metadata().u64("llama.expert_count")?.is_some());
     Ok(model)
 }
 
@@ -116,8 +128,12 @@ fn harmless(emulator: &Emulator) -> u64 {
 
 /// Each call of a life fails once. `part` of `parts`: every so many-th call.
 fn sweep(code: i32, part: u64, parts: u64) {
+    sweep_of(&tiny(), code, part, parts);
+}
+
+fn sweep_of(model: &TinyModel, code: i32, part: u64, parts: u64) {
     let emulator = Emulator::open();
-    let file = tiny().gguf();
+    let file = model.gguf();
     let mut backend = gpu();
     let good = life(&backend, &file).unwrap();
     let short = short_life(&backend, &file).unwrap();
@@ -177,6 +193,18 @@ fn sweep(code: i32, part: u64, parts: u64) {
 }
 
 const SMALL: [(&str, &str); 3] = [("MEMORY", "256M"), ("LOG", "/dev/null"), ("THREADS", "1")];
+
+#[test]
+fn calls_between_experts_may_fail() {
+    on_emulator("calls_between_experts_may_fail", &SMALL, || sweep_of(&mixture(), UNKNOWN, 0, 5));
+}
+
+#[test]
+fn calls_between_experts_may_lose_the_device() {
+    on_emulator("calls_between_experts_may_lose_the_device", &SMALL, || {
+        sweep_of(&mixture(), LAUNCH_FAILURE, 1, 5);
+    });
+}
 
 #[test]
 fn every_call_may_be_out_of_memory_1_of_4() {

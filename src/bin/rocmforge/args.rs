@@ -6,8 +6,8 @@ use std::str::FromStr;
 use anyhow::{Result, anyhow};
 use rocmforge::Error;
 use rocmforge::engine::{
-    Backend, BackendParams, Context, ContextParams, DeviceChoice, DeviceKind, GpuLayers, MAX_BATCH,
-    MAX_CONTEXT, Model, ModelParams,
+    Backend, BackendParams, Context, ContextParams, CpuExperts, DeviceChoice, DeviceKind, GpuLayers,
+    MAX_BATCH, MAX_CONTEXT, Model, ModelParams,
 };
 
 use crate::interrupt;
@@ -79,6 +79,16 @@ pub fn gpu_layers(text: &str) -> Result<GpuLayers, String> {
     }
 }
 
+/// What `--cpu-experts` takes.
+pub fn cpu_experts(text: &str) -> Result<CpuExperts, String> {
+    match text {
+        "auto" => Ok(CpuExperts::Auto),
+        "all" => Ok(CpuExperts::First(usize::MAX)),
+        "none" => Ok(CpuExperts::First(0)),
+        _ => text.parse().map(CpuExperts::First).map_err(|_| "must be auto, all, none or a number".into()),
+    }
+}
+
 #[derive(clap::Args)]
 pub struct DeviceArgs {
     /// Device to compute on: auto, the best GPU or else the CPU; cpu; reference (plain f32 from the definitions: slow,
@@ -112,7 +122,7 @@ impl ModelArgs {
     /// For a context of so many positions and steps of so many tokens.
     pub fn load(&self, n_ctx: usize, n_batch: usize) -> Result<Model> {
         let backend = self.device.backend()?;
-        load(&backend, &self.model, self.layers.gpu_layers, n_ctx, n_batch)
+        load(&backend, &self.model, &self.layers, n_ctx, n_batch)
     }
 }
 
@@ -122,13 +132,17 @@ pub struct LayerArgs {
     /// output too). The CPU computes the others. -ngl for short
     #[arg(long, alias = "n-gpu-layers", value_name = "N", default_value = "auto", value_parser = gpu_layers)]
     pub gpu_layers: GpuLayers,
+    /// Layers on the GPU whose experts the CPU keeps and computes: auto, as few as make the rest fit, where that is
+    /// better than fewer layers; all; none; or the model's first N with experts
+    #[arg(long, alias = "n-cpu-moe", value_name = "N", default_value = "auto", value_parser = cpu_experts)]
+    pub cpu_experts: CpuExperts,
 }
 
 /// Loads with a progress bar; Ctrl-C stops it.
 pub fn load(
     backend: &Backend,
     path: &PathBuf,
-    gpu_layers: GpuLayers,
+    layers: &LayerArgs,
     n_ctx: usize,
     n_batch: usize,
 ) -> Result<Model> {
@@ -137,7 +151,8 @@ pub fn load(
         bar.set(done, total);
         !interrupt::is_set()
     };
-    let params = ModelParams { progress: Some(&mut progress), gpu_layers, n_ctx, n_batch };
+    let LayerArgs { gpu_layers, cpu_experts } = *layers;
+    let params = ModelParams { progress: Some(&mut progress), gpu_layers, cpu_experts, n_ctx, n_batch };
     Model::load(backend, path, params)
         .map_err(|error| with_advice(error, "--gpu-layers, --ctx-size or --batch-size"))
 }
@@ -191,6 +206,17 @@ mod tests {
         assert_eq!(gpu_layers("99"), Ok(GpuLayers::Last(99)));
         for bad in ["", "-3", "most", "1.5"] {
             assert!(gpu_layers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn numbers_of_layers_with_experts() {
+        assert_eq!(cpu_experts("auto"), Ok(CpuExperts::Auto));
+        assert_eq!(cpu_experts("all"), Ok(CpuExperts::First(usize::MAX)));
+        assert_eq!(cpu_experts("none"), Ok(CpuExperts::First(0)));
+        assert_eq!(cpu_experts("7"), Ok(CpuExperts::First(7)));
+        for bad in ["", "-1", "most", "1.5"] {
+            assert!(cpu_experts(bad).is_err(), "{bad}");
         }
     }
 

@@ -109,7 +109,7 @@ pub fn run(args: Args) -> Result<()> {
     for path in &args.model {
         for &threads in &args.threads {
             let backend = DeviceArgs { device: args.device.clone(), threads }.backend()?;
-            let model = args::load(&backend, path, args.layers.gpu_layers, n_ctx, args.batch_size)?;
+            let model = args::load(&backend, path, &args.layers, n_ctx, args.batch_size)?;
             if !has_header {
                 writeln!(out, "| model | size | params | backend | threads | test | t/s |")?;
                 writeln!(out, "| --- | ---: | ---: | --- | ---: | ---: | ---: |")?;
@@ -315,6 +315,7 @@ fn describe(
         "type_k": cache_type,
         "type_v": cache_type,
         "n_gpu_layers": model.placement().n_gpu_layers(),
+        "n_cpu_moe": model.placement().cpu_experts,
         "n_prompt": test.n_prompt,
         "n_gen": test.n_gen,
         "n_depth": test.n_depth,

@@ -6,7 +6,8 @@ use std::ffi::{OsStr, OsString};
 use clap::{Arg, Command};
 
 /// llama.cpp's short flags of several letters and what they stand for.
-const SHORT: [(&str, &str); 4] = [
+const SHORT: [(&str, &str); 5] = [
+    ("-ncmoe", "--cpu-experts"),
     ("-ngl", "--gpu-layers"),
     ("-sp", "--special"),
     ("-sys", "--system-prompt"),
@@ -99,6 +100,7 @@ mod tests {
     #[test]
     fn flags_are_spelled_out() {
         assert_eq!(spelled(&["-ngl", "99", "-sys", "x"]), "--gpu-layers 99 --system-prompt x");
+        assert_eq!(spelled(&["-ncmoe", "4", "--n_cpu_moe", "5"]), "--cpu-experts 4 --n-cpu-moe 5");
         assert_eq!(spelled(&["--ctx_size", "64", "--n_predict=-1"]), "--ctx-size 64 --n-predict=-1");
         assert_eq!(spelled(&["-e", "-ngl", "1"]), "-e --gpu-layers 1");
     }

@@ -1,6 +1,7 @@
 //! `load`: how long a model takes to be ready, how much memory it takes, and whether its tensors are sound.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
@@ -111,23 +112,42 @@ fn print_placement(model: &Model, out: &mut impl Write) -> Result<()> {
             _ => writeln!(out, " of {} free, {} in all", terminal::bytes(free), terminal::bytes(total))?,
         }
     }
-    for Alternative { n_ctx, gpu_layers, head } in &placement.smaller {
+    for Alternative { n_ctx, gpu_layers, head, cpu_experts } in &placement.smaller {
         let output = if *head { " and the output" } else { "" };
-        writeln!(out, "  with a context of {n_ctx}: {gpu_layers} of {n_layers} layers{output} on GPUs")?;
+        let experts = match cpu_experts {
+            0 => String::new(),
+            n => format!(", the experts of {n} on the CPU"),
+        };
+        writeln!(
+            out,
+            "  with a context of {n_ctx}: {gpu_layers} of {n_layers} layers{output} on GPUs{experts}"
+        )?;
     }
     Ok(())
 }
 
-/// "embedding, layers 0 to 11, output"
+/// "embedding, layers 0 to 11, experts of layers 12 to 15, output"
 fn parts(part: &Slice) -> String {
     let mut parts = Vec::new();
     if part.embed {
         parts.push("embedding".to_owned());
     }
-    match part.layers.len() {
-        0 => {}
-        1 => parts.push(format!("layer {}", part.layers.start)),
-        _ => parts.push(format!("layers {} to {}", part.layers.start, part.layers.end - 1)),
+    let range = |layers: &Range<usize>| match layers.len() {
+        1 => format!("layer {}", layers.start),
+        _ => format!("layers {} to {}", layers.start, layers.end - 1),
+    };
+    let Slice { layers, experts, .. } = part;
+    // the processor has experts beyond its layers, a GPU has none of its first ones
+    let beyond = layers.end.max(experts.start)..experts.end;
+    let bare = layers.start..experts.start.min(layers.end);
+    if !layers.is_empty() {
+        parts.push(range(layers));
+    }
+    if !beyond.is_empty() {
+        parts.push(format!("experts of {}", range(&beyond)));
+    }
+    if !bare.is_empty() {
+        parts.push(format!("but for the experts of {}", range(&bare)));
     }
     if part.head {
         parts.push("output".to_owned());

@@ -36,7 +36,7 @@ pub fn run(args: &Args) -> Result<()> {
                 Usage(format!("--per-op times one step: {n} tokens (-p) are more than {most} (-b)")).into()
             );
         }
-        let model = args::load(&backend, path, args.layers.gpu_layers, n_ctx, args.batch_size)?;
+        let model = args::load(&backend, path, &args.layers, n_ctx, args.batch_size)?;
         for test in tests {
             let times = measure(&model, test, args)?;
             if args.json {

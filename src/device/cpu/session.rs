@@ -41,8 +41,8 @@ pub struct CpuSession {
     pub tiles: Vec<(usize, Vec<Tile>)>,
     /// The step's tokens of each sequence, where the plan has states.
     pub runs: Vec<Tile>,
-    /// Rows of each of the plan's outputs that the last step left.
-    rows: Vec<usize>,
+    /// What the last segment to run left, and how many rows of it.
+    left: Vec<(ValueId, usize)>,
     /// The leader of a step uses these; no lock is ever waited for.
     observer: Mutex<Option<Observer>>,
     profile: Mutex<Option<Profile>>,
@@ -144,7 +144,7 @@ impl CpuSession {
             buffers,
             offsets,
             limits,
-            rows: memory::filled(0, plan.outputs.len(), "results")?,
+            left: memory::vec(plan.segments().map(|of| of.outputs.len()).max().unwrap_or(0), "results")?,
             observer: Mutex::new(None),
             profile: Mutex::new(profile),
             program,
@@ -195,33 +195,40 @@ impl CpuSession {
 }
 
 impl Session for CpuSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        step.check(&self.program.plan, self.limits)?;
-        self.rows.fill(0);
+    fn run_segment(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+        step.check(&self.program.plan, segment, self.limits)?;
+        self.left.clear();
         let program = Arc::clone(&self.program);
-        for (id, input) in program.plan.inputs.iter().zip(step.inputs) {
+        let part = program.plan.segment(segment);
+        for (id, input) in part.inputs.iter().zip(step.inputs) {
             let rows = self.buffer(*id);
             // SAFETY: `check` found as many values as the step's rows have, which are within the slot.
             unsafe { rows.ptr().copy_from_nonoverlapping(input.as_ptr(), input.len()) };
         }
-        for (group, tiles) in &mut self.tiles {
-            tiles.clear();
-            Tile::cut(step, attention::tile_tokens(*group), tiles);
-        }
-
-        if !program.plan.states.is_empty() {
-            self.runs.clear();
-            Tile::cut(step, usize::MAX, &mut self.runs);
+        // the first segment prepares the step for the others
+        let is_first = segment == 0;
+        if is_first {
+            for (group, tiles) in &mut self.tiles {
+                tiles.clear();
+                Tile::cut(step, attention::tile_tokens(*group), tiles);
+            }
+            if !program.plan.states.is_empty() {
+                self.runs.clear();
+                Tile::cut(step, usize::MAX, &mut self.runs);
+            }
         }
 
         let observing = lock(&self.observer).is_some();
         let profiling = lock(&self.profile).is_some();
         let ops = if observing { &program.unfused[..] } else { program.plan.fused() };
+        let ops = part.part_of(ops, |placed| placed.at);
         let (cancelled, complete) = (AtomicBool::new(false), AtomicBool::new(false));
         let running = Running { session: self, step };
         let outcome = program.team.run_unless(cancel, &|worker| {
             let leads = worker.index() == 0;
-            running.prepare(worker)?;
+            if is_first {
+                running.prepare(worker)?;
+            }
             let mut start = Instant::now();
             for Placed { op, at } in ops {
                 if leads && cancel.is_requested() {
@@ -251,16 +258,17 @@ impl Session for CpuSession {
         if !complete.into_inner() {
             return Err(Error::Internal("the step stopped half-way".into()));
         }
-        for (rows, id) in self.rows.iter_mut().zip(&program.plan.outputs) {
-            *rows = step.rows(program.plan.value(*id).rows);
-        }
+        self.left.extend(part.outputs.iter().map(|id| (*id, step.rows(program.plan.value(*id).rows))));
         Ok(())
     }
 
     fn output(&self, index: usize) -> Result<&[f32]> {
-        let output = self.buffer(self.program.plan.outputs[index]);
+        let left = self.left.get(index);
+        let (id, rows) =
+            *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
+        let output = self.buffer(id);
         // SAFETY: so many rows were written by the last step; steps take &mut self.
-        Ok(unsafe { std::slice::from_raw_parts(output.ptr(), self.rows[index] * output.width) })
+        Ok(unsafe { std::slice::from_raw_parts(output.ptr(), rows * output.width) })
     }
 
     fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {

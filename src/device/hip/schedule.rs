@@ -160,7 +160,12 @@ fn alone(op: FusedOp) -> StepOp {
 
 pub fn fused(plan: &Plan, size: Size) -> Vec<Scheduled> {
     let scheduler = Scheduler { plan, uses: Uses::of(plan), size };
-    let ops = plan.fused();
+    let ops_of = |segment: Segment<'_>| segment.part_of(plan.fused(), |placed| placed.at);
+    plan.segments().flat_map(|segment| scheduled(&scheduler, ops_of(segment))).collect()
+}
+
+/// A segment's ops.
+fn scheduled(scheduler: &Scheduler<'_>, ops: &[Placed]) -> Vec<Scheduled> {
     let mut scheduled: Vec<Scheduled> = Vec::new();
     // how the op before left the input of this one
     let mut left = Forms::PLAIN;

@@ -45,6 +45,8 @@ pub struct Layout {
     turns: Vec<Range<u64>>,
     /// What a step says of its tokens.
     step: Range<u64>,
+    /// Values that a segment leaves, where there are several, one behind the other.
+    gathered: Range<u64>,
     pub scratch_bytes: u64,
     /// Entries of a row of logits, where the plan's first output is logits that can be drawn from; and what that takes.
     pub sampled_vocab: Option<usize>,
@@ -148,6 +150,9 @@ impl Layout {
         let positions = limits.n_blocks.checked_mul(BLOCK_LEN).ok_or_else(too_large)?;
         let turns = plan.ropes.iter().map(|rope| places.take(&[positions, rope.inv_freq.len()], 8)).collect();
         let step = places.take(&[Description::most_words(plan, limits).ok_or_else(too_large)?], 4);
+        let several = plan.segments().filter(|segment| segment.outputs.len() > 1);
+        let gathered = several.map(|segment| segment.outputs.iter().map(|id| plan.width(*id)).sum()).max();
+        let gathered = places.take(&[most, gathered.unwrap_or(0)], 4);
         if cells.overflow || places.overflow {
             return Err(too_large());
         }
@@ -168,6 +173,7 @@ impl Layout {
             tickets,
             turns,
             step,
+            gathered,
             scratch_bytes: places.end,
             sampled_vocab,
             sampler_bytes: sampled_vocab.map_or(0, DeviceSampler::bytes),
@@ -311,6 +317,10 @@ impl SessionMemory {
             n_rot: 2 * rope.inv_freq.len(),
             halves: rope.pairs == RopePairs::Halves,
         })
+    }
+
+    pub fn gathered(&self) -> Result<Span<'_>> {
+        self.place(&self.layout.gathered)
     }
 
     /// Room for a step's description.

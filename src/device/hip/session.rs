@@ -8,7 +8,7 @@ use once_cell::sync::OnceCell;
 use super::description::Description;
 use super::event::Event;
 use super::graph::Graph;
-use super::memory::{Staging, bytes_of, bytes_of_mut};
+use super::memory::{Span, Staging, bytes_of, bytes_of_mut};
 use super::ops::project::MATVEC_MAX_N;
 use super::program::{HipProgram, TrimmedPool};
 use super::sampler::DeviceSampler;
@@ -40,7 +40,7 @@ impl Program for HipProgram {
 const STAGING_BYTES: usize = 1 << 20;
 /// Positions whose rotations are computed at a time.
 const TURNS_AT_ONCE: usize = 1024;
-/// Kinds of steps that are kept as graphs.
+/// Kinds of steps that are kept as graphs, of each segment.
 const MOST_GRAPHS: usize = 16;
 
 /// Fields are dropped in this order; what the device may still use goes after `Drop` has waited for it.
@@ -58,24 +58,27 @@ pub struct HipSession {
     turns_known: Vec<usize>,
     /// The step's description, for its memory.
     words: Vec<u32>,
-    /// Per output of the plan what the last step left of it.
+    /// Of the step whose first segment ran last.
+    described: Option<Description>,
+    /// What the last segment to run left.
     left: Vec<Output>,
+    /// Its rows on the host, one output's behind the other's, once somebody asked.
+    values: OnceCell<Vec<f32>>,
     observer: Option<Observer>,
     program: Arc<HipProgram>,
     /// Behind the buffers: what they leave is free for other models, whose placement counts what the device has free.
     _trimmed: TrimmedPool,
 }
 
-/// A value that the plan leaves.
+/// A value that a segment leaves.
+#[derive(Clone, Copy)]
 struct Output {
     id: ValueId,
     rows: usize,
-    /// Its rows on the host, once somebody asked.
-    values: OnceCell<Vec<f32>>,
 }
 
-/// What a graph was recorded for: tokens, outputs and recurrent states of a step.
-type Kind = (usize, usize, usize);
+/// What a graph was recorded for: a segment, and tokens, outputs and recurrent states of a step.
+type Kind = (usize, usize, usize, usize);
 
 enum Replay {
     /// Run once: the next one is recorded.
@@ -106,12 +109,9 @@ impl HipSession {
             layer_done: [Event::without_timing(card)?, Event::without_timing(card)?],
             limits,
             words: Vec::new(),
-            left: program
-                .plan
-                .outputs
-                .iter()
-                .map(|id| Output { id: *id, rows: 0, values: OnceCell::new() })
-                .collect(),
+            described: None,
+            left: program.plan.outputs.iter().map(|id| Output { id: *id, rows: 0 }).collect(),
+            values: OnceCell::new(),
             observer: None,
             _trimmed: trimmed,
             program,
@@ -130,20 +130,31 @@ impl HipSession {
         Ok(session)
     }
 
-    /// Brings what the step's kernels read of it to the device.
-    fn describe(&mut self, step: &Step<'_>) -> Result<Description> {
+    /// Brings what the step's kernels read of it to the device; what they read of its tokens once, for all segments.
+    fn describe(&mut self, segment: usize, step: &Step<'_>) -> Result<Description> {
+        let description = match self.described.filter(|_| segment > 0) {
+            Some(description) => description,
+            None => self.describe_tokens(step)?,
+        };
+        let plan = &self.program.plan;
+        let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for (id, rows) in plan.segment(segment).inputs.iter().zip(step.inputs) {
+            let bytes = bytes_of(rows);
+            staging.upload(&self.stream, bytes, self.memory.value(plan, *id)?.first(bytes.len() as u64)?)?;
+        }
+        Ok(description)
+    }
+
+    fn describe_tokens(&mut self, step: &Step<'_>) -> Result<Description> {
+        self.described = None;
         let head_pad = self.memory.layout.widest_head;
         let description =
             Description::write(step, &self.program.plan, self.limits, head_pad, &mut self.words)?;
         let staging = self.staging.get_mut().unwrap_or_else(PoisonError::into_inner);
         let bytes = bytes_of(&self.words);
         staging.upload(&self.stream, bytes, self.memory.step()?.first(bytes.len() as u64)?)?;
-        let plan = &self.program.plan;
-        for (id, rows) in plan.inputs.iter().zip(step.inputs) {
-            let bytes = bytes_of(rows);
-            staging.upload(&self.stream, bytes, self.memory.value(plan, *id)?.first(bytes.len() as u64)?)?;
-        }
         self.learn_turns(step.positions.iter().max().map_or(0, |p| *p as usize + 1))?;
+        self.described = Some(description);
         Ok(description)
     }
 
@@ -175,29 +186,48 @@ impl HipSession {
         Ok(())
     }
 
-    /// The ops for a step of n tokens.
-    fn ops(&self, n: usize) -> &[Scheduled] {
-        match n {
+    /// The segment's ops for a step of n tokens.
+    fn ops(&self, segment: usize, n: usize) -> &[Scheduled] {
+        let ops = match n {
             1 => &self.program.one,
             2..=MATVEC_MAX_N => &self.program.few,
             _ => &self.program.many,
-        }
+        };
+        self.program.plan.segment(segment).part_of(ops, |scheduled| scheduled.at)
     }
 
-    /// Gives all ops of the step to the stream. None of them waits.
-    fn launch(&self, description: Description) -> Result<()> {
+    /// Gives all ops of the segment to the stream. None of them waits.
+    fn launch(&self, segment: usize, description: Description) -> Result<()> {
         let running = self.running(description)?;
-        self.ops(description.n).iter().try_for_each(|scheduled| running.op(&scheduled.op))
+        self.ops(segment, description.n).iter().try_for_each(|scheduled| running.op(&scheduled.op))?;
+        self.gather(segment, &running)
+    }
+
+    /// Copies several values that the segment leaves one behind the other, for one transfer.
+    fn gather(&self, segment: usize, running: &Running<'_>) -> Result<()> {
+        let plan = &self.program.plan;
+        let outputs = plan.segment(segment).outputs;
+        if outputs.len() < 2 {
+            return Ok(());
+        }
+        let mut at = 0;
+        for id in outputs {
+            let bytes = 4 * (running.rows(*id) * plan.width(*id)) as u64;
+            let from = self.memory.value(plan, *id)?.first(bytes)?;
+            self.stream.copy(from, self.memory.gathered()?.part(at..at + bytes)?)?;
+            at += bytes;
+        }
+        Ok(())
     }
 
     /// Steps of few tokens: recorded when they come again, then replayed.
-    fn replay(&mut self, description: Description) -> Result<()> {
-        let kind = (description.n, description.n_outputs, description.n_runs);
+    fn replay(&mut self, segment: usize, description: Description) -> Result<()> {
+        let kind = (segment, description.n, description.n_outputs, description.n_runs);
         match self.graphs.get(&kind) {
             Some(Replay::Recorded(graph)) => return graph.launch(&self.stream),
-            Some(Replay::Off) => return self.launch(description),
+            Some(Replay::Off) => return self.launch(segment, description),
             Some(Replay::Seen) => {
-                let graph = Graph::capture(&self.stream, || self.launch(description))?;
+                let graph = Graph::capture(&self.stream, || self.launch(segment, description))?;
                 match graph {
                     Some(graph) => {
                         graph.launch(&self.stream)?;
@@ -205,26 +235,28 @@ impl HipSession {
                     }
                     None => {
                         self.graphs.insert(kind, Replay::Off);
-                        self.launch(description)?;
+                        self.launch(segment, description)?;
                     }
                 }
                 return Ok(());
             }
             None => {}
         }
-        self.launch(description)?;
-        if self.graphs.len() < MOST_GRAPHS {
+        self.launch(segment, description)?;
+        if self.graphs.len() < MOST_GRAPHS * self.program.plan.n_segments() {
             self.graphs.insert(kind, Replay::Seen);
         }
         Ok(())
     }
 
     /// Gives the step's ops to the stream at most two layers ahead of the device, so that cancelling takes no longer.
-    fn launch_by_layers(&self, description: Description, cancel: &Cancel) -> Result<()> {
+    fn launch_by_layers(&self, segment: usize, description: Description, cancel: &Cancel) -> Result<()> {
         let running = self.running(description)?;
-        let layers = &self.program.plan.layers;
+        let plan = &self.program.plan;
+        let start = plan.segment(segment).ops.start;
+        let layers = &plan.layers[plan.layers.partition_point(|layer| layer.end <= start)..];
         let mut layer = 0;
-        for Scheduled { op, at } in self.ops(description.n) {
+        for Scheduled { op, at } in self.ops(segment, description.n) {
             running.op(op)?;
             if layers.get(layer).is_some_and(|range| *at + 1 >= range.end) {
                 self.layer_done[layer % 2].record(&self.stream)?;
@@ -237,14 +269,21 @@ impl HipSession {
                 }
             }
         }
-        Ok(())
+        self.gather(segment, &running)
     }
 
     /// One op at a time, with its result shown to the observer.
-    fn observe_ops(&self, description: Description, cancel: &Cancel, observer: &mut Observer) -> Result<()> {
+    fn observe_ops(
+        &self,
+        segment: usize,
+        description: Description,
+        cancel: &Cancel,
+        observer: &mut Observer,
+    ) -> Result<()> {
         let running = self.running(description)?;
         let plan = &self.program.plan;
-        for Scheduled { op, at } in &self.program.unfused {
+        let ops = plan.segment(segment).part_of(&self.program.unfused, |scheduled| scheduled.at);
+        for Scheduled { op, at } in ops {
             if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
@@ -252,51 +291,47 @@ impl HipSession {
             let named = &plan.ops[*at];
             for out in named.op.outputs() {
                 let rows = running.rows(out);
-                let values = self.download(out, rows)?;
+                let values = self.download(self.memory.value(plan, out)?, rows * plan.width(out))?;
                 observer(&named.name, rows, &values);
             }
         }
-        Ok(())
+        self.gather(segment, &running)
     }
 
-    /// The first rows of a value, after all that was given to the stream.
-    fn download(&self, id: ValueId, rows: usize) -> Result<Vec<f32>> {
-        let plan = &self.program.plan;
-        let len = rows * plan.width(id);
+    /// The first numbers that lie somewhere, after all that was given to the stream.
+    fn download(&self, from: Span<'_>, len: usize) -> Result<Vec<f32>> {
         let mut values = memory::filled(0.0, len, "results of a GPU")?;
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.download(
-            &self.stream,
-            self.memory.value(plan, id)?.first(4 * len as u64)?,
-            bytes_of_mut(&mut values),
-        )?;
+        staging.download(&self.stream, from.first(4 * len as u64)?, bytes_of_mut(&mut values))?;
         // a copy that was waited for tells nothing of a fault before it
         self.stream.synchronize()?;
         Ok(values)
     }
 
-    /// What the last step left is gone.
-    fn begin(&mut self, step: &Step<'_>) -> Result<()> {
-        step.check(&self.program.plan, self.limits)?;
+    /// What the last segment left is gone.
+    fn begin(&mut self, segment: usize, step: &Step<'_>) -> Result<()> {
+        step.check(&self.program.plan, segment, self.limits)?;
         if step.outputs.len() > step.tokens.len() {
             return Err(Error::param("a step's outputs name a token twice"));
         }
-        self.left
-            .iter_mut()
-            .for_each(|left| *left = Output { id: left.id, rows: 0, values: OnceCell::new() });
+        self.values = OnceCell::new();
+        self.left.clear();
+        let outputs = self.program.plan.segment(segment).outputs;
+        memory::reserve(&mut self.left, outputs.len(), "results of a GPU")?;
+        self.left.extend(outputs.iter().map(|id| Output { id: *id, rows: 0 }));
         Ok(())
     }
 
-    fn run_step(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        let description = self.describe(step)?;
+    fn run_step(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+        let description = self.describe(segment, step)?;
         if let Some(mut observer) = self.observer.take() {
-            let outcome = self.observe_ops(description, cancel, &mut observer);
+            let outcome = self.observe_ops(segment, description, cancel, &mut observer);
             self.observer = Some(observer);
             outcome
         } else if description.n <= MATVEC_MAX_N {
-            self.replay(description)
+            self.replay(segment, description)
         } else {
-            self.launch_by_layers(description, cancel)
+            self.launch_by_layers(segment, description, cancel)
         }
     }
 }
@@ -314,12 +349,12 @@ fn turns((inv_freq, magnitude): (&[f32], f32), positions: std::ops::Range<usize>
 }
 
 impl Session for HipSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
-        self.begin(step)?;
+    fn run_segment(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+        self.begin(segment, step)?;
         if cancel.is_requested() {
             return Err(Error::Cancelled);
         }
-        let outcome = self.run_step(step, cancel);
+        let outcome = self.run_step(segment, step, cancel);
         if let Err(error) = outcome {
             // nothing of the step still runs when its caller goes on
             let _ = self.stream.synchronize();
@@ -336,9 +371,19 @@ impl Session for HipSession {
     }
 
     fn output(&self, index: usize) -> Result<&[f32]> {
-        let left =
-            self.left.get(index).ok_or_else(|| Error::param(format!("the plan has no output {index}")))?;
-        Ok(left.values.get_or_try_init(|| self.download(left.id, left.rows))?)
+        let plan = &self.program.plan;
+        let len = |left: &[Output]| left.iter().map(|left| left.rows * plan.width(left.id)).sum::<usize>();
+        let values = self.values.get_or_try_init(|| {
+            let from = match self.left.as_slice() {
+                [left] => self.memory.value(plan, left.id)?,
+                _ => self.memory.gathered()?,
+            };
+            self.download(from, len(&self.left))
+        })?;
+        match self.left.get(..=index) {
+            Some(left) => Ok(&values[len(&left[..index])..len(left)]),
+            None => Err(Error::param(format!("the last step left no output {index}"))),
+        }
     }
 
     fn makes_draws(&self) -> bool {
@@ -373,9 +418,9 @@ impl Session for HipSession {
     }
 
     fn time_ops(&mut self, step: &Step<'_>, repetitions: usize) -> Result<StepTimes> {
-        self.begin(step)?;
-        let description = self.describe(step)?;
-        let ops = self.ops(description.n);
+        self.begin(0, step)?;
+        let description = self.describe(0, step)?;
+        let ops = self.ops(0, description.n);
         let times = self.running(description).and_then(|run| timing::times(&run, ops, step, repetitions));
         if times.is_err() {
             let _ = self.stream.synchronize();

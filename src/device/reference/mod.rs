@@ -17,7 +17,7 @@ use crate::gguf::{Gguf, dequant};
 use crate::plan::storage::Slot;
 use crate::plan::weights::Source;
 use crate::plan::{
-    CacheId, ExpertShape, LookupBy, Op, Plan, StateId, Unary, ValueId, Values, Vector, WeightId,
+    CacheId, ExpertShape, LookupBy, Op, Plan, Segment, StateId, Unary, ValueId, Values, Vector, WeightId,
 };
 use crate::{Error, Result, memory};
 
@@ -132,8 +132,8 @@ impl Program for ReferenceProgram {
         for state in &self.plan.states {
             states.push(zeros("recurrent state", &[limits.n_states, state.elements])?);
         }
-        let rows = Vec::new();
-        Ok(Box::new(ReferenceSession { program: self, limits, slots, caches, states, rows, observer: None }))
+        let left = Vec::new();
+        Ok(Box::new(ReferenceSession { program: self, limits, slots, caches, states, left, observer: None }))
     }
 }
 
@@ -184,8 +184,8 @@ struct ReferenceSession {
     caches: Vec<[Cells; 2]>,
     /// Per state of the plan: a row of elements per slot.
     states: Vec<Vec<f32>>,
-    /// Rows of each of the plan's outputs that the last step left.
-    rows: Vec<usize>,
+    /// What the last segment to run left, and how many rows of it.
+    left: Vec<(ValueId, usize)>,
     observer: Option<Observer>,
 }
 
@@ -486,14 +486,15 @@ impl ReferenceSession {
 }
 
 impl Session for ReferenceSession {
-    fn run(&mut self, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
+    fn run_segment(&mut self, segment: usize, step: &Step<'_>, cancel: &Cancel) -> Result<()> {
         let plan = self.program.plan.clone();
-        step.check(&plan, self.limits)?;
-        self.rows.clear();
-        for (id, input) in plan.inputs.iter().zip(step.inputs) {
+        step.check(&plan, segment, self.limits)?;
+        self.left.clear();
+        let Segment { ops, inputs, outputs } = plan.segment(segment);
+        for (id, input) in inputs.iter().zip(step.inputs) {
             self.output_rows(*id, step).copy_from_slice(input);
         }
-        for op in &plan.ops {
+        for op in &plan.ops[ops] {
             if cancel.is_requested() {
                 return Err(Error::Cancelled);
             }
@@ -506,13 +507,15 @@ impl Session for ReferenceSession {
                 self.observer = Some(observer);
             }
         }
-        self.rows = plan.outputs.iter().map(|id| self.n_rows(*id, step)).collect();
+        self.left = outputs.iter().map(|id| (*id, self.n_rows(*id, step))).collect();
         Ok(())
     }
 
     fn output(&self, index: usize) -> Result<&[f32]> {
-        let rows = self.rows.get(index).copied().unwrap_or(0);
-        Ok(self.value(self.program.plan.outputs[index], rows))
+        let left = self.left.get(index);
+        let (id, rows) =
+            *left.ok_or_else(|| Error::param(format!("the last step left no output {index}")))?;
+        Ok(self.value(id, rows))
     }
 
     fn copy_block(&mut self, pool: usize, from: u32, to: u32) -> Result<()> {
