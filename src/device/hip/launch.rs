@@ -13,7 +13,7 @@ use crate::error::GpuFailure;
 use crate::{Error, Result};
 
 /// Most arguments of a kernel.
-const MAX_ARGS: usize = 17;
+const MAX_ARGS: usize = 18;
 
 impl Card {
     /// Gives a kernel to the stream; `grid` counts blocks, `shared` bytes beyond those the kernel always has.
