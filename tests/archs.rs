@@ -2,7 +2,7 @@
 //! of tests/data/archs.
 //!
 //! In f32 two implementations differ by rounding alone: a normalized mean squared error of 1e-8 at most. The CPU and
-//! the GPU keep keys and values in f16: 1e-5.
+//! the GPU keep keys and values in f16: 1e-5. On a real GPU with ROCMFORGE_TEST_GPU=1.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
             }));
         };
         add("reference", |file| follows(file, DeviceKind::Reference, &SEEDS, archs::cuts(file), 1e-8));
-        add("cpu", |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), 1e-5));
+        add("cpu", |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), in_f16(file)));
         add("a_mistake_shows", shows_a_mistake);
         #[cfg(feature = "hip")]
         {
@@ -35,6 +35,14 @@ fn main() -> ExitCode {
         }
     }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+/// Variants of 32 to 64 layers, in which the rounding of keys and values to f16 adds up. Their bound where it is above
+/// 1e-5; on the reference they keep to 1e-8.
+const DEEP: [(&str, f64); 3] = [("baichuan-7b", 4e-5), ("baichuan-13b", 4e-5), ("command-r-plus", 4e-5)];
+
+fn in_f16(file: &str) -> f64 {
+    DEEP.iter().find(|(of, _)| *of == file).map_or(1e-5, |(_, most)| *most)
 }
 
 fn load(device: DeviceKind, fixture: &Fixture, seed: u64) -> rocmforge::Result<Model> {
@@ -156,11 +164,22 @@ mod gpu {
         ("deepseek2-heads", 25),
     ];
 
+    /// Runs `body` on an emulated gfx1100, or here where there is a real GPU to test.
+    fn on_gpu(name: &str, body: impl FnOnce()) {
+        match is_real() {
+            true => body(),
+            false => emulated::on_emulator(name, &[("CARD", "gfx1100")], body),
+        }
+    }
+
+    fn is_real() -> bool {
+        std::env::var_os("ROCMFORGE_TEST_GPU").is_some()
+    }
+
     pub fn follows(file: &str) {
-        let name = format!("{file}::gpu");
-        emulated::on_emulator(&name, &[("CARD", "gfx1100")], || {
-            let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(1e-5, |(_, most)| *most);
-            let is_whole = WHOLE.contains(&file);
+        on_gpu(&format!("{file}::gpu"), || {
+            let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(in_f16(file), |(_, most)| *most);
+            let is_whole = is_real() || WHOLE.contains(&file);
             if in_many > 1e-5 {
                 super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, 1e-5);
             }
@@ -168,7 +187,9 @@ mod gpu {
             let (seeds, cuts) =
                 if is_whole { (&SEEDS[..], cuts) } else { (&SEEDS[..1], &cuts[cuts.len() - 1..]) };
             super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
-            keeps_to_its_launches(file);
+            if !is_real() {
+                keeps_to_its_launches(file);
+            }
         });
     }
 
@@ -177,8 +198,7 @@ mod gpu {
 
     /// A mixture on a GPU, with experts of one layer and of all on the processor.
     pub fn follows_mixed(file: &str) {
-        let name = format!("{file}::mixed");
-        emulated::on_emulator(&name, &[("CARD", "gfx1100")], || {
+        on_gpu(&format!("{file}::mixed"), || {
             let most = IN_MANY.iter().find(|(of, _)| *of == file).map_or(1e-5, |(_, most)| *most);
             for experts in [1, usize::MAX] {
                 follows_by(file, &SEEDS, &CUTS, most, |fixture, seed| load_mixed(fixture, seed, experts));

@@ -150,7 +150,7 @@ const ROTATED: &str = "rope.dimension_count";
 const ROTATED_NEAR: &str = "rope.dimension_count_swa";
 
 fn check_rotated(keys: &Keys<'_>, key: &str, n_rot: usize, k: usize) -> Result<()> {
-    if n_rot > k || n_rot % 2 != 0 {
+    if n_rot > k || !n_rot.is_multiple_of(2) {
         let key = keys.key(key);
         return Err(Error::model(format!("{key} is {n_rot}; it must be even and at most the head's {k}")));
     }
