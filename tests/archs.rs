@@ -150,19 +150,9 @@ mod gpu {
         ("two sequences, few tokens", |step| [[3, 0], [1, 1], [5, 2], [1, 4], [0, 1], [4, 4]][step % 6]),
     ];
 
-    /// Launches of a step of one token that belong to no layer: embedding, norm, output.
-    const OUTSIDE: u64 = 5;
-    /// Launches a layer of a step of one token.
-    const DENSE: u64 = 8;
-    const MIXTURE: u64 = 12;
-    /// Models that take more.
-    const OVER: &[(&str, u64)] = &[
-        ("gemma3-dense", 12),
-        ("qwen35-dense", 14),
-        ("deepseek2-expanded", 18),
-        ("deepseek2-moe", 26),
-        ("deepseek2-heads", 25),
-    ];
+    /// Launches of a step of one token, by fixture: what falls off a fused path is seen. A layer of a dense model should
+    /// take 8 at most, one of a mixture 12, beside 5 for embedding, norm and output.
+    const LAUNCHES: &str = include_str!("data/archs/launches.txt");
 
     /// Runs `body` on an emulated gfx1100, or here where there is a real GPU to test.
     fn on_gpu(name: &str, body: impl FnOnce()) {
@@ -180,13 +170,15 @@ mod gpu {
         on_gpu(&format!("{file}::gpu"), || {
             let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(in_f16(file), |(_, most)| *most);
             let is_whole = is_real() || WHOLE.contains(&file);
-            if in_many > 1e-5 {
+            if in_many > 1e-5 && std::env::var_os("ONLY_LAUNCHES").is_none() {
                 super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, 1e-5);
             }
             let cuts = archs::cuts(file);
             let (seeds, cuts) =
                 if is_whole { (&SEEDS[..], cuts) } else { (&SEEDS[..1], &cuts[cuts.len() - 1..]) };
-            super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
+            if std::env::var_os("ONLY_LAUNCHES").is_none() {
+                super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
+            }
             if !is_real() {
                 keeps_to_its_launches(file);
             }
@@ -231,14 +223,11 @@ mod gpu {
             context.decode(&token).unwrap();
             emulator.calls("hipModuleLaunchKernel") - before
         });
-        let (launches, n_layer) = (launches.max().unwrap(), model.config().n_layer as u64);
-        let is_mixture = model.program().plan().expert_products().next().is_some();
-        let most = OVER.iter().find(|(of, _)| *of == file).map(|(_, most)| *most);
-        let most = most.unwrap_or(if is_mixture { MIXTURE } else { DENSE });
-        println!("{file}: {launches} launches for {n_layer} layers");
-        assert!(
-            launches <= OUTSIDE + most * n_layer,
-            "{file}: {launches} launches for {n_layer} layers, at most {most} a layer and {OUTSIDE}"
-        );
+        let launches = launches.max().unwrap();
+        let most = LAUNCHES.lines().find_map(|line| line.strip_prefix(file)?.strip_prefix(' '));
+        println!("{file} {launches}");
+        let most: u64 =
+            most.unwrap_or_else(|| panic!("launches.txt lacks {file} {launches}")).parse().unwrap();
+        assert!(launches <= most, "{file}: {launches} launches, {most} before");
     }
 }
