@@ -1475,7 +1475,8 @@ rf_status rf_kv_copy(struct rf_context *ctx,
 /**
  * The longest beginning of the sequence, up to `most` positions, that rf_kv_remove can leave and rf_kv_copy can copy: `most`
  * or all that the sequence holds; of a model with a recurrent state perhaps less, which is kept at the sequence's end and,
- * the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval.
+ * the last 3 times, where its length is a multiple of rf_context_params.checkpoint_interval; of one with windows 0 where
+ * `most` is before what they still hold.
  * RF_ERROR_PARAM: no such sequence, a NULL. RF_ERROR_BUSY: the context is in use. One thread at a time.
  */
 rf_status rf_kv_reachable(struct rf_context *ctx,
