@@ -170,15 +170,13 @@ mod gpu {
         on_gpu(&format!("{file}::gpu"), || {
             let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(in_f16(file), |(_, most)| *most);
             let is_whole = is_real() || WHOLE.contains(&file);
-            if in_many > 1e-5 && std::env::var_os("ONLY_LAUNCHES").is_none() {
+            if in_many > 1e-5 {
                 super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, 1e-5);
             }
             let cuts = archs::cuts(file);
             let (seeds, cuts) =
                 if is_whole { (&SEEDS[..], cuts) } else { (&SEEDS[..1], &cuts[cuts.len() - 1..]) };
-            if std::env::var_os("ONLY_LAUNCHES").is_none() {
-                super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
-            }
+            super::follows(file, DeviceKind::Hip, seeds, cuts, in_many);
             if !is_real() {
                 keeps_to_its_launches(file);
             }
