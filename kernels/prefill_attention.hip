@@ -71,6 +71,7 @@ DEVICE void attend(const Task &a) {
     using T = TileChain;
     SHARED __attribute__((aligned(16))) f16 lds[S::LDS];
     SHARED float factors[S::QUERIES];
+    SHARED u32 own[S::QUERIES], seen[S::QUERIES];
 
     const Tile tile = a.tiles[group_y()];
     const u32 head = group_x() / S::SLICES, slice0 = group_x() % S::SLICES * S::SLICE;
@@ -170,24 +171,25 @@ DEVICE void attend(const Task &a) {
             const f32x4 v = four(col) * range.up;
             *(u32x2 *)(queries + query * S::Q_STRIDE + col) = u32x2{f16_pair(v.x, v.y), f16_pair(v.z, v.w)};
         }
-        if (lane == 0) factors[query] = range.down * score_factor(a.scale, a.cap);
+        if (lane == 0) {
+            const u32 position = tile.position + query;
+            factors[query] = range.down * score_factor(a.scale, a.cap);
+            own[query] = position;
+            seen[query] = (a.lasts ? last - position : 0) + seen_by(position);
+        }
     }
     barrier();
 
-    // Of each query that the lane has to do with: what its scores are multiplied by, the last position that it sees and how
-    // many up to that, the running maximum and the lane's part of the sum. Logarithms are to base 2.
+    // Of each query that the lane has to do with: what its scores are multiplied by, the running maximum and the lane's part
+    // of the sum. Logarithms are to base 2. Its position and how many it sees stay in LDS: few steps want
+    // them, and registers are short.
     float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
-    u32 end[S::QUERY_TILES][T::QUERIES], seen[S::QUERY_TILES][T::QUERIES];
-    const auto own = [&](u32 t, u32 q) { return tile.position + query0 + t * 16 + T::query(2 * q); };
 #pragma unroll
     for (u32 t = 0; t < S::QUERY_TILES; t++) {
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
             const u32 query = query0 + t * 16 + T::query(2 * q);
             factor[t][q] = factors[query];
-            const u32 position = tile.position + query;
-            end[t][q] = a.lasts ? last : position;
-            seen[t][q] = end[t][q] - position + seen_by(position);
             most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
@@ -283,7 +285,7 @@ DEVICE void attend(const Task &a) {
                 for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
                     for (u32 i = 0; i < T::SIZE; i++) {
-                        const i32 away = own(t, T::slot(i)) - (position0 + k * 16 + T::key(i));
+                        const i32 away = own[query0 + t * 16 + T::query(2 * T::slot(i))] - (position0 + k * 16 + T::key(i));
                         scores[t][k][i] = fma(__builtin_fabsf((float)away), -slope, scores[t][k][i]);
                     }
                 }
@@ -294,7 +296,8 @@ DEVICE void attend(const Task &a) {
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
                     // a key behind what the token sees is 2^31 and more before it
-                    if (partly && end[t][q] - (position0 + k * 16 + T::key(i)) >= seen[t][q]) {
+                    const u32 key = position0 + k * 16 + T::key(i), query = query0 + t * 16 + T::query(2 * q);
+                    if (partly && (a.lasts ? last : own[query]) - key >= seen[query]) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);
