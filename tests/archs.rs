@@ -170,8 +170,8 @@ mod gpu {
         on_gpu(&format!("{file}::gpu"), || {
             let in_many = IN_MANY.iter().find(|(of, _)| *of == file).map_or(in_f16(file), |(_, most)| *most);
             let is_whole = is_real() || WHOLE.contains(&file);
-            if in_many > 1e-5 {
-                super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, 1e-5);
+            if in_many > in_f16(file) {
+                super::follows(file, DeviceKind::Hip, &SEEDS, &FEW, in_f16(file));
             }
             let cuts = archs::cuts(file);
             let (seeds, cuts) =

@@ -169,7 +169,7 @@ fn table(args: &Args, found: &[(String, Result<Outcome>)]) -> String {
             }
             Err(e) => {
                 let why = e.to_string();
-                let _ = writeln!(refused, "| {name} | {} |", why.lines().next().unwrap_or_default());
+                let _ = writeln!(refused, "| {name} | {} |", why.split("; supported").next().unwrap_or_default());
             }
         }
     }
