@@ -107,7 +107,7 @@ pub struct Scores<'a> {
     pub scale: f32,
     /// Soft cap on what that gives; 0: none.
     pub cap: f32,
-    /// Fall with the distance, as [`plan::Scores`] has it; 0: none.
+    /// Fall with the distance, as [`crate::plan::Scores`] has it; 0: none.
     pub alibi: f32,
     /// None: a token sees all positions up to its own.
     pub window: Option<Window>,
