@@ -169,7 +169,8 @@ fn table(args: &Args, found: &[(String, Result<Outcome>)]) -> String {
             }
             Err(e) => {
                 let why = e.to_string();
-                let _ = writeln!(refused, "| {name} | {} |", why.split("; supported").next().unwrap_or_default());
+                let _ =
+                    writeln!(refused, "| {name} | {} |", why.split("; supported").next().unwrap_or_default());
             }
         }
     }
