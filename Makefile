@@ -51,8 +51,8 @@ emulate: emulator ## run the command line on an emulated card: make emulate ARGS
 		target/debug/rocmforge $(ARGS)
 
 .PHONY: emulate-full
-emulate-full: ## the operations' tests at the full shapes that CI cuts, on emulated cards (minutes)
-	@$(CARGO) test --test hip -- --ignored
+emulate-full: ## the operations' tests at the full shapes that CI cuts, and variants of architectures, on emulated cards (minutes)
+	@$(CARGO) test --test hip --test archs -- --ignored
 
 .PHONY: paper
 paper: ## the table "On paper for AMD" of docs/PERFORMANCE.md: what a token's kernels ask of an emulated gfx1100

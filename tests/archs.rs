@@ -16,21 +16,22 @@ use rocmforge::engine::{DeviceKind, Model};
 fn main() -> ExitCode {
     let mut trials = Vec::new();
     for file in archs::names() {
-        let mut add = |what: &str, run: fn(&str)| {
+        let mut add = |what: &str, is_long: bool, run: fn(&str)| {
             let name = file.clone();
-            trials.push(Trial::test(format!("{file}::{what}"), move || {
+            let trial = Trial::test(format!("{file}::{what}"), move || {
                 run(&name);
                 Ok(())
-            }));
+            });
+            trials.push(trial.with_ignored_flag(is_long));
         };
-        add("reference", |file| follows(file, DeviceKind::Reference, &SEEDS, archs::cuts(file), 1e-8));
-        add("cpu", |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), in_f16(file)));
-        add("a_mistake_shows", shows_a_mistake);
+        add("reference", false, |file| follows(file, DeviceKind::Reference, &SEEDS, archs::cuts(file), 1e-8));
+        add("cpu", false, |file| follows(file, DeviceKind::Cpu, &SEEDS, archs::cuts(file), in_f16(file)));
+        add("a_mistake_shows", false, shows_a_mistake);
         #[cfg(feature = "hip")]
         {
-            add("gpu", gpu::follows);
+            add("gpu", gpu::is_long(&file), gpu::follows);
             if gpu::MIXED.contains(&&file[..]) {
-                add("mixed", gpu::follows_mixed);
+                add("mixed", false, gpu::follows_mixed);
             }
         }
     }
@@ -153,6 +154,12 @@ mod gpu {
     /// Launches of a step of one token, by fixture: what falls off a fused path is seen. A layer of a dense model should
     /// take 8 at most, one of a mixture 12, beside 5 for embedding, norm and output.
     const LAUNCHES: &str = include_str!("data/archs/launches.txt");
+
+    /// Variants are of the same operations as what they vary: `make emulate-full` runs them.
+    pub fn is_long(file: &str) -> bool {
+        let is_variant = !(file.ends_with("-dense") || file.ends_with("-moe"));
+        is_variant && !WHOLE.contains(&file) && !is_real()
+    }
 
     /// Runs `body` on an emulated gfx1100, or here where there is a real GPU to test.
     fn on_gpu(name: &str, body: impl FnOnce()) {
