@@ -59,8 +59,8 @@ const LDS: &[(&str, u64)] = &[
     ("matmul_", 2 * 2 * 128 * 40 * 2),
     // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
     // instructions the weights too. Latent: 32 queries of 576
-    ("prefill_attention_latent", 57472),
-    ("prefill_attention_", 54016),
+    ("prefill_attention_latent", 57728),
+    ("prefill_attention_", 54528),
     // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
     ("route", 3 * 1024 * 4 + 4 * 2 * 8),
     // a count, and three sums, of each of 1,024 experts
