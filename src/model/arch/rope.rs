@@ -74,17 +74,6 @@ impl Sections {
         Ok(lengths.map(Sections::Ranges))
     }
 
-    /// Pairs that follow the fourth coordinate do not turn.
-    ///
-    /// The call stays a call: the compiler would compute sums of the lengths before it asks whether there are sections,
-    /// which is sound but which valgrind reports.
-    #[inline(never)]
-    fn still(self, freq: &mut [f64]) {
-        for (_, f) in freq.iter_mut().enumerate().filter(|(i, _)| self.is_fourth(*i)) {
-            *f = 0.0;
-        }
-    }
-
     /// Whether pair `i` follows the fourth coordinate.
     fn is_fourth(self, i: usize) -> bool {
         let (Sections::Turns(sections) | Sections::Ranges(sections)) = self;
@@ -171,24 +160,24 @@ impl Turns {
     }
 
     pub fn table(&self) -> Result<Rope> {
-        let (inv_freq, magnitude) = self.turns(self.factors.as_deref())?;
+        let (inv_freq, magnitude) = self.turns(self.factors.as_deref().unwrap_or_default())?;
         let long = match &self.long {
             None => None,
             Some((beyond, factors)) => {
-                let (inv_freq, magnitude) = self.turns(Some(factors))?;
+                let (inv_freq, magnitude) = self.turns(factors)?;
                 Some(LongTurns { beyond: *beyond, inv_freq, magnitude })
             }
         };
         Ok(Rope { pairs: self.pairs, inv_freq, magnitude, long })
     }
 
-    /// Frequencies, divided by `factors`, and the magnitude.
-    fn turns(&self, factors: Option<&[f32]>) -> Result<(Arc<[f32]>, f32)> {
+    /// Frequencies, divided by `factors` (none: they stay), and the magnitude.
+    fn turns(&self, factors: &[f32]) -> Result<(Arc<[f32]>, f32)> {
         let n = self.n_rot / 2;
         let base = f64::from(self.base);
         let freq = (0..n).map(|i| base.powf(-2.0 * i as f64 / self.n_rot as f64));
         let mut freq: Vec<f64> = memory::collect(freq, TABLE)?;
-        for (f, factor) in freq.iter_mut().zip(factors.into_iter().flatten()) {
+        for (f, factor) in freq.iter_mut().zip(factors) {
             *f /= f64::from(*factor);
         }
         let mut magnitude = f64::from(self.attn_factor);
@@ -212,7 +201,9 @@ impl Turns {
             }
         }
         if let Some(sections) = self.sections {
-            sections.still(&mut freq);
+            for (_, f) in freq.iter_mut().enumerate().filter(|(i, _)| sections.is_fourth(*i)) {
+                *f = 0.0;
+            }
         }
         let inv_freq = memory::collect(freq.iter().map(|f| *f as f32), TABLE)?;
         let inv_freq: Arc<[f32]> = memory::with_room(4 * n + 64, TABLE, || inv_freq.into())?;
