@@ -58,6 +58,14 @@ struct Shape {
     static constexpr u32 LDS = WEIGHTS_AT + (TileChain::SCRATCH ? 16 * QUERY_TILES * WAVES * V_STRIDE : 0);
 };
 
+// What is known of a query: what its scores are multiplied by, its position, and how many positions it sees up to the last.
+// It lies in LDS, since registers are short: where queries stay there, in their rows' padding.
+struct Query {
+    float factor;
+    u32 position, seen;
+};
+static_assert(sizeof(Query) <= 8 * sizeof(f16));
+
 // Below every score, yet finite: a token may see none of a step's keys.
 constexpr float LOWEST = -3e38f;
 
@@ -70,8 +78,7 @@ DEVICE void attend(const Task &a) {
     using S = Shape<D, REST>;
     using T = TileChain;
     SHARED __attribute__((aligned(16))) f16 lds[S::LDS];
-    SHARED float factors[S::QUERIES];
-    SHARED u32 own[S::QUERIES], seen[S::QUERIES];
+    SHARED Query apart[S::QUERIES_IN_REGISTERS ? S::QUERIES : 1];
 
     const Tile tile = a.tiles[group_y()];
     const u32 head = group_x() / S::SLICES, slice0 = group_x() % S::SLICES * S::SLICE;
@@ -82,6 +89,9 @@ DEVICE void attend(const Task &a) {
     const u32 wave = uniform(thread_x() / LANES), sharer = wave % S::SHARING;
     const u32 query0 = wave / S::SHARING * S::QUERY_TILES * 16, out0 = sharer * S::OUT_TILES * 16;
     f16 *const keys = lds, *const values = lds + S::V_AT, *const queries = lds + S::Q_AT;
+    const auto known = [&](u32 query) {
+        return S::QUERIES_IN_REGISTERS ? apart + query : (Query *)(queries + query * S::Q_STRIDE + S::CELL);
+    };
     f16 *const scratch = lds + S::WEIGHTS_AT + wave * (S::QUERY_TILES * 16 * S::V_STRIDE);
 
     // A step's keys and values on their way. Values are transposed: a thread takes 8 positions of 4 elements.
@@ -173,23 +183,20 @@ DEVICE void attend(const Task &a) {
         }
         if (lane == 0) {
             const u32 position = tile.position + query;
-            factors[query] = range.down * score_factor(a.scale, a.cap);
-            own[query] = position;
-            seen[query] = (a.lasts ? last - position : 0) + seen_by(position);
+            *known(query) = {range.down * score_factor(a.scale, a.cap), position,
+                             (a.lasts ? last - position : 0) + seen_by(position)};
         }
     }
     barrier();
 
-    // Of each query that the lane has to do with: what its scores are multiplied by, the running maximum and the lane's part
-    // of the sum. Logarithms are to base 2. Its position and how many it sees stay in LDS: few steps want
-    // them, and registers are short.
-    float factor[S::QUERY_TILES][T::QUERIES], most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
+    // Of each query that the lane has to do with: the running maximum and the lane's part of the sum. Logarithms are to base
+    // 2.
+    const auto query = [&](u32 t, u32 q) { return known(query0 + t * 16 + T::query(2 * q)); };
+    float most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
 #pragma unroll
     for (u32 t = 0; t < S::QUERY_TILES; t++) {
 #pragma unroll
         for (u32 q = 0; q < T::QUERIES; q++) {
-            const u32 query = query0 + t * 16 + T::query(2 * q);
-            factor[t][q] = factors[query];
             most[t][q] = LOWEST;
             sum[t][q] = 0.0f;
         }
@@ -272,7 +279,7 @@ DEVICE void attend(const Task &a) {
 #pragma unroll
                 for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
-                    for (u32 i = 0; i < T::SIZE; i++) scores[t][k][i] = f(scores[t][k][i] * factor[t][T::slot(i)]);
+                    for (u32 i = 0; i < T::SIZE; i++) scores[t][k][i] = f(scores[t][k][i] * query(t, T::slot(i))->factor);
                 }
             };
             if (a.cap != 0.0f) {
@@ -285,7 +292,7 @@ DEVICE void attend(const Task &a) {
                 for (u32 k = 0; k < S::KEY_TILES; k++) {
 #pragma unroll
                     for (u32 i = 0; i < T::SIZE; i++) {
-                        const i32 away = own[query0 + t * 16 + T::query(2 * T::slot(i))] - (position0 + k * 16 + T::key(i));
+                        const i32 away = query(t, T::slot(i))->position - (position0 + k * 16 + T::key(i));
                         scores[t][k][i] = fma(__builtin_fabsf((float)away), -slope, scores[t][k][i]);
                     }
                 }
@@ -296,8 +303,8 @@ DEVICE void attend(const Task &a) {
                 for (u32 i = 0; i < T::SIZE; i++) {
                     const u32 q = T::slot(i);
                     // a key behind what the token sees is 2^31 and more before it
-                    const u32 key = position0 + k * 16 + T::key(i), query = query0 + t * 16 + T::query(2 * q);
-                    if (partly && (a.lasts ? last : own[query]) - key >= seen[query]) {
+                    const u32 key = position0 + k * 16 + T::key(i);
+                    if (partly && (a.lasts ? last : query(t, q)->position) - key >= query(t, q)->seen) {
                         scores[t][k][i] = -__builtin_inff();
                     }
                     now[q] = max(now[q], scores[t][k][i]);

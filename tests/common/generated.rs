@@ -90,8 +90,10 @@ impl Peer {
     }
 }
 
-/// Models in which the usual tokens meet two experts so nearly equal that a cache of f16 changes the choice. They have others.
-const OTHER_TOKENS: [&str; 4] = ["glm4moe-moe", "hunyuan-moe-moe", "laguna-layers", "llama4-moe"];
+/// Models in which the usual tokens meet two experts so nearly equal that a cache of f16, or products of f16, change the choice.
+/// They have others.
+const OTHER_TOKENS: [&str; 5] =
+    ["glm4moe-moe", "hunyuan-moe-moe", "laguna-layers", "llama4-moe", "minimax-m2-moe"];
 
 /// What is known of llama.cpp's own rounding.
 const NOTES: [(&str, &str); 2] = [

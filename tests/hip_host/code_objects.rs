@@ -59,8 +59,8 @@ const LDS: &[(&str, u64)] = &[
     ("matmul_", 2 * 2 * 128 * 40 * 2),
     // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
     // instructions the weights too. Latent: 32 queries of 576
-    ("prefill_attention_latent", 57728),
-    ("prefill_attention_", 54528),
+    ("prefill_attention_latent", 57344),
+    ("prefill_attention_", 53760),
     // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
     ("route", 3 * 1024 * 4 + 4 * 2 * 8),
     // a count, and three sums, of each of 1,024 experts
@@ -232,7 +232,9 @@ fn registers_and_memory_stay_within_what_is_stated() {
             };
             let (_, lds) = LDS.iter().find(|(name, _)| kernel.name.starts_with(name)).unwrap();
             expect(kernel.lds_bytes <= *lds, format!("{} bytes of LDS, {lds} expected", kernel.lds_bytes));
-            expect(kernel.lds_bytes <= 65536, format!("{} bytes of LDS", kernel.lds_bytes));
+            // NVIDIA's cards give a kernel 48 KiB that does not ask for more
+            let most = if target.is_some() { 64 << 10 } else { 48 << 10 };
+            expect(kernel.lds_bytes <= most, format!("{} bytes of LDS of {most}", kernel.lds_bytes));
             let Some(most) = kernel.max_threads else { panic!("{}: no largest block", kernel.name) };
             // told of more threads than there are, the compiler gives each fewer registers
             expect(threads == most, format!("{threads} threads, compiled for {most}"));
