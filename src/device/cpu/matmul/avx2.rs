@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::activations::Q8Block;
 use super::float::{Float, Kind};
 use super::format::{Format, Scales, TILE_ROWS, WORD, WORDS};
-use super::{Kernels, Sums};
+use super::{Kernels, Sums, ask_ahead};
 
 /// Rows of a register.
 const LANES: usize = 8;
@@ -55,18 +55,20 @@ unsafe fn quantized<F: Format, const N: usize>(
         let mut acc = [[_mm256_setzero_ps(); 2]; N];
         for u in 0..units {
             let unit = tile.add(u * F::UNIT_BYTES);
+            ask_ahead::<N>(unit, F::UNIT_BYTES);
             let x = x.add(u * F::BLOCKS);
-            for b in 0..F::BLOCKS {
-                for half in 0..2 {
-                    let d = match F::SCALES {
-                        Scales::E8M0 => exponents(unit.add(F::D_AT + LANES * half)),
-                        _ => halfs(unit.add(F::D_AT + 2 * LANES * half)),
-                    };
-                    let d_min = match F::HAS_MIN {
-                        true => halfs(unit.add(F::D_AT + 2 * TILE_ROWS + 2 * LANES * half)),
-                        false => d,
-                    };
-                    let sub = unit.add(F::SCALES_AT + LANES * half);
+            // one half behind the other: the registers hold one half's scales
+            for half in 0..2 {
+                let d = match F::SCALES {
+                    Scales::E8M0 => exponents(unit.add(F::D_AT + LANES * half)),
+                    _ => halfs(unit.add(F::D_AT + 2 * LANES * half)),
+                };
+                let d_min = match F::HAS_MIN {
+                    true => halfs(unit.add(F::D_AT + 2 * TILE_ROWS + 2 * LANES * half)),
+                    false => d,
+                };
+                let sub = unit.add(F::SCALES_AT + LANES * half);
+                for b in 0..F::BLOCKS {
                     let words = words::<F>(unit.add(b * F::QUANT_BYTES + WORD / 2 * half));
                     if F::HALVES {
                         let scales =

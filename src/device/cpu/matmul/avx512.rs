@@ -5,7 +5,7 @@ use std::arch::x86_64::*;
 use super::activations::{self, Q8Block};
 use super::float::{Float, Kind};
 use super::format::{BLOCK, Format, Scales, TILE_ROWS, WORD, WORDS};
-use super::{Kernels, Sums};
+use super::{Kernels, Sums, ask_ahead};
 
 pub(super) struct Avx512;
 
@@ -52,9 +52,7 @@ unsafe fn quantized<F: Format, const N: usize>(
         let mut acc = [_mm512_setzero_ps(); N];
         for u in 0..units {
             let unit = tile.add(u * F::UNIT_BYTES);
-            if N == 1 {
-                prefetch(unit.wrapping_add(AHEAD), F::UNIT_BYTES);
-            }
+            ask_ahead::<N>(unit, F::UNIT_BYTES);
             let x = x.add(u * F::BLOCKS);
             let d = match F::SCALES {
                 Scales::E8M0 => exponents(unit.add(F::D_AT)),
@@ -86,20 +84,6 @@ unsafe fn quantized<F: Format, const N: usize>(
         for (sums, acc) in sums.iter_mut().zip(acc) {
             _mm512_storeu_ps(sums.as_mut_ptr(), acc);
         }
-    }
-}
-
-/// How far ahead of a single token's product its weights are asked for, bytes: several times what a core gets from memory
-/// in its latency (100 ns at 10 GB/s). The processor's own prefetching stops at each 4 KiB. Measured: 1 KiB is as good for
-/// SmolLM2-135M and 5 % slower for Qwen2.5-0.5B.
-const AHEAD: usize = 4096;
-
-/// Asks for `bytes` bytes from `p` on, wherever that is: tiles follow each other in memory.
-#[inline(always)]
-unsafe fn prefetch(p: *const u8, bytes: usize) {
-    for line in 0..bytes.div_ceil(64) {
-        // SAFETY: prefetching touches nothing, whatever the address.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(64 * line).cast()) };
     }
 }
 

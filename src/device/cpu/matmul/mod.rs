@@ -399,9 +399,25 @@ impl Job<'_> {
     }
 }
 
-/// Starts fetching the cache line of `p`, which is to be written some hundred cycles later.
+/// How far ahead of a single token's product its weights are asked for, bytes: several times what a core gets from memory
+/// in its latency (100 ns at 10 GB/s). The processor's own prefetching stops at each 4 KiB. Measured: 1 KiB is as good for
+/// SmolLM2-135M and 5 % slower for Qwen2.5-0.5B.
+#[cfg(target_arch = "x86_64")]
+const AHEAD: usize = 4096;
+
+/// While one token is multiplied with a unit of `bytes` bytes: asks for as many bytes ahead, wherever that is. Tiles follow
+/// each other in memory.
+#[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn prefetch(p: *const f32) {
+fn ask_ahead<const N: usize>(unit: *const u8, bytes: usize) {
+    for line in (0..bytes).step_by(64).filter(|_| N == 1) {
+        prefetch(unit.wrapping_add(AHEAD + line));
+    }
+}
+
+/// Starts fetching the cache line of `p`, for reading or writing some hundred cycles later.
+#[inline(always)]
+fn prefetch<T>(p: *const T) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: prefetching touches nothing, whatever the address.
     unsafe {
