@@ -25,9 +25,9 @@ DEVICE u64 rank(float value, u32 expert) {
 }
 
 // Of each token's logits, f32 [token][n_experts], the ids and weights of the best experts as src/device/routing.rs
-// defines them; bias: f32 an expert, or null. A group a token.
-KERNEL(64, 2) void route(const float *logits, const float *bias, u32 *ids, float *weights, Routing r) {
-    constexpr u32 THREADS = 64;
+// defines them; bias: f32 an expert, or null. A wave a token: it waits for no other.
+KERNEL(32, 2) void route(const float *logits, const float *bias, u32 *ids, float *weights, Routing r) {
+    constexpr u32 THREADS = 32;
     SHARED float values[MOST], select[MOST], chosen[MOST];
     const u64 token = group_x();
     const float *row = logits + token * r.n_experts;
@@ -40,12 +40,12 @@ KERNEL(64, 2) void route(const float *logits, const float *bias, u32 *ids, float
     if (r.gating == SOFTMAX) {
         float most = -__builtin_inff(), sum = 0.0f;
         own([&](u32 i) { most = larger(most, values[i]); });
-        most = group_reduce<THREADS>(most, larger);
+        most = lanes_reduce<THREADS>(most, larger);
         own([&](u32 i) {
             values[i] = exp(values[i] - most);
             sum += values[i];
         });
-        sum = group_reduce<THREADS>(sum, sum_of);
+        sum = lanes_reduce<THREADS>(sum, sum_of);
         own([&](u32 i) { values[i] /= sum; });
     } else if (r.gating == SIGMOID) {
         own([&](u32 i) { values[i] = 1.0f / (1.0f + exp(-values[i])); });
@@ -87,7 +87,7 @@ KERNEL(64, 2) void route(const float *logits, const float *bias, u32 *ids, float
             const u64 other = rank(select[i], i);
             best = best > other ? best : other;
         });
-        best = group_reduce<THREADS>(best, [](u64 a, u64 b) { return a > b ? a : b; });
+        best = lanes_reduce<THREADS>(best, [](u64 a, u64 b) { return a > b ? a : b; });
         // where nothing is a number the last
         const u32 expert = best ? ~(u32)best : r.n_experts - 1;
         if (expert % THREADS == thread_x()) {
@@ -164,8 +164,9 @@ KERNEL(1024, 4) void sort_pairs(const u32 *ids, u32 *pairs, u32 *tokens, u32x4 *
     }
 }
 
-// dst[t] = sum over k, in order, of weights[t][k] * x[t][k], or of x[t][k] where weights is null, rows of `width`. x counts tokens, y runs of 1,024 columns.
-KERNEL(256, 8) void combine(const float *x, const float *weights, float *dst, u32 width, u32 n_used) {
+// dst[t] = sum over k, in order, of weights[t][k] * x[t][k], or of x[t][k] where weights is null, rows of `width`; on top of
+// add[t] unless that is null, which dst may be. x counts tokens, y runs of 1,024 columns.
+KERNEL(256, 8) void combine(const float *x, const float *weights, const float *add, float *dst, u32 width, u32 n_used) {
     constexpr u32 THREADS = 256, PER_THREAD = 4;
     const u64 token = group_x();
     const u32 first = group_y() * (THREADS * PER_THREAD) + thread_x();
@@ -182,7 +183,7 @@ KERNEL(256, 8) void combine(const float *x, const float *weights, float *dst, u3
 #pragma unroll
     for (u32 c = 0; c < PER_THREAD; c++) {
         const u32 col = first + c * THREADS;
-        if (col < width) dst[token * width + col] = sums[c];
+        if (col < width) dst[token * width + col] = add ? add[token * width + col] + sums[c] : sums[c];
     }
 }
 

@@ -72,6 +72,14 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
         const u32 i = k * THREADS + thread_x();
         kept[k] = i < fours ? row[i] : f32x4(0.0f);
     }
+    // under way while the row is summed
+    f32x4 weights[KEPT], biases[KEPT];
+#pragma unroll
+    for (u32 k = 0; k < KEPT; k++) {
+        const u32 i = min(k * THREADS + thread_x(), fours - 1);
+        weights[k] = weight ? weight[i] : f32x4(1.0f);
+        biases[k] = bias ? bias[i] : f32x4(0.0f);
+    }
     float mean = 0.0f;
     if (kind == LAYER) {
         const auto total = [](f32x4 v) { return v.x + v.y + (v.z + v.w); };
@@ -93,12 +101,12 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
     const float scale = 1.0f / square_root((kind == L2 ? sum : sum / (float)width) + eps);
 
     const u64 first = (u64)r * fours;
-    const auto finish = [&](u32 i, f32x4 v) {
+    const auto finish = [&](u32 i, f32x4 v, f32x4 of_weight, f32x4 of_bias) {
         const bool inside = i < fours;
         if (inside) {
             v = v * scale;
-            if (weight) v = v * weight[i];
-            if (bias) v = v + bias[i];
+            if (weight) v = v * of_weight;
+            if (bias) v = v + of_bias;
         }
         if (dst && inside) dst[first + i] = v;
         if (!q) return;
@@ -109,12 +117,12 @@ DEVICE void norm_to(const float *x, const u32 *rows, const f32x4 *__restrict__ w
     };
 #pragma unroll
     for (u32 k = 0; k < KEPT; k++) {
-        if (k * THREADS < fours) finish(k * THREADS + thread_x(), kept[k]);
+        if (k * THREADS < fours) finish(k * THREADS + thread_x(), kept[k], weights[k], biases[k]);
     }
     // the same number of rounds for all lanes of a block
     for (u32 start = KEPT * THREADS; start < fours; start += THREADS) {
-        const u32 i = start + thread_x();
-        finish(i, i < fours ? row[i] - mean : f32x4(0.0f));
+        const u32 i = start + thread_x(), at = min(i, fours - 1);
+        finish(i, i < fours ? row[i] - mean : f32x4(0.0f), weight ? weight[at] : f32x4(1.0f), bias ? bias[at] : f32x4(0.0f));
     }
 }
 
@@ -123,9 +131,9 @@ KERNEL(1024, 4) void norm_q8(const float *x, const u32 *rows, const f32x4 *weigh
     norm_to<1024, 2>(x, rows, weight, bias, dst, q, ds, width, eps, kind);
 }
 
-KERNEL(256, 8) void norm_q8_narrow(const float *x, const u32 *rows, const f32x4 *weight, const f32x4 *bias, f32x4 *dst,
+KERNEL(256, 4) void norm_q8_narrow(const float *x, const u32 *rows, const f32x4 *weight, const f32x4 *bias, f32x4 *dst,
                                    u32 *q, f32x2 *ds, u32 width, float eps, u32 kind) {
-    norm_to<256, 1>(x, rows, weight, bias, dst, q, ds, width, eps, kind);
+    norm_to<256, 2>(x, rows, weight, bias, dst, q, ds, width, eps, kind);
 }
 
 } // namespace norm

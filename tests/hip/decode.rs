@@ -103,7 +103,7 @@ const NORMS: [(NormKind, bool, bool); 5] = [
 ];
 
 fn norms(gpu: &Gpu) {
-    for width in [32, 576, 896, 4096, 8224] {
+    for width in [32, 576, 896, 1056, 2048, 2080, 4096, 8224] {
         for rows in [None, Some([3u32, 0, 3])] {
             for (size, eps) in [(3.0, 1e-5), (1e-3, 1e-6)] {
                 for (kind, weighted, biased) in NORMS {
@@ -158,6 +158,12 @@ fn norm_case(
     reference::norm(&x, kind, eps, width, [weight, bias], &mut want);
     let error = nmse(&want, &got);
     assert!(error <= 1e-10, "{what}: NMSE {error:.1e}");
+    let [weight, bias] = on_card.each_ref().map(|vector| vector.as_ref().map(Buffer::span));
+    let (from, in_place) = (gpu.input(&x), gpu.output::<f32>(n * width));
+    gpu.stream.copy(from.span(), in_place.span()).unwrap();
+    let to = Dest { plain: Some(in_place.span()), rounded: None };
+    norm_to(&gpu.stream, Norm { kind, weight, bias, eps }, in_place.span(), None, to, n, width).unwrap();
+    assert!(gpu.read::<f32>(&in_place) == got, "{what}: in place");
 }
 
 /// A weight with what it is made of.

@@ -437,8 +437,16 @@ fn combine(gpu: &Gpu) {
                 sums.iter_mut().zip(x).for_each(|(sum, x)| *sum += if weighs { weight * x } else { *x });
             }
             let weights = weighs.then(|| on_card.span());
-            experts::combine(&gpu.stream, input.span(), weights, output.span(), n, n_used, width).unwrap();
+            let combine = |add| {
+                let (input, output) = (input.span(), output.span());
+                experts::combine(&gpu.stream, input, weights, add, output, n, n_used, width).unwrap();
+            };
+            combine(None);
             assert!(bits(&gpu.read(&output)) == bits(&want), "{n} x {n_used} x {width}, weights {weighs}");
+            // in place, on top of itself
+            combine(Some(output.span()));
+            let twice: Vec<f32> = want.iter().map(|sum| sum + sum).collect();
+            assert!(bits(&gpu.read(&output)) == bits(&twice), "{n} x {n_used} x {width}, added");
         }
     }
 }
@@ -495,9 +503,10 @@ fn shapes_beyond_a_buffer_are_refused(gpu: &Gpu) {
         matmul(product, sorting, HalfRows { scale: part, ..half }),
         matmul(product, sorting, HalfRows { h: part, ..half }),
         matmul(Product { dst: part, ..product }, sorting, half),
-        experts::combine(s, all, Some(all), part, 20, 2, 8),
-        experts::combine(s, all, Some(part), all, 20, 2, 8),
-        experts::combine(s, part, None, all, 20, 2, 8),
+        experts::combine(s, all, Some(all), None, part, 20, 2, 8),
+        experts::combine(s, all, Some(part), None, all, 20, 2, 8),
+        experts::combine(s, all, None, Some(part), all, 20, 2, 8),
+        experts::combine(s, part, None, None, all, 20, 2, 8),
         experts::spread(s, all, all, part, 20, 2, 8),
         experts::spread(s, all, part, all, 20, 2, 8),
         experts::spread(s, part, all, all, 20, 2, 8),

@@ -476,9 +476,9 @@ kernels! {
         NORM_Q8 = "norm_q8",
     }
 
-    /// The same, best for rows of 1,024 columns and less.
+    /// The same, best for rows of 2,048 columns and less.
     NarrowNormQ8Args(x: Ptr, rows: Ptr, weight: Ptr, bias: Ptr, dst: Ptr, q: Ptr, ds: Ptr, width: u32, eps: f32, kind: u32)
-        [256, 1, 1] waves 8 {
+        [256, 1, 1] waves 4 {
         NORM_Q8_NARROW = "norm_q8_narrow",
     }
 
@@ -682,7 +682,7 @@ kernels! {
 
     /// Each token's experts by its logits (f32, n x n_experts), as src/device/routing.rs defines the choice: ids (u32) and
     /// weights (f32), n x n_used. bias: f32 an expert, or null. At most 1,024 experts. Grid: x over tokens.
-    RouteArgs(logits: Ptr, bias: Ptr, ids: Ptr, weights: Ptr, routing: Routing) [64, 1, 1] waves 2 {
+    RouteArgs(logits: Ptr, bias: Ptr, ids: Ptr, weights: Ptr, routing: Routing) [32, 1, 1] waves 2 {
         ROUTE = "route",
     }
 
@@ -695,8 +695,8 @@ kernels! {
     }
 
     /// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, or of `x[t][k]` where weights is null, rows of `width`,
-    /// f32. Grid: x over tokens, y over width / 1024.
-    CombineArgs(x: Ptr, weights: Ptr, dst: Ptr, width: u32, n_used: u32) [256, 1, 1] waves 8 {
+    /// f32; on top of `add[t]` unless that is null, which dst may be. Grid: x over tokens, y over width / 1024.
+    CombineArgs(x: Ptr, weights: Ptr, add: Ptr, dst: Ptr, width: u32, n_used: u32) [256, 1, 1] waves 8 {
         COMBINE = "combine",
     }
 

@@ -82,6 +82,20 @@ pub enum StepOp {
         to: Forms,
     },
     Experts(Mixed),
+    /// Of whole rows, for few tokens.
+    Norm {
+        x: ValueId,
+        norm: Norm,
+        out: ValueId,
+        to: Forms,
+    },
+    /// The weighted sum of what experts made, on top of `add`.
+    CombineTo {
+        x: ValueId,
+        weights: Option<ValueId>,
+        add: ValueId,
+        out: ValueId,
+    },
 }
 
 /// Products of one input with each token's experts.
@@ -92,7 +106,7 @@ pub struct Mixed {
     pub parts: Vec<ExpertPart>,
     /// What is left of two products, gate and up, instead of them.
     pub unit: Option<(Binary, ValueId)>,
-    /// How the op before has left the input, for many tokens.
+    /// How an op before has left the input.
     pub rounded: Option<Rounded>,
     pub to: Forms,
     /// Whether many tokens' pairs are yet to be sorted by these ids.
@@ -169,27 +183,42 @@ fn scheduled(scheduler: &Scheduler<'_>, ops: &[Placed]) -> Vec<Scheduled> {
     let mut scheduled: Vec<Scheduled> = Vec::new();
     // how the op before left the input of this one
     let mut left = Forms::PLAIN;
+    // the value whose 8-bit rows lie in the first place
+    let mut first = None;
     // the ids by which pairs have been sorted last
     let mut sorted = None;
     let mut i = 0;
     while let Some(placed) = ops.get(i) {
         let next = ops.get(i + 1);
+        let came = |x: ValueId| left.rounded.or((first == Some(x)).then_some(Rounded::Q8(Place::First)));
         let (op, n) = if let Some((mut mixed, n)) = scheduler.experts(&ops[i..]) {
-            mixed.rounded = left.rounded;
+            mixed.rounded = came(mixed.x);
             mixed.sort = sorted.replace(mixed.ids) != Some(mixed.ids);
             (StepOp::Experts(mixed), n)
         } else if let Some(op) = next.and_then(|next| scheduler.joined(&placed.op, next)) {
             (op, 2)
+        } else if let Some(op) = scheduler.norm(&ops[i..]) {
+            (op, 1)
         } else {
-            (scheduler.op(&placed.op, left.rounded, next), 1)
+            let came = match &placed.op {
+                FusedOp::Project(Project { x, norm: None, .. }) => came(*x),
+                _ => left.rounded,
+            };
+            (scheduler.op(&placed.op, came, next), 1)
         };
         if matches!(op, StepOp::Single(Op::MatMulHeads { .. })) {
             sorted = None; // it sorts pairs of its own
         }
+        first = scheduler.first_place(&op, first);
         left = match op {
             StepOp::Project { to, .. } | StepOp::Attention { to, .. } => to,
             StepOp::Experts(Mixed { to, .. }) => to,
-            StepOp::Single(_) | StepOp::PrepareHeads { .. } | StepOp::Qkv { .. } => Forms::PLAIN,
+            // who wants its rounded rows finds them in the first place
+            StepOp::Norm { .. } => Forms::PLAIN,
+            StepOp::Single(_)
+            | StepOp::PrepareHeads { .. }
+            | StepOp::Qkv { .. }
+            | StepOp::CombineTo { .. } => Forms::PLAIN,
         };
         i += n;
         scheduled.push(Scheduled { op, at: ops[i - 1].at });
@@ -224,6 +253,73 @@ impl Scheduler<'_> {
         }
     }
 
+    /// A norm of whole rows of few tokens, with rounded rows where a product behind it wants them, and nothing before that
+    /// takes their place.
+    fn norm(&self, ops: &[Placed]) -> Option<StepOp> {
+        let (Placed { op: FusedOp::Single(Op::Norm { x, norm, group, out }), .. }, behind) =
+            ops.split_first()?
+        else {
+            return None;
+        };
+        let width = self.plan.width(x.0);
+        if self.size == Size::Many || *group != width || !width.is_multiple_of(Q8_BLOCK) {
+            return None;
+        }
+        let mut rounded = None;
+        for Placed { op, .. } in behind {
+            let wanted = match op {
+                FusedOp::Project(project) if project.x == out.0 && project.norm.is_none() => {
+                    self.rounds(project)
+                }
+                FusedOp::Single(Op::MatMulExperts { x, weight, .. }) if x.0 == out.0 => {
+                    self.wants_rounded(*weight)
+                }
+                FusedOp::Single(Op::Route { .. }) => false,
+                _ => break,
+            };
+            if wanted {
+                rounded = Some(Rounded::Q8(Place::First));
+                break;
+            }
+        }
+        Some(StepOp::Norm { x: x.0, norm: *norm, out: out.0, to: Forms { plain: true, rounded } })
+    }
+
+    fn wants_rounded(&self, weight: impl Into<WeightId>) -> bool {
+        wants_rounded(self.plan.weight(weight).ty)
+    }
+
+    /// Whether some of the products take rounded rows.
+    fn rounds(&self, project: &Project) -> bool {
+        project.parts.iter().any(|part| self.wants_rounded(part.weight))
+    }
+
+    /// The value whose 8-bit rows lie in the first place behind an op.
+    fn first_place(&self, op: &StepOp, before: Option<ValueId>) -> Option<ValueId> {
+        const FIRST: Option<Rounded> = Some(Rounded::Q8(Place::First));
+        if self.size == Size::Many {
+            return None;
+        }
+        match op {
+            StepOp::Norm { out, to, .. } | StepOp::Attention { out, to, .. } if to.rounded == FIRST => {
+                Some(*out)
+            }
+            StepOp::Norm { .. } | StepOp::Attention { .. } => before,
+            StepOp::Project { project, source, .. } => match source.rounded {
+                _ if project.norm.is_some() || source.select => None,
+                _ if !self.rounds(project) => before,
+                Some(Rounded::Q8(Place::First)) | None => Some(project.x),
+                Some(Rounded::Q8(Place::Second) | Rounded::F16) => before,
+            },
+            StepOp::Experts(mixed) if mixed.parts.iter().any(|part| self.wants_rounded(part.weight)) => {
+                Some(mixed.x)
+            }
+            StepOp::Experts(_) => before,
+            StepOp::Qkv { .. } | StepOp::Single(Op::MatMulHeads { .. }) => None,
+            StepOp::Single(_) | StepOp::PrepareHeads { .. } | StepOp::CombineTo { .. } => before,
+        }
+    }
+
     /// An op and the next as one.
     fn joined(&self, op: &FusedOp, next: &Placed) -> Option<StepOp> {
         match (op, &next.op) {
@@ -239,8 +335,35 @@ impl Scheduler<'_> {
                 let source = Source { rounded: None, select: true };
                 Some(StepOp::Project { project, source, to: Forms::PLAIN })
             }
+            (
+                FusedOp::Single(Op::Combine { x, weights, out }),
+                FusedOp::Single(Op::Binary { a, b, f: Binary::Add, out: sum }),
+            ) => self.combined(x.0, weights.map(ValueId::from), out.0, [a.0, b.0], sum.0, next.at),
             _ => None,
         }
+    }
+
+    /// A sum of what experts made, added to something on its way.
+    fn combined(
+        &self,
+        x: ValueId,
+        weights: Option<ValueId>,
+        out: ValueId,
+        [a, b]: [ValueId; 2],
+        sum: ValueId,
+        at: usize,
+    ) -> Option<StepOp> {
+        let plan = self.plan;
+        let add = if a == out { b } else { a };
+        // the sum is written while what experts made and their weights are read
+        let apart = [Some(x), weights].iter().flatten().all(|id| plan.slot(*id) != plan.slot(sum));
+        let alike = add != out && (a == out || b == out) && plan.width(a) == plan.width(b);
+        (alike && apart && self.is_dead_behind(at, out)).then_some(StepOp::CombineTo {
+            x,
+            weights,
+            add,
+            out: sum,
+        })
     }
 
     /// The products of experts that `ops` begin with: one, or gate and up with their unit; and how many ops that is.

@@ -96,6 +96,18 @@ impl<'a> Running<'a> {
                 self.attention(*cache, *q, scores, *out, *to)
             }
             StepOp::Experts(mixed) => self.experts(mixed),
+            StepOp::Norm { x, norm, out, to } => {
+                let (n, width) = (self.rows(*x), self.plan().width(*x));
+                let to = self.dest(*out, *to)?;
+                norm::norm_to(self.stream, self.norm_of(*norm)?, self.value(*x)?, None, to, n, width)
+            }
+            StepOp::CombineTo { x, weights, add, out } => {
+                let (n, width) = (self.rows(*out), self.plan().width(*out));
+                let n_used = self.plan().width(*x) / width;
+                let weights = weights.map(|weights| self.value(weights)).transpose()?;
+                let (x, add, out) = (self.value(*x)?, self.value(*add)?, self.value(*out)?);
+                experts::combine(self.stream, x, weights, Some(add), out, n, n_used, width)
+            }
         }
     }
 
@@ -166,7 +178,7 @@ impl<'a> Running<'a> {
                 let (n, width) = (self.rows(out.0), self.plan().width(out));
                 let n_used = self.plan().width(x) / width;
                 let weights = weights.map(|weights| self.value(weights)).transpose()?;
-                experts::combine(stream, self.value(x)?, weights, self.value(out)?, n, n_used, width)
+                experts::combine(stream, self.value(x)?, weights, None, self.value(out)?, n, n_used, width)
             }
             Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
             Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
@@ -450,7 +462,8 @@ impl<'a> Running<'a> {
     ) -> Result<()> {
         let (x, cols) = (self.value(mixed.x)?, products[0].weight.cols());
         let rounded = self.memory.rounded(Place::First)?;
-        if products.iter().any(|product| wants_rounded(product.weight.ty())) {
+        let came = mixed.rounded == Some(Rounded::Q8(Place::First));
+        if !came && products.iter().any(|product| wants_rounded(product.weight.ty())) {
             ops::quantize(self.stream, x, rounded, self.len(mixed.x) / cols, cols)?;
         }
         let input = |ty| if wants_rounded(ty) { Input::Rounded(rounded) } else { Input::Plain(x) };

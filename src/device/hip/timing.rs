@@ -169,6 +169,8 @@ fn bytes(program: &HipProgram, op: &StepOp, step: &Step<'_>) -> Result<u64> {
         StepOp::Project { source, .. } if source.select && step.outputs.is_empty() => 0,
         StepOp::Project { project, .. } | StepOp::Qkv { project, .. } => project_bytes(program, project)?,
         StepOp::Attention { cache, .. } => cache_bytes(plan.cache(*cache), step),
+        StepOp::Norm { norm: of, .. } => norm(*of).sum(),
+        StepOp::CombineTo { .. } => 0,
         StepOp::Experts(mixed) => expert_bytes(program, mixed, step.tokens.len())?,
         StepOp::PrepareHeads { q_prep, k_prep, .. } => {
             [q_prep, k_prep].into_iter().filter_map(|prep| prep.norm).flat_map(norm).sum()

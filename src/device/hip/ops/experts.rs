@@ -352,6 +352,7 @@ pub fn combine(
     stream: &Stream,
     x: Span<'_>,
     weights: Option<Span<'_>>,
+    add: Option<Span<'_>>,
     dst: Span<'_>,
     n: usize,
     n_used: usize,
@@ -361,13 +362,16 @@ pub fn combine(
     if let Some(weights) = weights {
         holds("weights", weights, &[n, n_used], 4)?;
     }
+    if let Some(add) = add {
+        holds("add", add, &[n, width], 4)?;
+    }
     holds("dst", dst, &[n, width], 4)?;
     if n == 0 || width == 0 {
         return Ok(());
     }
     let (width, n_used) = (dim("width", width)?, dim("n_used", n_used)?);
-    let weights = weights.map_or(Ptr::default(), Span::ptr);
-    let args = CombineArgs { x: x.ptr(), weights, dst: dst.ptr(), width, n_used };
+    let [weights, add] = [weights, add].map(|span| span.map_or(Ptr::default(), Span::ptr));
+    let args = CombineArgs { x: x.ptr(), weights, add, dst: dst.ptr(), width, n_used };
     launch(stream, COMBINE, [n as u64, u64::from(width).div_ceil(1024), 1], &args)
 }
 

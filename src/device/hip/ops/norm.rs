@@ -86,7 +86,7 @@ pub fn norm_to(
     let (dst, q, ds) = to.pointers(n, width)?;
     let (x, rows, grid) = (x.ptr(), rows.map_or(Ptr::default(), Span::ptr), [n as u64, 1, 1]);
     let (width, eps, kind) = (dim("width", width)?, norm.eps, norm.code());
-    if width <= 1024 {
+    if width <= 2048 {
         let args = NarrowNormQ8Args { x, rows, weight, bias, dst, q, ds, width, eps, kind };
         return launch(stream, NORM_Q8_NARROW, grid, &args);
     }
