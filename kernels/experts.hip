@@ -25,9 +25,9 @@ DEVICE u64 rank(float value, u32 expert) {
 }
 
 // Of each token's logits, f32 [token][n_experts], the ids and weights of the best experts as src/device/routing.rs
-// defines them; bias: f32 an expert, or null. A wave a token: it waits for no other.
-KERNEL(32, 2) void route(const float *logits, const float *bias, u32 *ids, float *weights, Routing r) {
-    constexpr u32 THREADS = 32;
+// defines them; bias: f32 an expert, or null. A group a token.
+KERNEL(64, 2) void route(const float *logits, const float *bias, u32 *ids, float *weights, Routing r) {
+    constexpr u32 THREADS = 64;
     SHARED float values[MOST], select[MOST], chosen[MOST];
     const u64 token = group_x();
     const float *row = logits + token * r.n_experts;
@@ -40,12 +40,12 @@ KERNEL(32, 2) void route(const float *logits, const float *bias, u32 *ids, float
     if (r.gating == SOFTMAX) {
         float most = -__builtin_inff(), sum = 0.0f;
         own([&](u32 i) { most = larger(most, values[i]); });
-        most = lanes_reduce<THREADS>(most, larger);
+        most = group_reduce<THREADS>(most, larger);
         own([&](u32 i) {
             values[i] = exp(values[i] - most);
             sum += values[i];
         });
-        sum = lanes_reduce<THREADS>(sum, sum_of);
+        sum = group_reduce<THREADS>(sum, sum_of);
         own([&](u32 i) { values[i] /= sum; });
     } else if (r.gating == SIGMOID) {
         own([&](u32 i) { values[i] = 1.0f / (1.0f + exp(-values[i])); });
@@ -87,7 +87,7 @@ KERNEL(32, 2) void route(const float *logits, const float *bias, u32 *ids, float
             const u64 other = rank(select[i], i);
             best = best > other ? best : other;
         });
-        best = lanes_reduce<THREADS>(best, [](u64 a, u64 b) { return a > b ? a : b; });
+        best = group_reduce<THREADS>(best, [](u64 a, u64 b) { return a > b ? a : b; });
         // where nothing is a number the last
         const u32 expert = best ? ~(u32)best : r.n_experts - 1;
         if (expert % THREADS == thread_x()) {

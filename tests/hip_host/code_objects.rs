@@ -61,8 +61,8 @@ const LDS: &[(&str, u64)] = &[
     // instructions the weights too. Latent: 32 queries of 576
     ("prefill_attention_latent", 57344),
     ("prefill_attention_", 53760),
-    // values, what they are chosen by, and the chosen, of each of 1,024 experts
-    ("route", 3 * 1024 * 4),
+    // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
+    ("route", 3 * 1024 * 4 + 4 * 2 * 8),
     // a count, and three sums, of each of 1,024 experts
     ("sort_pairs", 1024 * (4 + 16)),
     ("", 0),

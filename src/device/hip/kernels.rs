@@ -682,7 +682,7 @@ kernels! {
 
     /// Each token's experts by its logits (f32, n x n_experts), as src/device/routing.rs defines the choice: ids (u32) and
     /// weights (f32), n x n_used. bias: f32 an expert, or null. At most 1,024 experts. Grid: x over tokens.
-    RouteArgs(logits: Ptr, bias: Ptr, ids: Ptr, weights: Ptr, routing: Routing) [32, 1, 1] waves 2 {
+    RouteArgs(logits: Ptr, bias: Ptr, ids: Ptr, weights: Ptr, routing: Routing) [64, 1, 1] waves 2 {
         ROUTE = "route",
     }
 

@@ -346,8 +346,9 @@ pub fn spread(
     launch(stream, SPREAD, [pairs, u64::from(width).div_ceil(1024), 1], &args)
 }
 
-/// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, or of `x[t][k]` where there are no weights: x f32, n x
-/// n_used x width; weights f32, n x n_used.
+/// `dst[t]` = sum over k, in order, of `weights[t][k] * x[t][k]`, or of `x[t][k]` where there are no weights, on top of `add[t]` if
+/// there is one, which dst may be: x f32, n x n_used x width; weights f32, n x n_used; add f32, n x width.
+#[allow(clippy::too_many_arguments)]
 pub fn combine(
     stream: &Stream,
     x: Span<'_>,
