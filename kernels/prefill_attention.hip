@@ -189,8 +189,7 @@ DEVICE void attend(const Task &a) {
     }
     barrier();
 
-    // Of each query that the lane has to do with: the running maximum and the lane's part of the sum. Logarithms are to base
-    // 2.
+    // Of each query that the lane has to do with: the running maximum and the lane's part of the sum, by powers of 2.
     const auto query = [&](u32 t, u32 q) { return known(query0 + t * 16 + T::query(2 * q)); };
     float most[S::QUERY_TILES][T::QUERIES], sum[S::QUERY_TILES][T::QUERIES];
 #pragma unroll

@@ -19,6 +19,7 @@ SCALES = {
     T.Q4_0: ((0,), 8), T.Q4_1: ((0, 2), 8), T.Q5_0: ((0,), 16), T.Q8_0: ((0,), 127), T.Q4_K: ((0, 2), 15 * 32),
     T.Q5_K: ((0, 2), 31 * 32), T.Q6_K: ((208,), 32 * 64),
 }
+TYPES = [t.name for t in SCALES] + ["F32", "MXFP4"]
 # Random blocks that are repeated until a tensor is full, in bytes.
 POOL = 1 << 24
 
@@ -69,8 +70,8 @@ class File:
         if qtype == T.MXFP4:
             blocks[:, 0] = 127 - 8  # the block's exponent
             return blocks
-        at, most = SCALES[qtype]
-        for k, at in enumerate(at):
+        places, most = SCALES[qtype]
+        for k, at in enumerate(places):
             scale = np.float16((0.04 if k == 0 else -0.02) / most)
             blocks[:, at : at + 2] = np.frombuffer(scale.tobytes(), np.uint8)
         return blocks
@@ -236,8 +237,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("shape", choices=SHAPES)
     parser.add_argument("out")
-    parser.add_argument("--type", default="Q4_K", help="of the layers' matrices")
-    parser.add_argument("--head-type", help="of the embedding and the output; default: as --type")
+    parser.add_argument("--type", default="Q4_K", choices=TYPES, help="of the layers' matrices")
+    parser.add_argument("--head-type", choices=TYPES, help="of the embedding and the output; default: as --type")
     parser.add_argument("--layers", type=int, help="default: the model's")
     args = parser.parse_args()
     arch, write = SHAPES[args.shape]

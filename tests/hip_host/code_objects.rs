@@ -57,8 +57,8 @@ const LDS: &[(&str, u64)] = &[
     ("half_rows", 2 * 2 * 8 * 4),
     // tiles of 128 rows and 128 tokens (or two of 64), 32 deep and padded by 8, twice
     ("matmul_", 2 * 2 * 128 * 40 * 2),
-    // keys, values and queries of up to 64 rows, f16, padded by 8, and a factor a query; where there are no matrix
-    // instructions the weights too. Latent: 32 queries of 576
+    // keys, values and queries of up to 64 rows, f16, padded by 8; what is known of a query is in its padding, or behind
+    // them. Where there are no matrix instructions the weights too. Latent: 32 queries of 576
     ("prefill_attention_latent", 57344),
     ("prefill_attention_", 53760),
     // values, what they are chosen by, and the chosen, of each of 1,024 experts; a number a wave
