@@ -213,12 +213,9 @@ fn scheduled(scheduler: &Scheduler<'_>, ops: &[Placed]) -> Vec<Scheduled> {
         left = match op {
             StepOp::Project { to, .. } | StepOp::Attention { to, .. } => to,
             StepOp::Experts(Mixed { to, .. }) => to,
-            // who wants its rounded rows finds them in the first place
-            StepOp::Norm { .. } => Forms::PLAIN,
-            StepOp::Single(_)
-            | StepOp::PrepareHeads { .. }
-            | StepOp::Qkv { .. }
-            | StepOp::CombineTo { .. } => Forms::PLAIN,
+            // who wants a norm's rounded rows finds them in the first place
+            StepOp::Norm { .. } | StepOp::CombineTo { .. } => Forms::PLAIN,
+            StepOp::Single(_) | StepOp::PrepareHeads { .. } | StepOp::Qkv { .. } => Forms::PLAIN,
         };
         i += n;
         scheduled.push(Scheduled { op, at: ops[i - 1].at });
@@ -421,8 +418,7 @@ impl Scheduler<'_> {
         if !self.plan.width(out).is_multiple_of(Q8_BLOCK) {
             return Forms::PLAIN;
         }
-        let wants = |part: &&fuse::Part| wants_rounded(self.plan.weight(part.weight).ty);
-        let rounded = project.parts.iter().filter(wants).count();
+        let rounded = project.parts.iter().filter(|part| self.wants_rounded(part.weight)).count();
         let plain = rounded < project.parts.len() || !is_last;
         Forms { plain, rounded: (rounded > 0).then_some(Rounded::Q8(place)) }
     }

@@ -101,13 +101,7 @@ impl<'a> Running<'a> {
                 let to = self.dest(*out, *to)?;
                 norm::norm_to(self.stream, self.norm_of(*norm)?, self.value(*x)?, None, to, n, width)
             }
-            StepOp::CombineTo { x, weights, add, out } => {
-                let (n, width) = (self.rows(*out), self.plan().width(*out));
-                let n_used = self.plan().width(*x) / width;
-                let weights = weights.map(|weights| self.value(weights)).transpose()?;
-                let (x, add, out) = (self.value(*x)?, self.value(*add)?, self.value(*out)?);
-                experts::combine(self.stream, x, weights, Some(add), out, n, n_used, width)
-            }
+            StepOp::CombineTo { x, weights, add, out } => self.combine(*x, *weights, Some(*add), *out),
         }
     }
 
@@ -174,12 +168,7 @@ impl<'a> Running<'a> {
                 let (x, weights, to) = (self.value(x)?, self.value(weights)?, self.value(out)?);
                 experts::spread(stream, x, weights, to, n, n_used, width)
             }
-            Op::Combine { x, weights, out } => {
-                let (n, width) = (self.rows(out.0), self.plan().width(out));
-                let n_used = self.plan().width(x) / width;
-                let weights = weights.map(|weights| self.value(weights)).transpose()?;
-                experts::combine(stream, self.value(x)?, weights, None, self.value(out)?, n, n_used, width)
-            }
+            Op::Combine { x, weights, out } => self.combine(x.0, weights.map(ValueId::from), None, out.0),
             Op::MatMulHeads { x, weight, out } => self.heads(x.0, weight, out.0),
             Op::MatMul { .. } | Op::Attention { .. } | Op::MatMulExperts { .. } => Err(misplaced(op)),
             Op::Conv { x, weight, bias, silu, state, out } => {
@@ -198,6 +187,20 @@ impl<'a> Running<'a> {
                 recurrent::delta_net(stream, inputs, shape, scale, self.step.runs, state, out)
             }
         }
+    }
+
+    fn combine(
+        &self,
+        x: ValueId,
+        weights: Option<ValueId>,
+        add: Option<ValueId>,
+        out: ValueId,
+    ) -> Result<()> {
+        let (n, width) = (self.rows(out), self.plan().width(out));
+        let n_used = self.plan().width(x) / width;
+        let [weights, add] = [weights, add].map(|id| id.map(|id| self.value(id)).transpose());
+        let (x, out) = (self.value(x)?, self.value(out)?);
+        experts::combine(self.stream, x, weights?, add?, out, n, n_used, width)
     }
 
     fn norm(&self, x: ValueId, norm: Norm, group: usize, out: ValueId) -> Result<()> {
